@@ -1,0 +1,150 @@
+"""A tiny random LLaVA-OneVision checkpoint with the true geometry: 384/14 tower, 196 tokens per frame.
+
+    python -m eval.random_checkpoint outputs/random-tiny
+
+It answers nonsense. It is there so that the whole pipeline runs without a download: loading, video, compression,
+generation. Weights depend on the seed alone.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
+
+from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_TILE_SIDES = range(1, 7)  # any-resolution images of 1 x 1 to 6 x 6 tiles, as in the published configurations
+
+
+def tiny_config(width: int = 64, layers: int = 6, tower_layers: int = 3) -> dict[str, Any]:
+    """``config.json`` in the published layout, with small widths and the tower's sizes spelled out."""
+    heads = width // 16
+    return {
+        "architectures": ["LlavaQwenForCausalLM"],
+        "model_type": "llava_qwen",
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 2),
+        "vocab_size": 256 + len(SPECIAL_TOKENS),
+        "bos_token_id": 256,
+        "eos_token_id": 258,
+        "hidden_act": "silu",
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"},
+        "tie_word_embeddings": False,
+        "use_cache": True,
+        "dtype": "float32",
+        "image_aspect_ratio": "anyres_max_9",
+        "image_grid_pinpoints": [[384 * row, 384 * col] for row in _TILE_SIDES for col in _TILE_SIDES],
+        "mm_hidden_size": width,
+        "mm_newline_position": "one_token",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_spatial_pool_mode": "bilinear",
+        "mm_spatial_pool_stride": 2,
+        "mm_vision_select_layer": -2,
+        "mm_vision_tower": "random-siglip-patch14-384",
+        "tokenizer_model_max_length": 32768,
+        "vision_config": {
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": tower_layers,
+            "num_attention_heads": heads,
+            "num_channels": 3,
+            "image_size": 384,
+            "patch_size": 14,
+            "hidden_act": "gelu_pytorch_tanh",
+            "layer_norm_eps": 1e-6,
+        },
+    }
+
+
+@torch.no_grad()
+def randomize(model: torch.nn.Module, seed: int) -> None:
+    """Fill every parameter from the seed, at a scale where activations keep their size and errors show in logits."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(model.named_parameters()):
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name and name.endswith("weight"):
+            parameter.copy_(1 + 0.1 * noise)
+        elif parameter.dim() == 1:
+            parameter.copy_(0.1 * noise)
+        elif "embed" in name:
+            parameter.copy_(0.3 * noise if "patch" not in name else noise * 2 * parameter[0].numel() ** -0.5)
+        else:
+            parameter.copy_(noise * 1.4 * parameter.shape[1] ** -0.5)
+
+
+def published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parameter names as in the checkpoints of lmms-lab."""
+    nested = "model.vision_tower.vision_tower."
+    return {name.replace(nested, nested + "vision_model."): tensor for name, tensor in state.items()}
+
+
+def write_tokenizer(path: Path) -> None:
+    """A byte-level tokenizer without merges, in Qwen2's file format."""
+    vocabulary = {symbol: number for number, symbol in enumerate(sorted(ByteLevel.alphabet()))}
+    (path / "vocab.json").write_text(json.dumps(vocabulary))
+    (path / "merges.txt").write_text("#version: 0.2\n")
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    specials = {
+        str(256 + number): {"content": token, **flags, "special": True} for number, token in enumerate(SPECIAL_TOKENS)
+    }
+    settings = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "added_tokens_decoder": specials,
+        "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "bos_token": None,
+        "unk_token": None,
+        "errors": "replace",
+        "model_max_length": 32768,
+        "padding_side": "right",
+    }
+    (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
+
+
+def make_random_checkpoint(path: str | Path, seed: int = 0, **sizes: int) -> Path:
+    """Write a checkpoint in the published layout.
+
+    Args:
+        path: folder to make; existing files of the same names are replaced.
+        seed: of the weights.
+        **sizes: arguments of :func:`tiny_config`.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = tiny_config(**sizes)
+    config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
+    config._attn_implementation = "sdpa"
+    model = LlavaQwenForCausalLM(config)
+    randomize(model, seed)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(published_names(state), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(raw, indent=1))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 258, "pad_token_id": 256}))
+    write_tokenizer(folder)
+    return folder
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="folder to write")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    print(make_random_checkpoint(arguments.path, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""``load_pretrained_model``: a checkpoint in, everything that answers questions out."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProcessorPil
+from transformers.utils import is_flash_attn_2_available
+
+from llava.errors import CheckpointError, InputError
+from llava.model.checkpoint import KEY_MAPPING, read_config
+from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+
+logger = logging.getLogger(__name__)
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_MOST_NAMES = 12  # tensor names an error message lists before it only counts
+
+
+def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """float16 on CUDA as the published evaluations use, float32 elsewhere, unless a type is asked for."""
+    if dtype is None or dtype == "auto":
+        return torch.float16 if torch.cuda.is_available() else torch.float32
+    if isinstance(dtype, str) and dtype in _DTYPES:
+        return _DTYPES[dtype]
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+        return dtype
+    raise InputError(f"torch_dtype = {dtype!r} is not supported: use one of {', '.join(_DTYPES)}")
+
+
+def _check_attention(implementation: str) -> None:
+    known = ("sdpa", "eager", "flash_attention_2")
+    if implementation.startswith("flash_attention") and not is_flash_attn_2_available():
+        raise InputError(
+            f"attn_implementation = {implementation!r} needs the package flash-attn and a CUDA device: "
+            "pip install flash-attn, or use 'sdpa'"
+        )
+    if implementation not in known and not torch.compiler.is_compiling():
+        # other names may be registered with transformers by the user; it reports those it does not know
+        logger.info("attention implementation %s is not one of %s", implementation, known)
+
+
+def _listed(names: list[str]) -> str:
+    names = sorted(names)
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f", and {rest} more" if rest > 0 else "")
+
+
+def _check_loaded(model: LlavaQwenForCausalLM, info: Any, path: str) -> None:
+    """Nothing missing, nothing left over, every shape right, nothing on the meta device."""
+    problems = []
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        found = info[what] if isinstance(info, dict) else getattr(info, what)
+        names = [name if isinstance(name, str) else str(name[0]) for name in found]
+        if names:
+            problems.append(f"{len(names)} tensors {what.split('_')[0]}: {_listed(names)}")
+    offloaded = getattr(model, "hf_device_map", None) is not None
+    if not offloaded:
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        meta = [name for name, tensor in tensors if tensor.is_meta]
+        if meta:
+            problems.append(f"{len(meta)} tensors never loaded: {_listed(meta)}")
+    if problems:
+        raise CheckpointError(
+            f"the checkpoint {path!r} does not fit the model ({'; '.join(problems)}): download it again, "
+            "or check that it is a LLaVA-OneVision checkpoint"
+        )
+
+
+def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
+    """transformers' loader under our key table, with its failures as one clear line."""
+    try:
+        model, info = LlavaQwenForCausalLM.from_pretrained(
+            path, config=config, key_mapping=KEY_MAPPING, output_loading_info=True, **kwargs
+        )
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
+    _check_loaded(model, info, path)
+    return model
+
+
+def load_pretrained_model(
+    model_path: str | os.PathLike[str],
+    model_base: str | None = None,
+    model_name: str | None = None,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
+    device_map: str | dict[str, Any] | None = "auto",
+    attn_implementation: str | None = "sdpa",
+    torch_dtype: str | torch.dtype | None = None,
+    overwrite_config: dict[str, Any] | None = None,
+    multimodal: bool = True,
+    **kwargs: Any,
+) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, SiglipImageProcessorPil, int]:
+    """Load a LLaVA-OneVision or LLaVA-Video checkpoint.
+
+    Reads the layout of lmms-lab (flat configuration, tower inside the checkpoint, one or several safetensors files)
+    and that of Hugging Face (``llava-hf/llava-onevision-*``), from a folder or a hub id. Sizes of the tower and the
+    image processor come from this package, never from a second download.
+
+    Args:
+        model_path: folder or hub id.
+        model_base: must be None; adapters on a base model are not supported.
+        model_name: accepted for compatibility; the architecture is read from the configuration.
+        load_8bit: must be False.
+        load_4bit: must be False.
+        device_map: ``"auto"`` spreads the model over the GPUs, or puts it on the CPU where there is none; also a
+            device, or a dictionary of modules to devices.
+        attn_implementation: ``"sdpa"`` (default), ``"eager"`` or ``"flash_attention_2"``.
+        torch_dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``; None is float16 on CUDA and float32 on the CPU.
+        overwrite_config: configuration values that replace those of the checkpoint.
+        multimodal: accepted for compatibility.
+        **kwargs: passed on to transformers' ``from_pretrained`` (``revision``, ``offload_folder``, ...).
+
+    Returns:
+        tokenizer, model in evaluation mode, image processor, and the longest context in tokens.
+
+    Raises:
+        InputError: for an unsupported argument.
+        CheckpointError: if the checkpoint is absent, incomplete, damaged or of another architecture.
+    """
+    path = os.fspath(model_path)
+    if model_base is not None or load_8bit or load_4bit:
+        raise InputError(
+            "model_base, load_8bit and load_4bit are not supported: load a full checkpoint in 16 or 32 bits"
+        )
+    implementation = attn_implementation or "sdpa"
+    _check_attention(implementation)
+    dtype = _resolve_dtype(torch_dtype)
+    if os.path.sep in path and not os.path.isdir(path) and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise CheckpointError(f"there is no folder {path!r}: pass a folder that holds a checkpoint, or a hub id")
+    kwargs.pop("customized_config", None)
+    config = read_config(path, overwrite_config)
+    if device_map in ("auto", "balanced") and not torch.cuda.is_available():
+        device_map = "cpu"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"no tokenizer in {path!r}: the folder must hold tokenizer files beside config.json"
+        ) from error
+    model = _load_model(
+        path, config, dtype=dtype, device_map=device_map, attn_implementation=implementation, **kwargs
+    ).eval()
+    context_len = int(getattr(config, "max_sequence_length", None) or config.max_position_embeddings)
+    return tokenizer, model, model.get_vision_tower().image_processor, context_len

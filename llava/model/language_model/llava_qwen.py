@@ -1,0 +1,241 @@
+"""LLaVA on Qwen2: LLaVA-OneVision and LLaVA-Video.
+
+Decoder and tower are transformers' own classes; this file joins them. It knows nothing of compression but one slot,
+``visual_compressor``, that may shorten the tokens of a video before they are spliced into the text.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.errors import InputError
+from llava.model.projector import build_projector
+from llava.model.splicing import SplicedBatch, splice
+from llava.model.vision_tower import SiglipVisionTower
+from llava.model.visual_inputs import VisualEncoder
+
+
+class LlavaQwenConfig(Qwen2Config):
+    """Qwen2's configuration with LLaVA's ``mm_*`` keys, as published (flat)."""
+
+    model_type = "llava_qwen"
+
+
+class KeptTokens(Protocol):
+    """Tokens of one video after compression: ``features`` (kept, dim) and ``index`` (kept,), in reading order.
+
+    ``index`` is frame * tokens_per_frame + position in the frame.
+    """
+
+    @property
+    def features(self) -> Tensor: ...
+    @property
+    def index(self) -> Tensor: ...
+
+
+class VisualCompressor(Protocol):
+    """What may be put into :attr:`LlavaQwenForCausalLM.visual_compressor`."""
+
+    def start_prompt(self) -> None:
+        """Called once before the visual inputs of a prompt (or batch of prompts) are encoded."""
+
+    def compress_video(
+        self, encode: Callable[[], Tensor], pool: Callable[[Tensor], Tensor], newline_mode: str
+    ) -> KeptTokens:
+        """Compress one video.
+
+        Args:
+            encode: runs tower, projector and pooling; returns (frames, tokens, dim).
+            pool: the same pooling for any per-patch signal, (frames, patches, channels) to (frames, tokens, channels).
+            newline_mode: ``config.mm_newline_position``.
+        """
+
+    def align_labels(self, labels: Tensor, seq: int) -> Tensor:
+        """Labels (batch, seq before the LLM) of the ``seq`` positions whose logits the LLM returned."""
+
+
+class LlavaQwenModel(Qwen2Model):
+    """Qwen2's decoder with the tower, the projector and the newline vector beside it."""
+
+    config_class = LlavaQwenConfig
+
+    def __init__(self, config: LlavaQwenConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = SiglipVisionTower(config)
+        self.mm_projector = build_projector(config)
+        self.image_newline = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
+
+    def forward(self, *args: Any, video_spans: Tensor | None = None, **kwargs: Any) -> BaseModelOutputWithPast:
+        """Qwen2's forward. ``video_spans`` is for hooks on this module and is dropped here."""
+        return super().forward(*args, **kwargs)
+
+
+class LlavaQwenForCausalLM(Qwen2ForCausalLM):
+    """LLaVA-OneVision / LLaVA-Video: text, images and videos in, text out.
+
+    Attributes:
+        visual_compressor: None, or what shortens every video before the LLM sees it.
+    """
+
+    config_class = LlavaQwenConfig
+    visual_compressor: VisualCompressor | None = None
+
+    def __init__(self, config: LlavaQwenConfig) -> None:
+        super(Qwen2ForCausalLM, self).__init__(config)
+        self.model = LlavaQwenModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_model(self) -> LlavaQwenModel:
+        """The decoder, as LLaVA-NeXT's users ask for it."""
+        return self.model
+
+    def get_vision_tower(self) -> SiglipVisionTower:
+        """The vision tower, as LLaVA-NeXT's users ask for it."""
+        return self.model.vision_tower
+
+    def splice_visuals(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        images: Tensor | Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]] | None,
+        modalities: str | Sequence[str] | None,
+    ) -> SplicedBatch:
+        """Encode every image and video and put its tokens in place of its ``<image>``.
+
+        Args:
+            input_ids: (batch, text) int64 with -200 at the placeholders.
+            attention_mask: (batch, text) or None.
+            labels: (batch, text) or None.
+            images: one tensor per placeholder: (frames, 3, side, side) for a video, (tiles, 3, side, side) or
+                (3, side, side) for an image; a tensor of five axes counts as a list. A tensor of four axes is a stack
+                of plain images, which get no newline token (as in LLaVA-NeXT).
+            image_sizes: (width, height) of each original image; videos may have any entry.
+            modalities: ``"video"`` or ``"image"`` per placeholder, or one word for all; ``"image"`` by default.
+        """
+        encoder = VisualEncoder(self.model, self.config, self.visual_compressor)
+        return splice(
+            input_ids.to(self.model.embed_tokens.weight.device),
+            attention_mask,
+            labels,
+            encoder.encode(images, image_sizes, modalities),
+            self.model.embed_tokens,
+            getattr(self.config, "tokenizer_model_max_length", None),
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        images: Tensor | Sequence[Tensor] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        modalities: str | Sequence[str] | None = None,
+        video_spans: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """One pass. Logits and labels are those of the spliced sequence (padded on the left).
+
+        ``labels`` belong to ``input_ids``; visual tokens do not count. While tokens are merged inside the LLM, logits
+        cover the kept tokens only and labels follow them.
+
+        Raises:
+            InputError: if placeholders and visual inputs differ in number.
+        """
+        if images is not None and inputs_embeds is None:
+            if input_ids is None:
+                raise InputError("images were given without input_ids: pass the prompt's ids")
+            spliced = self.splice_visuals(input_ids, attention_mask, labels, images, image_sizes, modalities)
+            input_ids, inputs_embeds, labels = None, spliced.inputs_embeds, spliced.labels
+            attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
+            video_spans = spliced.video_spans
+        elif input_ids is not None and (past_key_values is None or past_key_values.get_seq_length() == 0):
+            _require_text(input_ids)
+            video_spans = torch.zeros(input_ids.shape[0], 0, 2, dtype=torch.long)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            video_spans=video_spans,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept, :])
+        loss = None
+        if labels is not None:
+            if self.visual_compressor is not None:
+                labels = self.visual_compressor.align_labels(labels, hidden.shape[1])
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        images: Tensor | Sequence[Tensor] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        modalities: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate from a prompt with images and videos; everything else goes to transformers' ``generate``.
+
+        Args:
+            inputs: (batch, text) int64 with -200 at the placeholders (also accepted as ``input_ids``).
+            images: see :meth:`splice_visuals`; None for text only.
+            image_sizes: see :meth:`splice_visuals`.
+            modalities: see :meth:`splice_visuals`.
+            **kwargs: ``attention_mask`` (batch, text) of any type, ``max_new_tokens``, ``stopping_criteria``, ...
+
+        Returns:
+            What transformers returns; sequences hold new tokens only.
+        """
+        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        if inputs is None:
+            if images is not None:
+                raise InputError("images were given without input_ids: pass the prompt's ids")
+            return super().generate(**kwargs)
+        mask = kwargs.pop("attention_mask", None)
+        kwargs.pop("position_ids", None)
+        if images is None:
+            _require_text(inputs)
+        spliced = self.splice_visuals(inputs, mask, None, [] if images is None else images, image_sizes, modalities)
+        return super().generate(
+            inputs_embeds=spliced.inputs_embeds,
+            attention_mask=spliced.attention_mask,
+            video_spans=spliced.video_spans,
+            **kwargs,
+        )
+
+
+def _require_text(input_ids: Tensor) -> None:
+    """Placeholders without visual inputs would index the embedding table with -200."""
+    holes = int((input_ids == IMAGE_TOKEN_INDEX).sum())
+    if holes:
+        raise InputError(f"the prompt has {holes} <image> placeholder(s) but no image or video: pass images=[...]")
+
+
+AutoConfig.register("llava_qwen", LlavaQwenConfig, exist_ok=True)
+AutoModelForCausalLM.register(LlavaQwenConfig, LlavaQwenForCausalLM, exist_ok=True)

@@ -1,0 +1,42 @@
+"""Newline tokens: the learned vector that ends a video, a frame or a grid row."""
+
+import torch
+from torch import Tensor
+
+from llava.errors import InputError
+
+MODES = ("one_token", "grid", "frame", "no_token")
+
+
+def insert_newlines(features: Tensor, index: Tensor, newline: Tensor, mode: str, tokens_per_frame: int) -> Tensor:
+    """Put newline tokens into the tokens of one video, of which some may have been compressed away.
+
+    Args:
+        features: (kept, dim), in reading order.
+        index: (kept,) int64, frame * tokens_per_frame + position in the frame of each token; ascending in the modes
+            ``grid`` and ``frame``.
+        newline: (dim,).
+        mode: ``one_token`` (one at the end), ``grid`` (after every grid row that holds a token), ``frame`` (after
+            every frame that holds a token) or ``no_token``.
+        tokens_per_frame: a square number in mode ``grid``.
+
+    Returns:
+        (kept + newlines, dim).
+
+    Raises:
+        InputError: for an unknown mode.
+    """
+    newline = newline.to(features)
+    if mode == "no_token":
+        return features
+    if mode == "one_token":
+        return torch.cat([features, newline[None]])
+    if mode not in ("grid", "frame"):
+        raise InputError(f"mm_newline_position = {mode!r} is not supported: use one of {', '.join(MODES)}")
+    group = index // (int(tokens_per_frame**0.5) if mode == "grid" else tokens_per_frame)
+    ends = torch.ones_like(group, dtype=torch.bool)
+    ends[:-1] = group[1:] != group[:-1]
+    before = ends.cumsum(0) - ends.long()  # newlines in front of each token
+    out = newline.expand(features.shape[0] + int(ends.sum()), -1).clone()
+    out[torch.arange(features.shape[0], device=features.device) + before] = features
+    return out

@@ -1,0 +1,147 @@
+"""Visual features into the text: one embedded, left-padded batch from token ids and features."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """What stands at one ``<image>`` placeholder.
+
+    Attributes:
+        features: (tokens, dim), newline tokens included.
+        is_video: whether compression inside the LLM may touch it.
+    """
+
+    features: Tensor
+    is_video: bool
+
+
+@dataclass(frozen=True)
+class SplicedBatch:
+    """A batch ready for the decoder; every row is padded on the left.
+
+    Attributes:
+        inputs_embeds: (batch, seq, dim).
+        attention_mask: (batch, seq) int64, 0 for padding.
+        position_ids: (batch, seq) int64, 0 at padding and at the first token.
+        labels: (batch, seq) int64 or None; visual tokens and padding are ``IGNORE_INDEX``.
+        video_spans: (batch, spans, 2) int64 on the CPU, [start, stop) of each video; (0, 0) where a row has fewer.
+    """
+
+    inputs_embeds: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    labels: Tensor | None
+    video_spans: Tensor
+
+
+@dataclass
+class _Row:
+    embeds: Tensor
+    labels: Tensor | None
+    spans: list[tuple[int, int]]
+
+
+def _placeholders(ids: Tensor) -> list[int]:
+    return (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
+
+
+def _splice_row(ids: Tensor, labels: Tensor | None, visuals: Sequence[VisualTokens], embed: Callable) -> _Row:
+    """One row: text between the placeholders, features in their place."""
+    holes = _placeholders(ids)
+    text_ids = ids[ids != IMAGE_TOKEN_INDEX]
+    bounds = [-1, *holes, ids.shape[0]]
+    lengths = [stop - start - 1 for start, stop in itertools.pairwise(bounds)]
+    texts = list(embed(text_ids).split(lengths))
+    text_labels = list(labels[ids != IMAGE_TOKEN_INDEX].split(lengths)) if labels is not None else None
+    parts, label_parts, spans = [texts[0]], [text_labels[0]] if text_labels else [], []
+    length = lengths[0]
+    for number, visual in enumerate(visuals):
+        features = visual.features.to(texts[0])
+        if visual.is_video:
+            spans.append((length, length + features.shape[0]))
+        parts += [features, texts[number + 1]]
+        if text_labels:
+            ignored = ids.new_full((features.shape[0],), IGNORE_INDEX)
+            label_parts += [ignored, text_labels[number + 1]]
+        length += features.shape[0] + lengths[number + 1]
+    return _Row(torch.cat(parts), torch.cat(label_parts) if text_labels else None, spans)
+
+
+def _left_pad(rows: Sequence[Tensor], value: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value, padding_side="left")
+
+
+def _check_counts(rows: Sequence[Tensor], visuals: Sequence[VisualTokens]) -> list[int]:
+    """Placeholders per row; their sum must be the number of visual inputs."""
+    counts = [len(_placeholders(ids)) for ids in rows]
+    if sum(counts) != len(visuals):
+        raise InputError(
+            f"the prompt has {sum(counts)} <image> placeholder(s) for {len(visuals)} image(s) and video(s): "
+            "write one <image> for each of them"
+        )
+    return counts
+
+
+def splice(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    labels: Tensor | None,
+    visuals: Sequence[VisualTokens],
+    embed: Callable[[Tensor], Tensor],
+    max_length: int | None,
+) -> SplicedBatch:
+    """Replace each placeholder by its features, in order over the rows of the batch.
+
+    Args:
+        input_ids: (batch, text) int64 with ``IMAGE_TOKEN_INDEX`` at the placeholders.
+        attention_mask: (batch, text), falsy where a row is padded (on either side), or None.
+        labels: (batch, text) int64 or None.
+        visuals: one entry per placeholder of the whole batch.
+        embed: token ids to embeddings.
+        max_length: longest sequence the LLM was made for, or None.
+
+    Raises:
+        InputError: if placeholders and visual inputs differ in number, or a row is longer than ``max_length``.
+    """
+    keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    ids = [row[mask] for row, mask in zip(input_ids, keep, strict=True)]
+    row_labels = (
+        [row[mask] for row, mask in zip(labels, keep, strict=True)] if labels is not None else [None] * len(ids)
+    )
+    rows, used = [], 0
+    for row_ids, row_label, count in zip(ids, row_labels, _check_counts(ids, visuals), strict=True):
+        rows.append(_splice_row(row_ids, row_label, visuals[used : used + count], embed))
+        used += count
+    lengths = [row.embeds.shape[0] for row in rows]
+    seq = max(lengths)
+    if max_length is not None and seq > max_length:
+        raise InputError(
+            f"the prompt has {seq} tokens, more than the {max_length} this checkpoint was made for: "
+            "use fewer frames, or compress to a lower retain_ratio"
+        )
+    device = input_ids.device
+    padding = torch.tensor([seq - length for length in lengths], device=device)[:, None]
+    positions = torch.arange(seq, device=device)[None] - padding
+    most = max((len(row.spans) for row in rows), default=0)
+    spans = torch.zeros(len(rows), most, 2, dtype=torch.long)
+    for number, row in enumerate(rows):
+        for place, (start, stop) in enumerate(row.spans):
+            spans[number, place] = torch.tensor([start, stop]) + (seq - lengths[number])
+    return SplicedBatch(
+        inputs_embeds=_left_pad([row.embeds for row in rows], 0),
+        attention_mask=(positions >= 0).long(),
+        position_ids=positions.clamp(min=0),
+        labels=_left_pad([row.labels for row in rows if row.labels is not None], IGNORE_INDEX)
+        if labels is not None
+        else None,
+        video_spans=spans,
+    )

@@ -1,0 +1,120 @@
+"""The SigLIP tower of LLaVA: transformers' SigLIP without its last layer, read before the post-layernorm."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+
+from llava.errors import CheckpointError
+
+# Sizes of the towers that published checkpoints name; writing them here saves a download of the tower's config.
+KNOWN_TOWERS: dict[str, dict[str, int]] = {
+    "siglip-so400m-patch14-384": {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+}
+_FRAMES_PER_PASS = 16  # bounds the activations of a long video: 16 frames of so400m take about 0.4 GB in float32
+
+
+def tower_config(config: Any) -> SiglipVisionConfig:
+    """The tower's configuration, cut to the layers that LLaVA runs.
+
+    Args:
+        config: a LLaVA configuration with ``mm_vision_tower`` (a name) or ``vision_config`` (sizes, all layers
+            counted), and ``mm_vision_select_layer`` (negative: -2 leaves out the last layer).
+
+    Raises:
+        CheckpointError: for a tower other than SigLIP, or an impossible layer.
+    """
+    name = str(getattr(config, "mm_vision_tower", None) or "").rstrip("/").split("/")[-1]
+    sizes: Any = getattr(config, "vision_config", None)
+    sizes = sizes.to_dict() if hasattr(sizes, "to_dict") else sizes
+    sizes = sizes or KNOWN_TOWERS.get(name)
+    if not sizes:
+        known = ", ".join(sorted(KNOWN_TOWERS))
+        raise CheckpointError(
+            f"mm_vision_tower = {name!r} is not a tower this runtime knows ({known}); "
+            "use a checkpoint with one of them or give its sizes as vision_config"
+        )
+    fields = {key: value for key, value in sizes.items() if key not in ("model_type", "vision_use_head")}
+    select_layer = int(getattr(config, "mm_vision_select_layer", -2))
+    layers = int(fields["num_hidden_layers"]) + 1 + select_layer
+    if select_layer >= 0 or layers < 1:
+        raise CheckpointError(
+            f"mm_vision_select_layer = {select_layer} is out of range: it must lie between "
+            f"-{fields['num_hidden_layers']} and -1; published checkpoints use -2"
+        )
+    return SiglipVisionConfig(**{**fields, "num_hidden_layers": layers}, vision_use_head=False)
+
+
+def make_image_processor(side: int) -> SiglipImageProcessorPil:
+    """The tower's image processor: bicubic resize to ``side`` x ``side``, values in [-1, 1].
+
+    Made from constants, on Pillow, so that pixel values depend neither on a download nor on torchvision.
+    """
+    half = [0.5, 0.5, 0.5]
+    return SiglipImageProcessorPil(size={"height": side, "width": side}, image_mean=half, image_std=half)
+
+
+class SiglipVisionTower(nn.Module):
+    """SigLIP as LLaVA uses it.
+
+    Attributes:
+        vision_tower: transformers' ``SiglipVisionModel``; its post-layernorm is loaded but not used.
+        image_processor: makes ``pixel_values`` from frames or images.
+    """
+
+    is_loaded = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        tower = tower_config(config)
+        tower._attn_implementation = config._attn_implementation
+        self.vision_tower = SiglipVisionModel(tower)
+        self.image_processor = make_image_processor(tower.image_size)
+
+    @property
+    def config(self) -> SiglipVisionConfig:
+        """The tower's configuration."""
+        return self.vision_tower.config
+
+    @property
+    def num_patches_per_side(self) -> int:
+        """27 for 384/14."""
+        return self.config.image_size // self.config.patch_size
+
+    @property
+    def last_attention(self) -> nn.Module:
+        """Attention module of the last layer that runs: the source of received attention."""
+        return self.vision_tower.encoder.layers[-1].self_attn
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.vision_tower.embeddings.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first layer."""
+        return self.vision_tower.embeddings.patch_embedding.weight.device
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Features of the last layer that runs, before the post-layernorm.
+
+        Args:
+            pixel_values: (images, 3, side, side), any floating-point type and device.
+
+        Returns:
+            (images, patches, hidden) in the tower's type.
+        """
+        outputs = []
+        for pixels in pixel_values.split(_FRAMES_PER_PASS):
+            embedded = self.vision_tower.embeddings(pixels.to(device=self.device, dtype=self.dtype))
+            outputs.append(self.vision_tower.encoder(inputs_embeds=embedded).last_hidden_state)
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]

@@ -1,0 +1,143 @@
+"""Images and videos to the tokens that stand at their placeholders."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from llava.errors import InputError
+from llava.mm_utils import grid_pinpoints
+from llava.model.image_features import pack_image
+from llava.model.newlines import insert_newlines
+from llava.model.pooling import pool_frames
+from llava.model.splicing import VisualTokens
+
+if TYPE_CHECKING:
+    from llava.model.language_model.llava_qwen import LlavaQwenModel, VisualCompressor
+
+MODALITIES = ("image", "video")
+
+
+def _spread(modalities: str | Sequence[str] | None, count: int) -> list[str]:
+    """One modality per visual input."""
+    words = ["image"] if modalities is None else [modalities] if isinstance(modalities, str) else list(modalities)
+    words = words * count if len(words) == 1 else words
+    if len(words) != count:
+        raise InputError(
+            f"{len(words)} modalities for {count} image(s) and video(s): pass one per input, or one for all"
+        )
+    for word in words:
+        if word not in MODALITIES:
+            raise InputError(f"modality {word!r} is not supported: use one of {', '.join(MODALITIES)}")
+    return words
+
+
+def _check_pixels(pixels: Tensor, number: int, side: int) -> None:
+    if pixels.dim() not in (3, 4) or tuple(pixels.shape[-3:]) != (3, side, side) or pixels.shape[0] == 0:
+        raise InputError(
+            f"visual input {number} has shape {tuple(pixels.shape)}: it must be (frames or tiles, 3, {side}, {side}); "
+            "make it with the image_processor that load_pretrained_model returns"
+        )
+    if not pixels.is_floating_point():
+        raise InputError(
+            f"visual input {number} has type {pixels.dtype}: pixel values must be floating point; "
+            "make them with the image_processor that load_pretrained_model returns"
+        )
+    if not bool(torch.isfinite(pixels).all()):
+        bad = (~torch.isfinite(pixels.float())).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InputError(
+            f"visual input {number} has NaN or infinite pixels (first axis: {bad[:8]}): check its decoding"
+        )
+
+
+class VisualEncoder:
+    """Encodes the visual inputs of one prompt batch.
+
+    Settings are read from ``config`` at the time of the call, since evaluation harnesses change them after loading.
+    """
+
+    def __init__(self, model: "LlavaQwenModel", config: Any, compressor: "VisualCompressor | None") -> None:
+        self.model = model
+        self.config = config
+        self.compressor = compressor
+        unpads = "unpad" in getattr(config, "mm_patch_merge_type", "flat")
+        self.newline = model.image_newline if unpads else None
+
+    def encode(
+        self,
+        images: Tensor | Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]] | None,
+        modalities: str | Sequence[str] | None,
+    ) -> list[VisualTokens]:
+        """Tokens of every visual input; arguments as in ``LlavaQwenForCausalLM.splice_visuals``."""
+        words = _spread(modalities, len(images))
+        side = self.model.vision_tower.config.image_size
+        for number, pixels in enumerate(images):
+            _check_pixels(pixels, number, side)
+        if image_sizes is not None and len(image_sizes) != len(images):
+            raise InputError(
+                f"{len(image_sizes)} image_sizes for {len(images)} image(s) and video(s): pass one for each"
+            )
+        if self.compressor is not None:
+            self.compressor.start_prompt()
+        stacked = isinstance(images, Tensor) and images.dim() == 4
+        visuals = []
+        for number, (pixels, word) in enumerate(zip(images, words, strict=True)):
+            if word == "video":
+                visuals.append(VisualTokens(self.encode_video(pixels if pixels.dim() == 4 else pixels[None]), True))
+                continue
+            size = None if image_sizes is None else image_sizes[number]
+            tiles = pixels if pixels.dim() == 4 else pixels[None]
+            visuals.append(VisualTokens(self._encode_image(tiles, size, newline=not stacked), False))
+        return visuals
+
+    def _project(self, pixels: Tensor) -> Tensor:
+        """(images, 3, side, side) to (images, patches, dim)."""
+        features = self.model.vision_tower(pixels)
+        return self.model.mm_projector(features.to(self.model.mm_projector[0].weight.device))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Pooling of video frames with the settings of the configuration."""
+        stride = int(getattr(self.config, "mm_spatial_pool_stride", None) or 2)
+        return pool_frames(features, stride, getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear")
+
+    def encode_video(self, pixels: Tensor) -> Tensor:
+        """(frames, 3, side, side) to (tokens, dim), compressed if there is a compressor, with newlines."""
+        mode = getattr(self.config, "mm_newline_position", None) or "one_token"
+
+        def encode() -> Tensor:
+            return self.pool(self._project(pixels))
+
+        if self.compressor is None:
+            pooled = encode()
+            features = pooled.flatten(0, 1)
+            index = torch.arange(features.shape[0], device=features.device)
+            tokens_per_frame = pooled.shape[1]
+        else:
+            kept = self.compressor.compress_video(encode, self.pool, mode)
+            features, index = kept.features, kept.index
+            tokens_per_frame = self.tokens_per_frame
+        if self.newline is None and mode == "one_token":
+            mode = "no_token"
+        return insert_newlines(features, index, self.model.image_newline, mode, tokens_per_frame)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens of a frame after pooling."""
+        patches = self.model.vision_tower.num_patches_per_side**2
+        with torch.device("meta"):
+            return self.pool(torch.empty(1, patches, 1)).shape[1]
+
+    def _encode_image(self, tiles: Tensor, image_size: tuple[int, int] | None, newline: bool) -> Tensor:
+        """(tiles, 3, side, side) to (tokens, dim); ``image_size`` is (width, height)."""
+        side = self.model.vision_tower.config.image_size
+        several = tiles.shape[0] > 1
+        return pack_image(
+            self._project(tiles),
+            None if image_size is None else (int(image_size[1]), int(image_size[0])),
+            self.newline if newline else None,
+            getattr(self.config, "image_aspect_ratio", None) or "square",
+            grid_pinpoints(self.config, side) if several else [],
+            side,
+        )

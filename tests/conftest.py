@@ -1,0 +1,36 @@
+"""Shared fixtures: tiny random checkpoints in both published layouts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from eval.random_checkpoint import make_random_checkpoint
+from llava.model.builder import load_pretrained_model
+from tests.tiny_models import save_hugging_face
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint in the layout of lmms-lab."""
+    return make_random_checkpoint(tmp_path_factory.mktemp("lmms-lab"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def hf_checkpoint(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """The same weights in the layout of Hugging Face, written by transformers' own class."""
+    return save_hugging_face(checkpoint, tmp_path_factory.mktemp("hugging-face"))
+
+
+@pytest.fixture
+def loaded(checkpoint: Path):
+    """Tokenizer, model, image processor and context length of the tiny checkpoint, in float32."""
+    return load_pretrained_model(checkpoint, None, "llava_qwen", torch_dtype="float32")
+
+
+@pytest.fixture
+def model(loaded):
+    """The tiny model."""
+    return loaded[1]
