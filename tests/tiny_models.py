@@ -1,5 +1,6 @@
 """Tiny random models and prompts for the tests."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -69,9 +70,9 @@ def save_hugging_face(checkpoint: Path, folder: Path) -> Path:
 def pixels(*shape: int, seed: int = 0) -> Tensor:
     """Smooth random pictures in [-1, 1]: (..., 3, 384, 384)."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(*shape, 3, 12, 12, generator=generator).flatten(0, -4) if shape else None
-    flat = torch.nn.functional.interpolate(coarse, size=384, mode="bilinear")
-    return flat.clamp(-1, 1).view(*shape, 3, 384, 384)
+    coarse = torch.randn(max(1, math.prod(shape)), 3, 12, 12, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=384, mode="bilinear")
+    return smooth.clamp(-1, 1).view(*shape, 3, 384, 384)
 
 
 def video(frames: int, seed: int = 0, cuts: tuple[int, ...] = ()) -> Tensor:

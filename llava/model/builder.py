@@ -2,12 +2,15 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProcessorPil
+from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, SiglipImageProcessorPil
 from transformers.utils import is_flash_attn_2_available
+from transformers.utils import logging as transformers_logging
 
 from llava.errors import CheckpointError, InputError
 from llava.model.checkpoint import KEY_MAPPING, read_config
@@ -15,6 +18,7 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 
 logger = logging.getLogger(__name__)
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
 _MOST_NAMES = 12  # tensor names an error message lists before it only counts
 
 
@@ -47,12 +51,16 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMES]) + (f", and {rest} more" if rest > 0 else "")
 
 
+def _mismatch(name: str, stored: Any, wanted: Any) -> str:
+    return f"{name} {tuple(stored)} instead of {tuple(wanted)}"
+
+
 def _check_loaded(model: LlavaQwenForCausalLM, info: Any, path: str) -> None:
     """Nothing missing, nothing left over, every shape right, nothing on the meta device."""
     problems = []
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         found = info[what] if isinstance(info, dict) else getattr(info, what)
-        names = [name if isinstance(name, str) else str(name[0]) for name in found]
+        names = [entry if isinstance(entry, str) else _mismatch(*entry) for entry in found]
         if names:
             problems.append(f"{len(names)} tensors {what.split('_')[0]}: {_listed(names)}")
     offloaded = getattr(model, "hf_device_map", None) is not None
@@ -68,12 +76,36 @@ def _check_loaded(model: LlavaQwenForCausalLM, info: Any, path: str) -> None:
         )
 
 
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Qwen2's tokenizer by name: transformers' automatic choice goes by ``model_type``, which says ``llava``."""
+    try:
+        tokenizer = Qwen2Tokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"no tokenizer in {path!r}: vocab.json or tokenizer.json must lie beside config.json"
+        ) from error
+    if len(tokenizer) < _LEAST_VOCABULARY:
+        raise CheckpointError(f"no tokenizer in {path!r}: vocab.json or tokenizer.json must lie beside config.json")
+    return tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers prints a table of what does not fit; we say it in one line."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
 def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
     """transformers' loader under our key table, with its failures as one clear line."""
+    kwargs = {**kwargs, "key_mapping": KEY_MAPPING, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        model, info = LlavaQwenForCausalLM.from_pretrained(
-            path, config=config, key_mapping=KEY_MAPPING, output_loading_info=True, **kwargs
-        )
+        with _quiet():
+            model, info = LlavaQwenForCausalLM.from_pretrained(path, config=config, **kwargs)
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
@@ -135,12 +167,7 @@ def load_pretrained_model(
     config = read_config(path, overwrite_config)
     if device_map in ("auto", "balanced") and not torch.cuda.is_available():
         device_map = "cpu"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"no tokenizer in {path!r}: the folder must hold tokenizer files beside config.json"
-        ) from error
+    tokenizer = _load_tokenizer(path)
     model = _load_model(
         path, config, dtype=dtype, device_map=device_map, attn_implementation=implementation, **kwargs
     ).eval()

@@ -1,0 +1,55 @@
+"""What the command lines share: one line for a user's mistake, and provenance for every result."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from llava.errors import InputError
+
+
+def user_errors(main: Callable[..., None]) -> Callable[..., None]:
+    """Decorator of a ``main``: an :class:`InputError` becomes one line on stderr and exit status 2."""
+
+    @wraps(main)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return run
+
+
+def commit() -> str:
+    """The commit of this source tree, with a mark if files differ from it; ``unknown`` outside a clone."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """Machine, versions and commit, as every result records them."""
+    cuda = torch.cuda.is_available()
+    return {
+        "commit": commit(),
+        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "cuda": torch.version.cuda if cuda else None,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
