@@ -1,0 +1,200 @@
+"""
+Time and memory of the outer stage on one synthetic video, beside a plain loop that takes the steps of the release.
+
+    python -m eval.bench_outer --frames 32 --tokens 196 --dim 3584 --threads 1
+    python -m eval.bench_outer --frames 1024 --dim 896 --repetitions 3 --skip-plain
+
+Both are run in turn within one process, after one warm-up each. Output: a table, and as the last line of
+stdout one JSON document with the same numbers:
+
+    result = json.loads(subprocess.run([...], capture_output=True, text=True).stdout.splitlines()[-1])
+"""
+
+import argparse
+import json
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holitom.config import OuterConfig
+from holitom.outer import OuterCompression
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def synthetic_video(frames: int, tokens: int, dim: int, dtype: torch.dtype, moving: float) -> tuple[Tensor, Tensor]:
+    """Features with a still background, moving positions and a cut every 8 frames, and a random received attention."""
+    generator = torch.Generator().manual_seed(0)
+    video = torch.empty(frames, tokens, dim, dtype=dtype)
+    for frame in range(frames):
+        if frame % 8 == 0:
+            scene = torch.randn(tokens, dim, generator=generator)
+            still = torch.rand(tokens, 1, generator=generator) > moving
+        fresh = torch.randn(tokens, dim, generator=generator)
+        video[frame] = torch.where(still, scene + 0.3 * fresh, fresh)
+    return video, torch.rand(frames, tokens, generator=generator)
+
+
+def plain_segments(features: Tensor, config: OuterConfig) -> tuple[list[tuple[int, int]], Tensor, int]:
+    """Similarity of all pairs in one call, gains in a frames x frames x tokens tensor, one host read per window."""
+    frames, tokens, _ = features.shape
+    static = torch.cosine_similarity(features[:-1], features[1:], dim=-1) > config.similarity_threshold
+    windows = torch.zeros(frames, frames, tokens, dtype=torch.bool)
+    for first in range(frames - 1):
+        windows[first, first + 1 :] = static[first:].long().cumprod(0).bool()
+    lengths = torch.arange(frames)
+    gains = windows.sum(-1) * (lengths - lengths[:, None]).clamp_min(0)
+    best, back = [0], []
+    for last in range(frames):
+        values = [best[first] + int(gains[first, last]) for first in range(last, -1, -1)]
+        best.append(max(values))
+        back.append(last - values.index(best[-1]))
+    segments, last = [], frames - 1
+    while last >= 0:
+        segments.append((back[last], last))
+        last = back[last] - 1
+    return segments[::-1], windows, int(best[-1])
+
+
+def plain_clusters(points: Tensor, clusters: int, config: OuterConfig) -> Tensor:
+    """Density peaks by full distance matrices, then one cluster after the other."""
+    distance = torch.cdist(points, points) / points.shape[-1] ** 0.5
+    nearest = distance.topk(min(config.neighbors, clusters), largest=False).values
+    density = (-(nearest**2).mean(-1)).exp()
+    denser = density[None, :] > density[:, None]
+    separation = torch.where(denser, distance, distance.max()).amin(-1)
+    centers = (density * separation).topk(clusters).indices.sort().values
+    owner = distance[:, centers].argmin(-1)
+    owner[centers] = torch.arange(clusters)
+    merged = []
+    for number, center in enumerate(centers):
+        members = (owner == number).nonzero().flatten()
+        others = points[members[members != center]]
+        vector = points[center]
+        if len(others):
+            vector = config.center_weight * vector + (1 - config.center_weight) * others.mean(0)
+        merged.append(vector)
+    return torch.stack(merged)
+
+
+def plain_outer(features: Tensor, attention: Tensor, config: OuterConfig) -> Tensor:
+    """The outer stage with Python loops over windows, frames and clusters; block order, no contextual tokens."""
+    frames, tokens, _ = features.shape
+    segments, windows, removable = plain_segments(features, config)
+    ratio = min(1.0, config.retain_ratio / ((frames * tokens - removable) / (frames * tokens)))
+    kept = []
+    for first, last in segments:
+        static = windows[first, last]
+        clusters = round(int(static.sum()) * ratio)
+        if clusters:
+            kept.append(plain_clusters(features[first : last + 1, static].float().mean(0), clusters, config))
+        for frame in range(first, last + 1):
+            moving = (~static).nonzero().flatten()
+            count = math.ceil(len(moving) * ratio)
+            kept.append(features[frame, moving[attention[frame, moving].topk(count).indices.sort().values]])
+    return torch.cat([block.to(features.dtype) for block in kept])
+
+
+def measure(runs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, dict[str, list[float]]]:
+    """Wall and CPU milliseconds of each function, taken in turn so that both see the same machine."""
+    times: dict[str, dict[str, list[float]]] = {name: {"wall_ms": [], "cpu_ms": []} for name in runs}
+    for repetition in range(repetitions + 1):
+        for name, run in runs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            if repetition:  # the first round warms up
+                times[name]["cpu_ms"].append(1e3 * (time.process_time() - cpu))
+                times[name]["wall_ms"].append(1e3 * (time.perf_counter() - wall))
+    return times
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest, rounded for reading."""
+    return {
+        "median": round(statistics.median(values), 2),
+        "min": round(min(values), 2),
+        "max": round(max(values), 2),
+    }
+
+
+def peak_megabytes() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Time the outer stage against plain loops.")
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=196, help="tokens per frame")
+    parser.add_argument("--dim", type=int, default=3584)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--moving", type=float, default=0.45, help="share of moving positions")
+    parser.add_argument("--retain-ratio", type=float, default=0.15)
+    parser.add_argument("--similarity-threshold", type=float, default=0.80)
+    parser.add_argument("--skip-plain", action="store_true", help="time only the library (long videos)")
+    options = parser.parse_args(arguments)
+    for name in ("frames", "tokens", "dim", "repetitions", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark and print a table and one line of JSON."""
+    options = parse_arguments(arguments)
+    torch.set_num_threads(options.threads)
+    config = OuterConfig(options.retain_ratio, options.similarity_threshold)
+    dtype = DTYPES[options.dtype]
+    features, attention = synthetic_video(options.frames, options.tokens, options.dim, dtype, options.moving)
+    compression = OuterCompression(config)
+    before = peak_megabytes()
+    tokens = compression(features, attention)
+    extra = peak_megabytes() - before
+    runs: dict[str, Callable[[], object]] = {"holitom": lambda: compression(features, attention)}
+    difference = None
+    if not options.skip_plain:
+        runs["plain"] = lambda: plain_outer(features, attention, config)
+        plain = plain_outer(features, attention, config)
+        if plain.shape == tokens.features.shape:
+            difference = (plain.float() - tokens.features.float()).abs().max().item()
+    times = measure(runs, options.repetitions)
+    result: dict[str, Any] = {
+        "settings": vars(options),
+        "machine": {"system": platform.platform(), "processor": platform.processor() or platform.machine()},
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "kept": len(tokens.index),
+        "segments": len(tokens.details.segments),
+        "static_tokens": sum(tokens.details.static_counts),
+        "largest_difference": difference,
+        "input_mb": round(features.nbytes / 2**20, 1),
+        "peak_above_input_mb": round(extra, 1),
+        "times": {name: {kind: summary(values) for kind, values in kinds.items()} for name, kinds in times.items()},
+        "cpu_speedup": None,
+    }
+    print(f"{'':10}{'CPU ms: median (min .. max)':>34}{'wall ms: median (min .. max)':>34}")
+    for name, kinds in result["times"].items():
+        cells = ["{median:.1f} ({min:.1f} .. {max:.1f})".format(**kinds[kind]) for kind in ("cpu_ms", "wall_ms")]
+        print(f"{name:10}{cells[0]:>34}{cells[1]:>34}")
+    if not options.skip_plain:
+        medians = [result["times"][name]["cpu_ms"]["median"] for name in ("plain", "holitom")]
+        result["cpu_speedup"] = round(medians[0] / medians[1], 2)
+        print(f"plain / holitom: {result['cpu_speedup']} in CPU time")
+    print(f"{result['kept']} tokens kept, peak memory above the input {extra:.0f} MB")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
