@@ -1,11 +1,23 @@
 """Newline tokens: the learned vector that ends a video, a frame or a grid row."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from llava.errors import InputError
 
 MODES = ("one_token", "grid", "frame", "no_token")
+
+
+def newlines_before(index: Tensor, mode: str, tokens_per_frame: int) -> Tensor:
+    """How many newline tokens stand in front of each token of a video, (kept,) int64; see :func:`insert_newlines`."""
+    if mode not in ("grid", "frame"):
+        return torch.zeros_like(index)
+    group = index // (math.isqrt(tokens_per_frame) if mode == "grid" else tokens_per_frame)
+    before = torch.zeros_like(index)
+    before[1:] = (group[1:] != group[:-1]).cumsum(0)
+    return before
 
 
 def insert_newlines(features: Tensor, index: Tensor, newline: Tensor, mode: str, tokens_per_frame: int) -> Tensor:
@@ -33,10 +45,8 @@ def insert_newlines(features: Tensor, index: Tensor, newline: Tensor, mode: str,
         return torch.cat([features, newline[None]])
     if mode not in ("grid", "frame"):
         raise InputError(f"mm_newline_position = {mode!r} is not supported: use one of {', '.join(MODES)}")
-    group = index // (int(tokens_per_frame**0.5) if mode == "grid" else tokens_per_frame)
-    ends = torch.ones_like(group, dtype=torch.bool)
-    ends[:-1] = group[1:] != group[:-1]
-    before = ends.cumsum(0) - ends.long()  # newlines in front of each token
-    out = newline.expand(features.shape[0] + int(ends.sum()), -1).clone()
-    out[torch.arange(features.shape[0], device=features.device) + before] = features
+    before = newlines_before(index, mode, tokens_per_frame)
+    kept = features.shape[0]
+    out = newline.expand(kept + int(before[-1]) + 1, -1).clone()
+    out[torch.arange(kept, device=features.device) + before] = features
     return out

@@ -1,0 +1,56 @@
+"""HoliTom: holistic token merging for fast video language models (NeurIPS 2025), training-free.
+
+from holitom import holitom
+model = holitom(model, retain_ratio=0.15)
+"""
+
+from typing import Any
+
+from torch import nn
+
+from holitom.compressor import Compressor, Record
+from holitom.config import InnerConfig, OuterConfig
+from holitom.registry import available_methods
+from holitom.settings import RunConfig, from_mapping, load_compressor, load_config
+from llava.errors import InputError
+
+__all__ = [
+    "Compressor",
+    "InnerConfig",
+    "OuterConfig",
+    "Record",
+    "RunConfig",
+    "available_methods",
+    "holitom",
+    "load_compressor",
+    "load_config",
+]
+
+
+def holitom(model: nn.Module, *, inner: bool = True, **settings: Any) -> nn.Module:
+    """Put HoliTom on a model, in place.
+
+    Args:
+        model: a model loaded with ``llava.model.builder.load_pretrained_model``.
+        inner: also merge inside the LLM (the paper's full method); False is its "w/o M".
+        **settings: fields of :class:`OuterConfig` and :class:`InnerConfig`, e.g. ``retain_ratio=0.15``,
+            ``similarity_threshold=0.8``, ``merge_layer=18``, ``merge_ratio=0.5``.
+
+    Returns:
+        The same model. ``model.visual_compressor`` is its :class:`Compressor`: ``.record`` tells what the latest
+        prompt went through, ``.remove()`` takes it off again.
+
+    Raises:
+        InputError: for an unknown setting, a value out of range, or a layer the model does not have.
+    """
+    outer_fields, inner_fields = set(OuterConfig.__dataclass_fields__), set(InnerConfig.__dataclass_fields__)
+    known = outer_fields | inner_fields if inner else outer_fields
+    for name in settings:
+        if name not in known:
+            raise InputError(f"unknown setting {name} (inner = {inner}); known are {', '.join(sorted(known))}")
+    groups = {
+        "outer": {key: value for key, value in settings.items() if key in outer_fields},
+        "inner": {key: value for key, value in settings.items() if key in inner_fields} if inner else None,
+    }
+    from_mapping(available_methods()["holitom"], groups).build().apply(model)
+    return model

@@ -1,0 +1,216 @@
+"""One compression method on one model: put on, take off, and see what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from holitom.families import find_family
+from holitom.hooks.inner import InnerRecord
+from holitom.hooks.received_attention import ReceivedAttentionRecorder
+from holitom.outer import CompressedTokens, Order
+from llava.model.newlines import newlines_before
+
+
+class OuterStage(Protocol):
+    """Compression of one video before the LLM.
+
+    Attributes:
+        needs_received_attention: whether ``scores`` must be given.
+    """
+
+    needs_received_attention: bool
+
+    def __call__(self, features: Tensor, received_attention: Tensor | None, order: Order) -> CompressedTokens:
+        """Tokens (frames, tokens, dim) and scores (frames, tokens) to kept tokens."""
+
+    def most_kept(self, frames: int, tokens_per_frame: int) -> int:
+        """Most tokens that the stage's budget allows for a video of this size."""
+
+
+class InnerStage(Protocol):
+    """Compression inside the LLM."""
+
+    last: InnerRecord | None
+
+    def apply(self, decoder: nn.Module) -> Any: ...
+    def remove(self) -> None: ...
+    def align(self, labels: Tensor) -> Tensor: ...
+
+
+@dataclass
+class Record:
+    """What the latest prompt (or batch of prompts) went through.
+
+    Attributes:
+        videos: the outer stage's result per video, in prompt order; empty without an outer stage.
+        inner: the inner stage's result, or None.
+        tokens_before: visual tokens per video before compression, newlines not counted.
+        tokens_after_outer: the same after the outer stage.
+        newline_mode: how newline tokens stand among them.
+    """
+
+    videos: list[CompressedTokens] = field(default_factory=list)
+    inner: InnerRecord | None = None
+    tokens_before: list[int] = field(default_factory=list)
+    tokens_after_outer: list[int] = field(default_factory=list)
+    newline_mode: str = "one_token"
+
+    @property
+    def retained_before_llm(self) -> float:
+        """Share of the visual tokens that reached the LLM."""
+        return sum(self.tokens_after_outer) / max(1, sum(self.tokens_before))
+
+    def rows_kept_inside(self, video: int = 0) -> Tensor | None:
+        """Which tokens of one video that reached the LLM its inner stage kept, (kept,) bool on the CPU.
+
+        Newline tokens are not among them, though they may be kept or merged like others. None without an inner or an
+        outer stage.
+        """
+        if self.inner is None or not self.videos:
+            return None
+        row, span = [(row, span) for row, spans in enumerate(self.inner.spans) for span in spans][video]
+        tokens = self.videos[video]
+        kept = torch.zeros(self.inner.cpu_source.shape[1] + 1, dtype=torch.bool)
+        kept[self.inner.cpu_kept[row]] = True  # padding is -1: the extra entry
+        rows = torch.arange(tokens.index.shape[0], device=tokens.index.device)
+        before = newlines_before(tokens.index, self.newline_mode, tokens.details.tokens_per_frame)
+        return kept[(rows + before + span[0]).cpu()]
+
+    def kept_inside(self, video: int = 0) -> Tensor | None:
+        """Original tokens of one video whose output token the inner stage kept, (frames, tokens) bool on the CPU.
+
+        None without an inner or an outer stage.
+        """
+        rows = self.rows_kept_inside(video)
+        if rows is None:
+            return None
+        survives = torch.cat([rows, torch.tensor([False])])  # dropped tokens are -1: the extra entry
+        return survives[self.videos[video].details.source_map().cpu()]
+
+
+class Compressor:
+    """One method on one model. :meth:`apply` and :meth:`remove` are inverse; :meth:`applied` does both.
+
+    Args:
+        outer: the stage before the LLM, or None.
+        inner: the stage inside the LLM, or None.
+    """
+
+    def __init__(self, outer: OuterStage | None, inner: InnerStage | None) -> None:
+        self.outer = outer
+        self.inner = inner
+        self._record = Record()
+        self._recorder = ReceivedAttentionRecorder()
+        self._model: nn.Module | None = None
+
+    @property
+    def record(self) -> Record:
+        """What happened to the latest prompt."""
+        if self.inner is not None:
+            self._record.inner = self.inner.last
+        return self._record
+
+    def apply(self, model: nn.Module) -> Compressor:
+        """Compress every video this model is given from now on.
+
+        Raises:
+            RuntimeError: if this object is on a model already, or the model has another compressor.
+            InputError: if no family knows the model, or a setting does not fit its layers.
+        """
+        family = find_family(model)
+        if self._model is not None:
+            raise RuntimeError("this compressor is applied already: call remove() first, or build another one")
+        if family.slot(model) is not None:
+            raise RuntimeError("the model has a compressor already: remove() it first")
+        if self.inner is not None:
+            self.inner.apply(family.decoder(model))
+        if self.outer is not None and self.outer.needs_received_attention:
+            self._recorder.apply(family.received_attention_source(model))
+        family.set_slot(model, self)
+        self._model = model
+        return self
+
+    def remove(self) -> None:
+        """Leave the model as it was; does nothing if applied to none."""
+        if self._model is None:
+            return
+        find_family(self._model).set_slot(self._model, None)
+        self._recorder.remove()
+        if self.inner is not None:
+            self.inner.remove()
+        self._model = None
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[Compressor]:
+        """Compress inside a ``with`` block."""
+        self.apply(model)
+        try:
+            yield self
+        finally:
+            self.remove()
+
+    def start_prompt(self) -> None:
+        """Forget the record of the previous prompt (called by the model)."""
+        self._record = Record()
+        if self.inner is not None:
+            self.inner.last = None
+
+    def compress_video(
+        self, encode: Callable[[], Tensor], pool: Callable[[Tensor], Tensor], newline_mode: str
+    ) -> CompressedTokens:
+        """Encode one video and compress it (called by the model).
+
+        Args:
+            encode: runs the tower, projector and pooling; returns (frames, tokens, dim).
+            pool: the same pooling for per-patch signals (frames, patches, channels).
+            newline_mode: grid and frame newlines need the tokens in raster order.
+        """
+        if self.outer is None:
+            return self._keep_all(encode())
+        scores = None
+        if self.outer.needs_received_attention:
+            with self._recorder.recording():
+                features = encode()
+            scores = pool(self._recorder.take()[..., None].float()).squeeze(-1).to(features.device)
+        else:
+            features = encode()
+        order: Order = "raster" if newline_mode in ("grid", "frame") else "block"
+        kept = self.outer(features, scores, order)
+        frames, tokens_per_frame, _ = features.shape
+        before, after = frames * tokens_per_frame, kept.features.shape[0]
+        most = self.outer.most_kept(frames, tokens_per_frame)
+        if after > most:
+            raise RuntimeError(
+                f"the outer stage kept {after} of {before} tokens, its budget is {most}: the video was not compressed"
+            )
+        self._record.videos.append(kept)
+        self._record.newline_mode = newline_mode
+        self._record.tokens_before.append(before)
+        self._record.tokens_after_outer.append(after)
+        return kept
+
+    def _keep_all(self, features: Tensor) -> Any:
+        count = features.shape[0] * features.shape[1]
+        self._record.tokens_before.append(count)
+        self._record.tokens_after_outer.append(count)
+        return KeptAll(features.flatten(0, 1), torch.arange(count, device=features.device))
+
+    def align_labels(self, labels: Tensor, seq: int) -> Tensor:
+        """Labels of the positions whose logits the LLM returned (called by the model)."""
+        if self.inner is None or labels.shape[1] == seq:
+            return labels
+        return self.inner.align(labels)
+
+
+@dataclass(frozen=True)
+class KeptAll:
+    """All tokens of a video, for methods without an outer stage: (tokens, dim) and (tokens,)."""
+
+    features: Tensor
+    index: Tensor

@@ -1,0 +1,33 @@
+"""HoliTom: holistic token merging (NeurIPS 2025, arXiv 2505.21334)."""
+
+from dataclasses import dataclass, field
+
+from holitom.compressor import Compressor
+from holitom.config import InnerConfig, OuterConfig
+from holitom.hooks.inner import InnerMerging
+from holitom.outer import OuterCompression
+from holitom.registry import register
+from llava.errors import InputError
+
+
+@register("holitom")
+@dataclass(frozen=True)
+class HolitomConfig:
+    """Both stages, or one of them.
+
+    Attributes:
+        outer: before the LLM; None leaves it out.
+        inner: inside the LLM; None is the paper's "w/o M".
+    """
+
+    outer: OuterConfig | None = field(default_factory=OuterConfig)
+    inner: InnerConfig | None = field(default_factory=InnerConfig)
+
+    def __post_init__(self) -> None:
+        if self.outer is None and self.inner is None:
+            raise InputError("outer and inner are both null: give at least one stage, or run without a compressor")
+
+    def build(self) -> Compressor:
+        """A compressor with these settings, applied to no model yet."""
+        outer = OuterCompression(self.outer) if self.outer is not None else None
+        return Compressor(outer, InnerMerging(self.inner) if self.inner is not None else None)

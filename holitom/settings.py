@@ -1,0 +1,172 @@
+"""YAML files to configurations, strictly: an unknown key, a missing method or a wrong type is an error."""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from holitom.compressor import Compressor
+from holitom.registry import method_config
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The checkpoint a run uses and how it sees videos.
+
+    Attributes:
+        pretrained: folder or hub id; None where the caller brings a model.
+        num_frames: frames sampled per video.
+        conv_template: name of the prompt template.
+    """
+
+    pretrained: str | None = None
+    num_frames: int = 32
+    conv_template: str = "qwen_1_5"
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise InputError(f"num_frames = {self.num_frames} is out of range: it must be at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One YAML file: a checkpoint and a method.
+
+    Attributes:
+        model: the checkpoint.
+        method: the method's name in the registry, or None to run without compression.
+        compressor: the method's settings, or None.
+    """
+
+    model: ModelConfig
+    method: str | None
+    compressor: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the file says, every field spelled out."""
+        settings = None if self.method is None else {"method": self.method, **asdict(self.compressor)}
+        return {"model": asdict(self.model), "compressor": settings}
+
+    def build(self) -> Compressor | None:
+        """A compressor, or None to run without compression."""
+        return None if self.compressor is None else self.compressor.build()
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the type that a field declares; only nested mappings and int to float change."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if value is None:
+        if type(None) in options:
+            return None
+        raise InputError(f"{where} is null: it must be set")
+    for option in options:
+        if is_dataclass(option) and isinstance(option, type):
+            return from_mapping(option, value, where)
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = tuple(option for option in options if isinstance(option, type))
+    wrong_bool = isinstance(value, bool) and bool not in plain
+    if plain and len(plain) == len(options) and (wrong_bool or not isinstance(value, plain)):
+        names = " or ".join(option.__name__ for option in plain)
+        raise InputError(f"{where} = {value!r} has the wrong type: it must be {names}")
+    return value
+
+
+def from_mapping(cls: type, mapping: Any, where: str = "") -> Any:
+    """A dataclass from a mapping with its fields as keys.
+
+    Raises:
+        InputError: for an unknown key, a missing one without a default, or a value out of range.
+    """
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{where or 'the configuration'} = {mapping!r} is not a mapping of settings")
+    known = {entry.name: entry for entry in fields(cls)}
+    prefix = f"{where}." if where else ""
+    for key in mapping:
+        if key not in known:
+            raise InputError(f"unknown key {prefix}{key}; {cls.__name__} has {', '.join(known)}")
+    for name, entry in known.items():
+        if name not in mapping and entry.default is MISSING and entry.default_factory is MISSING:
+            raise InputError(f"{prefix}{name} is missing")
+    hints = get_type_hints(cls)
+    values = {key: _convert(value, hints[key], f"{prefix}{key}") for key, value in mapping.items()}
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(f"{prefix}{error}" if prefix and not str(error).startswith(prefix) else str(error)) from None
+
+
+def parse_config(raw: Any) -> RunConfig:
+    """A run's configuration from the contents of a YAML file."""
+    if not isinstance(raw, Mapping):
+        raise InputError("the configuration is empty: it needs the keys model and compressor")
+    for key in raw:
+        if key not in ("model", "compressor"):
+            raise InputError(f"unknown key {key}; a configuration has model, compressor")
+    model = from_mapping(ModelConfig, raw.get("model") or {}, "model")
+    settings = raw.get("compressor")
+    if settings is None:
+        return RunConfig(model, None, None)
+    if not isinstance(settings, Mapping) or "method" not in settings:
+        raise InputError("compressor.method is missing: name a method, or write compressor: null")
+    rest = {key: value for key, value in settings.items() if key != "method"}
+    name = settings["method"]
+    return RunConfig(model, name, from_mapping(method_config(name), rest, "compressor"))
+
+
+def _override(raw: dict[str, Any], assignment: str) -> None:
+    """Apply ``outer.retain_ratio=0.2`` to the compressor's settings (or ``model.num_frames=8`` to the model's)."""
+    path, sign, text = assignment.partition("=")
+    if not sign:
+        raise InputError(f"override {assignment!r} is not of the form key.path=value")
+    keys = path.strip().split(".")
+    keys = keys if keys[0] in ("model", "compressor") else ["compressor", *keys]
+    node = raw
+    for key in keys[:-1]:
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+        if not isinstance(node, dict):
+            raise InputError(f"override {assignment!r}: {key} is a value, not a group of settings")
+    node[keys[-1]] = yaml.safe_load(text)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read one YAML file.
+
+    Args:
+        path: the file.
+        overrides: assignments such as ``outer.retain_ratio=0.2``, applied before validation.
+
+    Raises:
+        InputError: if the file is absent or no YAML, or a key or value is wrong; the message names it.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no configuration file {str(path)!r}: see configs/ for those of the paper") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{str(path)!r} is no readable YAML file: {' '.join(str(error).split())}") from None
+    try:
+        for assignment in overrides:
+            if isinstance(raw, dict):
+                _override(raw, assignment)
+        return parse_config(raw)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def load_compressor(path: str | Path, overrides: Sequence[str] = ()) -> Compressor:
+    """The compressor of one YAML file, applied to no model yet.
+
+    Raises:
+        InputError: as :func:`load_config`, and if the file asks for no compression.
+    """
+    compressor = load_config(path, overrides).build()
+    if compressor is None:
+        raise InputError(f"{path}: compressor is null, so there is nothing to apply")
+    return compressor
