@@ -1,0 +1,134 @@
+"""What inner merging asks of a decoder: checks, the score from an attention layer's input, and rotary embeddings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.models.qwen2.modeling_qwen2 import rotate_half
+
+from holitom.attention_scores import last_query_attention
+from llava.errors import InputError
+
+
+def checked_layers(decoder: Any, merge_layer: int) -> Any:
+    """The decoder's layers, once it is clear that they can be hooked.
+
+    Raises:
+        InputError: if there are no ``layers[i].self_attn`` with ``q_proj`` and ``k_proj``, or not more than
+            ``merge_layer`` of them.
+        NotImplementedError: if a layer attends to less than the whole sequence.
+    """
+    layers: Any = getattr(decoder, "layers", None) or ()
+    attentions = [getattr(layer, "self_attn", None) for layer in layers]
+    if not attentions or not all(hasattr(module, "q_proj") and hasattr(module, "k_proj") for module in attentions):
+        raise InputError(
+            f"{type(decoder).__name__} cannot be merged in: it must have layers[i].self_attn with q_proj and k_proj; "
+            "give the decoder, usually model.model"
+        )
+    if not 1 <= merge_layer < len(attentions):
+        raise InputError(
+            f"merge_layer = {merge_layer} is out of range: it must be in [1, {len(attentions) - 1}] for the "
+            f"{len(attentions)} layers of this {type(decoder).__name__}; choose an earlier layer"
+        )
+    kinds = getattr(decoder.config, "layer_types", None) or ()
+    windows = [getattr(module, "sliding_window", None) for module in attentions]
+    if any(kind != "full_attention" for kind in kinds) or any(window is not None for window in windows):
+        raise NotImplementedError("inner merging needs full attention in every layer; this decoder has other kinds")
+    return layers
+
+
+def check_supported(padding_mask: object, cache: object) -> None:
+    """Raise for masks and caches whose size is fixed before the merge.
+
+    Raises:
+        NotImplementedError: for a mask that is not 2D, and for a cache whose layers cannot grow to different lengths.
+    """
+    if padding_mask is not None and (not isinstance(padding_mask, Tensor) or padding_mask.ndim != 2):
+        raise NotImplementedError("inner merging needs a 2D attention_mask; 4D masks are sized for the long sequence")
+    if cache is None:
+        return
+    if not isinstance(cache, DynamicCache) or cache.is_compileable or any(cache.is_sliding):
+        raise NotImplementedError(
+            f"inner merging needs a DynamicCache of full-attention layers, not {type(cache).__name__}: its layers must "
+            "grow to different lengths"
+        )
+
+
+def left_padding(mask: Shaped[Tensor, "batch seq"]) -> tuple[int, ...]:
+    """Index of each row's first real token. The one transfer to the host in a prefill.
+
+    Raises:
+        NotImplementedError: if a row is padded on the right, in the middle, or altogether.
+    """
+    real = (mask != 0).long()
+    first, count = torch.stack([real.argmax(dim=-1), real.sum(dim=-1)]).tolist()
+    if any(begin + length != mask.shape[1] for begin, length in zip(first, count, strict=True)):
+        raise NotImplementedError("inner merging asks the last token of each row: only left padding is supported")
+    return tuple(first)
+
+
+@torch.no_grad()
+def score_tokens(
+    attention: Any,
+    hidden: Float[Tensor, "batch seq dim"],
+    position_embeddings: tuple[Tensor, Tensor],
+    padding_mask: Shaped[Tensor, "batch seq"] | None,
+) -> Float[Tensor, "batch seq"]:
+    """Attention of the last position to every position in one layer, fp32, from the input of its attention module.
+
+    HoliTom, Sec. 3.3. The projections are called as modules, so that offloaded or quantised weights are in place.
+    """
+    query_norm = getattr(attention, "q_norm", nn.Identity())  # Qwen3 normalises its heads
+    key_norm = getattr(attention, "k_norm", nn.Identity())
+    query = query_norm(attention.q_proj(hidden[:, -1:]).unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)
+    key = key_norm(attention.k_proj(hidden).unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)
+    cos, sin = (part.to(hidden.device).unsqueeze(1) for part in position_embeddings)
+    query = query * cos[:, :, -1:] + rotate_half(query) * sin[:, :, -1:]
+    key = key * cos + rotate_half(key) * sin
+    if padding_mask is not None:
+        padding_mask = padding_mask.to(hidden.device)
+    return last_query_attention(query.squeeze(2), key, attention.scaling, padding_mask)
+
+
+def rotary_of(
+    kept: Int[Tensor, "batch short_seq"], position_embeddings: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines at the original positions of the kept tokens, each (batch, short_seq, head_dim)."""
+    cos, sin = position_embeddings
+    index = kept.clamp(min=0).to(cos.device).unsqueeze(-1).expand(-1, -1, cos.shape[-1])
+    batch = kept.shape[0]
+    return cos.expand(batch, -1, -1).gather(1, index), sin.expand(batch, -1, -1).gather(1, index)
+
+
+def both_ways_mask(
+    config: Any,
+    hidden: Float[Tensor, "batch seq dim"],
+    padding_mask: Shaped[Tensor, "batch seq"] | None,
+    with_video: Sequence[bool],
+) -> Tensor | None:
+    """Mask of a prefill in which the rows ``with_video`` see later tokens too and the other rows do not.
+
+    The released code runs the layer before the merge like this, and only on prompts with a video; a text-only row must
+    not answer differently because of its neighbours.
+
+    Raises:
+        NotImplementedError: if rows differ and the attention implementation has no mask per row.
+    """
+    arguments = {"config": config, "inputs_embeds": hidden, "attention_mask": padding_mask}
+    if all(with_video):
+        # With padding the library is not asked whether the mask may be left out: it would wait for the device.
+        return create_bidirectional_mask(**arguments, allow_is_bidirectional_skip=padding_mask is None)
+    rows = torch.tensor(with_video, device=hidden.device)
+    mask = create_causal_mask(
+        **arguments, past_key_values=None, or_mask_function=lambda row, head, query, key: rows[row]
+    )
+    if mask is None or mask.ndim != 4:
+        raise NotImplementedError(
+            f"causal = False with video and text-only rows in one batch needs masks per row, which "
+            f"{config._attn_implementation} attention has not; use sdpa or batches of one kind"
+        )
+    return mask
