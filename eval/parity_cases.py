@@ -11,7 +11,8 @@ from torch import Tensor
 from holitom.clustering import cluster_groups
 from holitom.config import OuterConfig
 from holitom.inner_merging import merge_into_nearest
-from holitom.outer import Order, OuterCompression
+from holitom.outer import OuterCompression
+from holitom.tokens import Order
 from llava.model.newlines import insert_newlines
 
 

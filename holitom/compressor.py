@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from holitom.families import find_family
 from holitom.hooks.inner import InnerRecord
-from holitom.hooks.received_attention import ReceivedAttentionRecorder
-from holitom.outer import CompressedTokens, Order
+from holitom.hooks.signals import RECORDERS
+from holitom.tokens import CompressedTokens, EncodedVideo, Order
 from llava.model.newlines import newlines_before
 
 
@@ -21,13 +21,16 @@ class OuterStage(Protocol):
     """Compression of one video before the LLM.
 
     Attributes:
-        needs_received_attention: whether ``scores`` must be given.
+        signals: names of the tower's side signals the stage needs (see ``holitom.hooks.signals``).
+        keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
+            otherwise they are numbered without gaps.
     """
 
-    needs_received_attention: bool
+    signals: tuple[str, ...]
+    keeps_positions: bool
 
-    def __call__(self, features: Tensor, received_attention: Tensor | None, order: Order) -> CompressedTokens:
-        """Tokens (frames, tokens, dim) and scores (frames, tokens) to kept tokens."""
+    def __call__(self, video: EncodedVideo) -> CompressedTokens:
+        """The tokens that reach the LLM."""
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens that the stage's budget allows for a video of this size."""
@@ -106,8 +109,13 @@ class Compressor:
         self.outer = outer
         self.inner = inner
         self._record = Record()
-        self._recorder = ReceivedAttentionRecorder()
+        self._recorders = {name: RECORDERS[name]() for name in (outer.signals if outer is not None else ())}
         self._model: nn.Module | None = None
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether the outer stage leaves gaps in the positions (asked by the model)."""
+        return self.outer is not None and self.outer.keeps_positions
 
     @property
     def record(self) -> Record:
@@ -130,8 +138,8 @@ class Compressor:
             raise RuntimeError("the model has a compressor already: remove() it first")
         if self.inner is not None:
             self.inner.apply(family.decoder(model))
-        if self.outer is not None and self.outer.needs_received_attention:
-            self._recorder.apply(family.received_attention_source(model))
+        for name, recorder in self._recorders.items():
+            recorder.apply(family.signal_source(model, name))
         family.set_slot(model, self)
         self._model = model
         return self
@@ -141,7 +149,8 @@ class Compressor:
         if self._model is None:
             return
         find_family(self._model).set_slot(self._model, None)
-        self._recorder.remove()
+        for recorder in self._recorders.values():
+            recorder.remove()
         if self.inner is not None:
             self.inner.remove()
         self._model = None
@@ -173,15 +182,13 @@ class Compressor:
         """
         if self.outer is None:
             return self._keep_all(encode())
-        scores = None
-        if self.outer.needs_received_attention:
-            with self._recorder.recording():
-                features = encode()
-            scores = pool(self._recorder.take()[..., None].float()).squeeze(-1).to(features.device)
-        else:
+        with ExitStack() as recording:
+            for recorder in self._recorders.values():
+                recording.enter_context(recorder.recording())
             features = encode()
+        signals = {name: recorder.take() for name, recorder in self._recorders.items()}
         order: Order = "raster" if newline_mode in ("grid", "frame") else "block"
-        kept = self.outer(features, scores, order)
+        kept = self.outer(EncodedVideo(features, signals, pool, order))
         frames, tokens_per_frame, _ = features.shape
         before, after = frames * tokens_per_frame, kept.features.shape[0]
         most = self.outer.most_kept(frames, tokens_per_frame)

@@ -10,8 +10,6 @@ Everything that decides a size is an integer count, which leaves the device in o
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,21 +23,8 @@ from holitom.spatial_merging import merge_contextual, select_dynamic
 from holitom.temporal_merging import merge_static, static_masks
 from holitom.temporal_segmentation import similarity_and_norms, static_run_lengths
 from holitom.token_ops import packed_positions, upload
+from holitom.tokens import CompressedTokens, Order, TokenKind
 from llava.errors import InputError
-
-Order = Literal["block", "raster"]
-
-
-class TokenKind(IntEnum):
-    """What became of an original token."""
-
-    DYNAMIC_DROPPED = 0
-    DYNAMIC_KEPT = 1
-    STATIC_MERGED = 2  # merged into the centre of its cluster
-    STATIC_CENTER = 3  # a centre, in the first frame of its segment
-    STATIC_DROPPED = 4  # its segment keeps no static token
-    CONTEXTUAL_MERGED = 5
-    CONTEXTUAL_CENTER = 6
 
 
 @dataclass(frozen=True)
@@ -97,30 +82,12 @@ class OuterDetails:
         return torch.where(static, merged.masked_fill(gone, TokenKind.STATIC_DROPPED), kinds)
 
 
-@dataclass(frozen=True)
-class CompressedTokens:
-    """Visual tokens that reach the LLM, in reading order.
-
-    Attributes:
-        features: the tokens, in the dtype of the input.
-        index: int64, frame * tokens_per_frame + position of each token; a token merged over a segment counts as
-            the first frame's token at the position of its cluster's centre.
-        details: how they came about.
-    """
-
-    features: Float[Tensor, "kept dim"]
-    index: Int[Tensor, " kept"]
-    details: OuterDetails
-
-
 class OuterCompression:
     """HoliTom's outer stage for one video at a time.
 
     Args:
         config: settings.
     """
-
-    needs_received_attention = True
 
     def __init__(self, config: OuterConfig) -> None:
         self.config = config
@@ -129,14 +96,14 @@ class OuterCompression:
     def __call__(
         self,
         features: Float[Tensor, "frames tokens dim"],
-        received_attention: Float[Tensor, "frames tokens"] | None,
+        received_attention: Float[Tensor, "frames tokens"],
         order: Order = "block",
     ) -> CompressedTokens:
         """Compress the visual tokens of one video (HoliTom, Sec. 3.1 and 3.2).
 
         Args:
             features: projected and pooled features in any floating dtype.
-            received_attention: attention each token receives in the vision tower; this stage needs it.
+            received_attention: attention each token receives in the vision tower.
             order: ``"block"`` puts a segment's static tokens before its frames; ``"raster"`` puts them among the
                 tokens of its first frame, and every frame in raster order.
 
@@ -146,8 +113,6 @@ class OuterCompression:
         Raises:
             InputError: if shapes, dtypes or the order do not fit, or a value is not finite.
         """
-        if received_attention is None:
-            raise InputError("received_attention = None: the outer stage needs scores; record them in the vision tower")
         check_inputs(features, received_attention, order)
         config = self.config
         similarity, norms = similarity_and_norms(features)

@@ -20,8 +20,8 @@ class Family(Protocol):
     def decoder(self, model: nn.Module) -> nn.Module:
         """The module with ``layers`` whose forward takes ``video_spans``."""
 
-    def received_attention_source(self, model: nn.Module) -> nn.Module:
-        """The attention module of the tower whose received attention scores the tokens."""
+    def signal_source(self, model: nn.Module, name: str) -> nn.Module:
+        """The module whose calls the recorder of a signal reads (see ``holitom.hooks.signals``)."""
 
     def set_slot(self, model: nn.Module, compressor: Any) -> None:
         """Put a compressor (or None) where videos are encoded."""

@@ -19,9 +19,10 @@ def decoder(model: LlavaQwenForCausalLM) -> nn.Module:
     return model.get_model()
 
 
-def received_attention_source(model: LlavaQwenForCausalLM) -> nn.Module:
-    """Attention of the last tower layer that runs."""
-    return model.get_vision_tower().last_attention
+def signal_source(model: LlavaQwenForCausalLM, name: str) -> nn.Module:
+    """Attention of the last tower layer that runs, or the tower for signals of its output."""
+    tower = model.get_vision_tower()
+    return tower if name == "tower_output" else tower.last_attention
 
 
 def slot(model: LlavaQwenForCausalLM) -> Any:

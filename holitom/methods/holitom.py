@@ -7,6 +7,7 @@ from holitom.config import InnerConfig, OuterConfig
 from holitom.hooks.inner import InnerMerging
 from holitom.outer import OuterCompression
 from holitom.registry import register
+from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.errors import InputError
 
 
@@ -29,5 +30,23 @@ class HolitomConfig:
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
-        outer = OuterCompression(self.outer) if self.outer is not None else None
+        outer = HolitomOuter(self.outer) if self.outer is not None else None
         return Compressor(outer, InnerMerging(self.inner) if self.inner is not None else None)
+
+
+class HolitomOuter:
+    """HoliTom's outer stage as the compressor calls it; the work is :class:`~holitom.outer.OuterCompression`'s."""
+
+    signals: tuple[str, ...] = ("received_attention",)
+    keeps_positions = False
+
+    def __init__(self, config: OuterConfig) -> None:
+        self.compress = OuterCompression(config)
+
+    def __call__(self, video: EncodedVideo) -> CompressedTokens:
+        """Segment, merge and select the tokens of one video."""
+        return self.compress(video.features, video.pooled("received_attention"), video.order)
+
+    def most_kept(self, frames: int, tokens_per_frame: int) -> int:
+        """Most tokens the budget allows."""
+        return self.compress.most_kept(frames, tokens_per_frame)

@@ -18,10 +18,15 @@ class VisualTokens:
     Attributes:
         features: (tokens, dim), newline tokens included.
         is_video: whether compression inside the LLM may touch it.
+        positions: (tokens,) int64 on any device, place of each token in the uncompressed video, ascending; None for
+            0, 1, 2, ...
+        extent: how many positions the uncompressed video takes; only used with ``positions``.
     """
 
     features: Tensor
     is_video: bool
+    positions: Tensor | None = None
+    extent: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class SplicedBatch:
     Attributes:
         inputs_embeds: (batch, seq, dim).
         attention_mask: (batch, seq) int64, 0 for padding.
-        position_ids: (batch, seq) int64, 0 at padding and at the first token.
+        position_ids: (batch, seq) int64, 0 at padding and at the first token; with gaps where a video asks for them.
         labels: (batch, seq) int64 or None; visual tokens and padding are ``IGNORE_INDEX``.
         video_spans: (batch, spans, 2) int64 on the CPU, [start, stop) of each video; (0, 0) where a row has fewer.
     """
@@ -47,6 +52,7 @@ class SplicedBatch:
 class _Row:
     embeds: Tensor
     labels: Tensor | None
+    positions: Tensor
     spans: list[tuple[int, int]]
 
 
@@ -64,16 +70,23 @@ def _splice_row(ids: Tensor, labels: Tensor | None, visuals: Sequence[VisualToke
     text_labels = list(labels[ids != IMAGE_TOKEN_INDEX].split(lengths)) if labels is not None else None
     parts, label_parts, spans = [texts[0]], [text_labels[0]] if text_labels else [], []
     length = lengths[0]
+    position = lengths[0]
+    positions = [torch.arange(position, device=ids.device)]
     for number, visual in enumerate(visuals):
         features = visual.features.to(texts[0])
+        count = features.shape[0]
+        inside = torch.arange(count, device=ids.device) if visual.positions is None else visual.positions.to(ids.device)
+        after = position + (count if visual.positions is None else visual.extent)
+        positions += [position + inside, torch.arange(after, after + lengths[number + 1], device=ids.device)]
+        position = after + lengths[number + 1]
         if visual.is_video:
-            spans.append((length, length + features.shape[0]))
+            spans.append((length, length + count))
         parts += [features, texts[number + 1]]
         if text_labels:
-            ignored = ids.new_full((features.shape[0],), IGNORE_INDEX)
+            ignored = ids.new_full((count,), IGNORE_INDEX)
             label_parts += [ignored, text_labels[number + 1]]
-        length += features.shape[0] + lengths[number + 1]
-    return _Row(torch.cat(parts), torch.cat(label_parts) if text_labels else None, spans)
+        length += count + lengths[number + 1]
+    return _Row(torch.cat(parts), torch.cat(label_parts) if text_labels else None, torch.cat(positions), spans)
 
 
 def _left_pad(rows: Sequence[Tensor], value: int) -> Tensor:
@@ -130,7 +143,7 @@ def splice(
         )
     device = input_ids.device
     padding = torch.tensor([seq - length for length in lengths], device=device)[:, None]
-    positions = torch.arange(seq, device=device)[None] - padding
+    real = torch.arange(seq, device=device)[None] >= padding
     most = max((len(row.spans) for row in rows), default=0)
     spans = torch.zeros(len(rows), most, 2, dtype=torch.long)
     for number, row in enumerate(rows):
@@ -138,8 +151,8 @@ def splice(
             spans[number, place] = torch.tensor([start, stop]) + (seq - lengths[number])
     return SplicedBatch(
         inputs_embeds=_left_pad([row.embeds for row in rows], 0),
-        attention_mask=(positions >= 0).long(),
-        position_ids=positions.clamp(min=0),
+        attention_mask=real.long(),
+        position_ids=_left_pad([row.positions for row in rows], 0),
         labels=_left_pad([row.labels for row in rows if row.labels is not None], IGNORE_INDEX)
         if labels is not None
         else None,

