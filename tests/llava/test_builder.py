@@ -167,6 +167,7 @@ def test_other_architectures_are_refused(folder, changes: dict, message: str) ->
     "arguments",
     [
         {"attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "sdap"},
         {"torch_dtype": "int8"},
         {"load_8bit": True},
         {"model_base": "lmsys/vicuna-7b"},

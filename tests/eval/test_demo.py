@@ -1,0 +1,105 @@
+"""The demo: a table, a picture and one line of JSON; every wrong argument ends in one line and status 2."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.demo import default_clip, main
+
+QUICK = ["--frames", "4", "--repetitions", "1", "--max-new-tokens", "2"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    main([*QUICK, *arguments])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_default_clip_and_default_checkpoint(capsys, tmp_path) -> None:
+    result = run(capsys, "--output", str(tmp_path), "--retain-ratio", "0.2")
+    full, outer, both = result["rows"]
+    assert full["tokens"] == [4 * 196] * 3
+    assert outer["tokens"][1] == outer["tokens"][2] < 0.25 * 4 * 196
+    assert both["tokens"][1] == outer["tokens"][1]
+    assert abs(both["tokens"][2] - both["tokens"][1] / 2) <= 1
+    assert full["tflops"] > outer["tflops"] > both["tflops"] > 0
+    assert all(row["seconds_to_first_token"] > 0 and row["peak_memory_mb"] >= 0 for row in result["rows"])
+    assert result["segments"][0][0] == 0
+    assert result["segments"][-1][1] == 3
+    assert {"commit", "torch", "device", "config"} <= set(result)
+    picture = np.asarray(Image.open(result["picture"]).convert("RGB"))
+    assert picture.std() > 10
+
+
+def test_own_checkpoint_and_settings(capsys, tmp_path, checkpoint: Path) -> None:
+    result = run(
+        capsys,
+        "--checkpoint",
+        str(checkpoint),
+        "--output",
+        str(tmp_path),
+        "--merge-layer",
+        "2",
+        "--merge-ratio",
+        "0.25",
+    )
+    assert result["checkpoint"] == str(checkpoint)
+    assert result["config"]["inner"]["merge_layer"] == 2
+    tokens = result["rows"][2]["tokens"]
+    assert abs(tokens[2] - 0.75 * tokens[1]) <= 1
+
+
+def test_all_tokens_beyond_the_context_are_not_run_but_the_rest_is(capsys, tmp_path, checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text()) | {"tokenizer_model_max_length": 600}
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    rows = run(capsys, "--checkpoint", str(tmp_path), "--output", str(tmp_path / "out"))["rows"]
+    assert rows[0]["answer"].startswith("not run")
+    assert rows[0]["seconds_to_first_token"] is None
+    assert rows[2]["seconds_to_first_token"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--retain-ratio", "0"], "retain_ratio = 0.0"),
+        (["--retain-ratio", "-0.5"], "retain_ratio = -0.5"),
+        (["--retain-ratio", "1.5"], "retain_ratio = 1.5"),
+        (["--retain-ratio", "nan"], "retain_ratio = nan"),
+        (["--similarity-threshold", "2"], "similarity_threshold = 2.0"),
+        (["--merge-layer", "0"], "merge_layer = 0"),
+        (["--merge-layer", "6"], "merge_layer = 6"),
+        (["--merge-ratio", "1"], "merge_ratio = 1.0"),
+        (["--frames", "0"], "num_frames"),
+        (["--max-new-tokens", "0"], "--max-new-tokens = 0"),
+        (["--repetitions", "0"], "--repetitions = 0"),
+        (["--video", "/nowhere/clip.mp4"], "/nowhere/clip.mp4"),
+        (["--video", "README.md"], "README.md"),
+        (["--checkpoint", "/nowhere/checkpoint"], "/nowhere/checkpoint"),
+        (["--checkpoint", "tests"], "config.json"),
+        (["--attn-implementation", "flash_attention_2"], "flash-attn"),
+        (["--question", "and <image> again"], "placeholder"),
+        (["--output", "README.md"], "README.md"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*QUICK, *arguments])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert end.value.code == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--retain_rate", "0.1"])
+    assert end.value.code == 2
+
+
+def test_the_default_clip_is_a_file_of_an_installed_package() -> None:
+    assert default_clip().stat().st_size > 1_000_000
