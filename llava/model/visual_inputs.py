@@ -72,6 +72,11 @@ class VisualEncoder:
     ) -> list[VisualTokens]:
         """Tokens of every visual input; arguments as in ``LlavaQwenForCausalLM.splice_visuals``."""
         words = _spread(modalities, len(images))
+        stacked = isinstance(images, Tensor) and images.dim() == 4
+        if stacked and "video" in words:
+            raise InputError(
+                f"a tensor of shape {tuple(images.shape)} is a stack of images, not a video: pass images=[frames]"
+            )
         side = self.model.vision_tower.config.image_size
         for number, pixels in enumerate(images):
             _check_pixels(pixels, number, side)
@@ -81,7 +86,6 @@ class VisualEncoder:
             )
         if self.compressor is not None:
             self.compressor.start_prompt()
-        stacked = isinstance(images, Tensor) and images.dim() == 4
         visuals = []
         for number, (pixels, word) in enumerate(zip(images, words, strict=True)):
             if word == "video":

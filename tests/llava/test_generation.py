@@ -125,6 +125,7 @@ def test_video_spans_name_the_videos(model) -> None:
         ),
         (prompt(5, "a", 2), {"images": [video(2) / 0], "modalities": "video"}, "NaN or infinite"),
         (prompt(5, "a", 2), {"images": [video(1)], "image_sizes": [], "modalities": "video"}, "0 image_sizes"),
+        (prompt(5, "a", 2), {"images": video(3), "modalities": ["video"]}, "images=[frames]"),
     ],
 )
 def test_wrong_prompts_get_one_clear_line(model, ids, inputs: dict, message: str) -> None:

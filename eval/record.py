@@ -1,0 +1,77 @@
+"""Run a measuring command and keep its result with provenance.
+
+    python -m eval.record results/cpu/parity.json -- python -m eval.parity tests/goldens
+
+The command's output is shown as it comes; its last line must be JSON. Nothing is written unless the command succeeds,
+and the working tree must be committed, so that the result names a commit that gives it (``--allow-dirty`` marks it).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from eval.cli import provenance, user_errors
+from llava.errors import InputError
+
+
+def run(command: list[str]) -> list[str]:
+    """Run a command with its output shown; returns the lines of its standard output.
+
+    Raises:
+        InputError: if it cannot be started or fails.
+    """
+    command = [sys.executable, *command[1:]] if command[0] == "python" else command
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+    except OSError as error:
+        raise InputError(f"{command[0]!r} cannot be run: {error.strerror}") from None
+    if process.returncode:
+        raise InputError(f"{' '.join(command)!r} ended with status {process.returncode}: nothing was written")
+    return lines
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file at once: a reader sees the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+@user_errors
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, help="JSON file to write")
+    parser.add_argument("--allow-dirty", action="store_true", help="also with changes that are not committed")
+    words = sys.argv[1:]
+    at = words.index("--") if "--" in words else len(words)  # argparse would take our options for the command's
+    options, command = parser.parse_args(words[:at]), words[at + 1 :]
+    if not command:
+        raise InputError("no command was given: write it behind --")
+    facts = provenance()
+    if facts["commit"].endswith("-dirty") and not options.allow_dirty:
+        raise InputError(
+            f"the working tree differs from its commit ({facts['commit']}): commit first, or --allow-dirty"
+        )
+    lines = run(command)
+    try:
+        result = json.loads(lines[-1])
+    except (IndexError, json.JSONDecodeError):
+        raise InputError(f"the last line of {' '.join(command)!r} is not JSON: nothing was written") from None
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
+    record = {"command": " ".join(command), "date": when, **facts, "result": result}
+    write_whole(options.path, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
