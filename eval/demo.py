@@ -177,7 +177,7 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None
     picture = options.output / f"{video.stem}.png"
     with console.status("drawing the token map"):
         segments = draw(clip, compressor, picture, f"{video.name}: HoliTom at {options.retain_ratio:.0%}")
-    console.print(f"\nsegments    {', '.join(f'{first}-{last}' for first, last in segments)} (sampled frames)")
+    console.print(f"\nsegments    {', '.join(f'{first + 1}-{last + 1}' for first, last in segments)} (sampled frames)")
     console.print(f"picture     {picture}\n")
     result = {
         "video": str(video), "checkpoint": label, "question": options.question,

@@ -108,6 +108,12 @@ def read_config(path: str, overwrite: dict[str, Any] | None = None) -> LlavaQwen
     resampler = raw.get("mm_resampler_type")
     if resampler:
         raise CheckpointError(f"mm_resampler_type = {resampler!r} is not supported: it must be null")
-    merged = {**raw, **(overwrite or {})}
+    # llava_vid of lmms-eval reads the first; the configurations of Hugging Face lack both
+    flags = {"mm_use_im_start_end": False, "mm_use_im_patch_token": False}
+    merged = {**flags, **raw, **(overwrite or {})}
+    if merged["mm_use_im_start_end"]:
+        raise CheckpointError(
+            "mm_use_im_start_end = true is not supported: it must be false, as in published checkpoints"
+        )
     merged.pop("model_type", None)
     return LlavaQwenConfig(**merged)

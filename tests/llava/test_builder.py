@@ -78,6 +78,11 @@ def test_dtype(checkpoint, dtype, expected) -> None:
     assert load_pretrained_model(checkpoint, None, "x", torch_dtype=dtype)[1].dtype == expected
 
 
+def test_flags_that_harnesses_read_exist_in_both_layouts(checkpoint, hf_checkpoint) -> None:
+    for path in (checkpoint, hf_checkpoint):
+        assert load_pretrained_model(path, None, "x")[1].config.mm_use_im_start_end is False
+
+
 def test_overwrite_config_reaches_the_model(checkpoint) -> None:
     model = load_pretrained_model(checkpoint, None, "x", overwrite_config={"mm_spatial_pool_mode": "average"})[1]
     assert model.config.mm_spatial_pool_mode == "average"
@@ -154,6 +159,7 @@ def test_missing_tokenizer(folder) -> None:
         ({"mm_vision_select_layer": -5}, "mm_vision_select_layer = -5"),
         ({"mm_projector_type": "qformer"}, "mm_projector_type = 'qformer'"),
         ({"mm_resampler_type": "perceiver"}, "mm_resampler_type = 'perceiver'"),
+        ({"mm_use_im_start_end": True}, "mm_use_im_start_end = true"),
     ],
 )
 def test_other_architectures_are_refused(folder, changes: dict, message: str) -> None:
