@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from eval.flops import paper_flops
 from eval.measure import peak_memory, timed
+from eval.paper_flops import paper_flops
 from holitom import Compressor
 from holitom.hooks.inner import InnerMerging
 from llava.constants import DEFAULT_IMAGE_TOKEN

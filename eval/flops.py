@@ -1,254 +1,42 @@
-"""FLOPs of the language model's prefill by the paper's own formula, for every row of its two efficiency columns.
+"""FLOPs by the paper's own formula, for every row of its two efficiency columns, and where real token counts differ.
 
     python -m eval.flops
 
-prints one line per row (the paper's value, ours, the difference); the last line of stdout is one JSON document with the
-same data. The formula counts visual tokens only: text, newline tokens, the vision tower, grouped-query attention and
-SwiGLU's third matrix are left out, so the values compare methods with each other, not with a profiler.
+prints one line per row (the paper's value, ours, the difference), then the rows whose method really keeps another
+number of tokens than the paper counts, as far as results/ holds measurements of it (``python -m eval.token_counts``).
+The last line of stdout is one JSON document with the same data.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from eval.cli import user_errors
+from eval.paper_rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
-TERA = 1e12
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """The sizes the formula needs.
-
-    Attributes:
-        name: checkpoint family, for the table.
-        hidden_size: width of the language model.
-        intermediate_size: width of its feed-forward layers.
-        layers: number of its layers.
-        frames: frames sampled from a video.
-        tokens_per_frame: visual tokens of a frame after pooling.
-    """
-
-    name: str
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    frames: int = 32
-    tokens_per_frame: int = 196
-
-    def __post_init__(self) -> None:
-        for field, value in asdict(self).items():
-            if field != "name" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise InputError(f"{field} is {value!r}; it must be a whole number of at least 1")
-
-    @property
-    def visual_tokens(self) -> int:
-        """Visual tokens of an uncompressed video."""
-        return self.frames * self.tokens_per_frame
-
-    @classmethod
-    def from_config(cls, config: Any, name: str, frames: int = 32, tokens_per_frame: int = 196) -> Geometry:
-        """Take the language model's sizes from a transformers config or a ``config.json`` read into a mapping.
-
-        Args:
-            config: flat (LLaVA-NeXT layout) or with a nested ``text_config`` (transformers' layout).
-            name: what to call it.
-            frames: frames sampled from a video.
-            tokens_per_frame: visual tokens of a frame after pooling.
-
-        Raises:
-            InputError: the config lacks one of the sizes.
-        """
-        text = _entry(config, "text_config") or config
-        keys = ("hidden_size", "intermediate_size", "num_hidden_layers")
-        sizes = [_entry(text, key) for key in keys]
-        missing = [key for key, value in zip(keys, sizes, strict=True) if value is None]
-        if missing:
-            raise InputError(f"the config of {name} has no {', '.join(missing)}; pass the config of a language model")
-        width, inner_width, layers = sizes
-        return cls(name, width, inner_width, layers, frames, tokens_per_frame)
-
-
-ONEVISION_05B = Geometry("LLaVA-OneVision-0.5B", 896, 4864, 24)
-ONEVISION_7B = Geometry("LLaVA-OneVision-7B", 3584, 18944, 28)
-ONEVISION_72B = Geometry("LLaVA-OneVision-72B", 8192, 29568, 80)
-VIDEO_7B = Geometry("LLaVA-Video-7B", 3584, 18944, 28, frames=64, tokens_per_frame=169)
-
-
-def paper_flops(tokens_per_layer: Sequence[int], hidden_size: int, intermediate_size: int) -> float:
-    """Prefill FLOPs by the paper's formula: the sum over layers of 4nd² + 2n²d + 2ndm.
-
-    Args:
-        tokens_per_layer: n, the visual tokens each layer sees; one entry per layer.
-        hidden_size: d, width of the language model.
-        intermediate_size: m, width of its feed-forward layers.
-
-    Returns:
-        FLOPs (not tera).
+def measured_counts(results: Path) -> list[dict[str, Any]]:
+    """Rows of the measured token counts in ``results/*/token_counts.json``; empty if nothing was measured.
 
     Raises:
-        InputError: no layer, or a negative token count.
+        InputError: if a file cannot be read.
     """
-    if not tokens_per_layer or min(tokens_per_layer) < 0:
-        raise InputError(f"tokens_per_layer is {list(tokens_per_layer)!r}; give one count of at least 0 for each layer")
-    width, inner_width = hidden_size, intermediate_size
-    # whole numbers throughout: exact however long the video is
-    return float(sum(n * (4 * width**2 + 2 * n * width + 2 * width * inner_width) for n in tokens_per_layer))
-
-
-def outer_tokens(geometry: Geometry, retain_ratio: float = 1.0) -> int:
-    """Visual tokens after an outer stage as the paper counts them: rounded up in each frame.
-
-    Raises:
-        InputError: ``retain_ratio`` is outside (0, 1].
-    """
-    if not 0 < retain_ratio <= 1:
-        raise InputError(f"retain_ratio is {retain_ratio}; it must be above 0 and at most 1")
-    # 100 * 0.07 is 7.000000000000001 in floating point; a rounding error must not add a token to every frame
-    return geometry.frames * math.ceil(round(geometry.tokens_per_frame * retain_ratio, 9))
-
-
-def staged_layers(geometry: Geometry, stages: Mapping[int, int]) -> list[int]:
-    """Tokens of every layer from the layers where the count changes.
-
-    Args:
-        geometry: gives the number of layers.
-        stages: first layer of each stage -> tokens from there on; one stage starts at layer 0.
-
-    Raises:
-        InputError: no stage starts at layer 0, or one starts outside the model.
-    """
-    if 0 not in stages or not all(0 <= layer < geometry.layers for layer in stages):
-        bound = f"0 and other layers below {geometry.layers}"
-        raise InputError(f"stages start at layers {sorted(stages)}; they must be {bound} for {geometry.name}")
-    counts: list[int] = []
-    for layer in range(geometry.layers):
-        counts.append(stages.get(layer, counts[-1] if counts else 0))
-    return counts
-
-
-def outer_layers(geometry: Geometry, retain_ratio: float = 1.0) -> list[int]:
-    """Tokens of every layer when only an outer stage compresses; 1.0 is the uncompressed model."""
-    return staged_layers(geometry, {0: outer_tokens(geometry, retain_ratio)})
-
-
-def inner_layers(geometry: Geometry, retain_ratio: float, merge_layer: int, merge_ratio: float = 0.5) -> list[int]:
-    """Tokens of every layer for both stages of HoliTom: ``merge_ratio`` of them are gone from ``merge_layer`` on."""
-    tokens = outer_tokens(geometry, retain_ratio)
-    return staged_layers(geometry, {0: tokens, merge_layer: math.trunc(tokens * (1 - merge_ratio))})
-
-
-def fastv_layers(geometry: Geometry, prune_layer: int = 2, keep_ratio: float = 0.2) -> list[int]:
-    """Tokens of every layer for FastV: all before ``prune_layer``, ``keep_ratio`` of them from there on."""
-    tokens = geometry.visual_tokens
-    return staged_layers(geometry, {0: tokens, prune_layer: math.trunc(tokens * keep_ratio)})
-
-
-def pdrop_layers(
-    geometry: Geometry, drop_layers: Sequence[int] = (2, 7, 14), keep_ratios: Sequence[float] = (0.5, 0.25, 0.125)
-) -> list[int]:
-    """Tokens of every layer for PyramidDrop: ``keep_ratios`` of the original tokens from each of ``drop_layers`` on."""
-    tokens = geometry.visual_tokens
-    drops = {layer: math.trunc(tokens * ratio) for layer, ratio in zip(drop_layers, keep_ratios, strict=True)}
-    return staged_layers(geometry, {0: tokens, **drops})
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """One row of the paper's tables: the token counts behind it, and the TFLOPs and percentage (if any) it prints.
-
-    ``retained`` is the printed share of tokens that reach the language model, in percent.
-    """
-
-    model: Geometry
-    method: str
-    retained: int
-    tokens_per_layer: tuple[int, ...]
-    paper_tflops: float
-    paper_percent: float | None = None
-
-    @property
-    def tflops(self) -> float:
-        """TFLOPs by the paper's formula, not rounded."""
-        return paper_flops(self.tokens_per_layer, self.model.hidden_size, self.model.intermediate_size) / TERA
-
-    @property
-    def percent(self) -> float:
-        """Share of the uncompressed model, from TFLOPs rounded to one decimal first, as the paper does."""
-        full = paper_flops(outer_layers(self.model), self.model.hidden_size, self.model.intermediate_size) / TERA
-        return 100 * round(self.tflops, 1) / round(full, 1)
-
-
-def main_rows() -> list[PaperRow]:
-    """The 24 rows of the paper's main table (LLaVA-OneVision-7B) in its order.
-
-    FastV's and PDrop's layers and ratios are inferred: the defaults here are those that give the printed FLOPs, on this
-    model and on the others. All outer methods of one ratio are counted alike, as the paper does.
-    """
-    model = ONEVISION_7B
-    rows = [
-        PaperRow(model, "Vanilla", 100, tuple(outer_layers(model)), 40.8, 100.0),
-        PaperRow(model, "FastV", 100, tuple(fastv_layers(model)), 9.3, 22.8),
-        PaperRow(model, "PDrop", 100, tuple(pdrop_layers(model)), 10.5, 25.7),
-        PaperRow(model, "DyCoke", 25, tuple(outer_layers(model, 0.25)), 8.7, 21.3),
-    ]
-    printed = {
-        25: (8.7, 21.3, 7.1, 17.4),
-        20: (7.0, 17.2, 5.8, 14.2),
-        15: (5.2, 12.7, 4.3, 10.5),
-        10: (3.4, 8.3, 2.8, 6.9),
-    }
-    for retained, (outer, outer_percent, both, both_percent) in printed.items():
-        layers = tuple(outer_layers(model, retained / 100))
-        for method in ("VisionZip", "PruneVid", "FastVID", "HoliTom (w/o M)"):
-            rows.append(PaperRow(model, method, retained, layers, outer, outer_percent))
-        layers = tuple(inner_layers(model, retained / 100, merge_layer=18))
-        rows.append(PaperRow(model, "HoliTom", retained, layers, both, both_percent))
+    rows = []
+    for path in sorted(results.glob("*/token_counts.json")):
+        try:
+            rows += json.loads(path.read_text())["result"]["rows"]
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is no result of eval.token_counts ({error!r}): measure it again") from None
     return rows
 
 
-def other_backbone_rows() -> list[PaperRow]:
-    """The rows of the paper's second table (LLaVA-Video-7B, LLaVA-OneVision-72B)."""
-    video, large = VIDEO_7B, ONEVISION_72B
-    return [
-        PaperRow(video, "Vanilla", 100, tuple(outer_layers(video)), 80.2),
-        PaperRow(video, "FastV", 100, tuple(fastv_layers(video)), 17.1),
-        PaperRow(video, "PDrop", 100, tuple(pdrop_layers(video)), 19.5),
-        PaperRow(video, "HoliTom (w/o M)", 15, tuple(outer_layers(video, 0.15)), 9.3),
-        PaperRow(video, "HoliTom", 15, tuple(inner_layers(video, 0.15, merge_layer=18)), 7.6),
-        PaperRow(large, "Vanilla", 100, tuple(outer_layers(large)), 429.3),
-        PaperRow(large, "FastV", 100, tuple(fastv_layers(large)), 86.4),
-        PaperRow(large, "HoliTom (w/o M)", 15, tuple(outer_layers(large, 0.15)), 59.0),
-        PaperRow(large, "HoliTom", 15, tuple(inner_layers(large, 0.15, merge_layer=60)), 51.6),
-    ]
-
-
-def as_record(row: PaperRow) -> dict[str, Any]:
-    """The row as plain data for the table and the JSON line."""
-    return {
-        "model": row.model.name,
-        "method": row.method,
-        "retained_percent": row.retained,
-        "tokens": [row.tokens_per_layer[0], row.tokens_per_layer[-1]],  # of the first and the last layer
-        "paper_tflops": row.paper_tflops,
-        "tflops": round(row.tflops, 3),
-        "difference": round(row.tflops - row.paper_tflops, 3),
-        "paper_percent": row.paper_percent,
-        "percent": round(row.percent, 1),
-        "agrees": round(row.tflops, 1) == row.paper_tflops and row.paper_percent in (None, round(row.percent, 1)),
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print every row, and the same as one JSON line at the end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(arguments)
-    records = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
+def print_rows(records: list[dict[str, Any]]) -> None:
+    """The table."""
     line = "{:<19} {:<15} {:>4} {:>13} {:>7} {:>7} {:>6} {:>7} {:>6}"
     print(line.format("model", "method", "kept", "tokens", "paper T", "ours T", "diff", "paper %", "ours %"))
     for record in records:
@@ -257,11 +45,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         numbers = (f"{paper:.1f}", f"{ours:.3f}", f"{difference:+.3f}", percent, our_percent)
         print(line.format(model, method, f"{kept}%", "{} > {}".format(*tokens), *numbers))
     print(f"{sum(record['agrees'] for record in records)} of {len(records)} rows agree with the printed digits")
-    print(json.dumps({"formula": "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only", "rows": records}))
 
 
-def _entry(config: Any, key: str) -> Any:
-    return config.get(key) if isinstance(config, Mapping) else getattr(config, key, None)
+def print_differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose real count is not the nominal one; returns them."""
+    if not measured:
+        print("real token counts: not measured (python -m eval.token_counts)")
+        return []
+    differ = [row for row in measured if row["nominal"] is not None and row["nominal"] != row["measured"]]
+    print(f"\nreal token counts that differ from the nominal ones ({len(differ)} of {len(measured)} measured rows):")
+    for row in differ:
+        flops = f"{row['nominal_tflops']:.3f} T nominal, {row['measured_tflops']:.3f} T real"
+        print(f"{row['config']:<28} {row['nominal']:>26} nominal {row['measured']:>26} real   {flops}")
+    return differ
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print every row, and the same as one JSON line at the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured token counts")
+    options = parser.parse_args(arguments)
+    records = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
+    print_rows(records)
+    differ = print_differences(measured_counts(options.results))
+    formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
+    print(json.dumps({"formula": formula, "rows": records, "real_counts_that_differ": differ}))
 
 
 if __name__ == "__main__":

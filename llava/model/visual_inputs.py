@@ -73,7 +73,7 @@ class VisualEncoder:
         """Tokens of every visual input; arguments as in ``LlavaQwenForCausalLM.splice_visuals``."""
         words = _spread(modalities, len(images))
         stacked = isinstance(images, Tensor) and images.dim() == 4
-        if stacked and "video" in words:
+        if isinstance(images, Tensor) and stacked and "video" in words:
             raise InputError(
                 f"a tensor of shape {tuple(images.shape)} is a stack of images, not a video: pass images=[frames]"
             )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.flops import (
+from eval.flops import main
+from eval.paper_flops import (
     ONEVISION_05B,
     ONEVISION_7B,
     ONEVISION_72B,
@@ -17,15 +18,13 @@ from eval.flops import (
     Geometry,
     fastv_layers,
     inner_layers,
-    main,
-    main_rows,
-    other_backbone_rows,
     outer_layers,
     outer_tokens,
     paper_flops,
     pdrop_layers,
     staged_layers,
 )
+from eval.paper_rows import main_rows, other_backbone_rows
 from llava.errors import InputError
 
 # method, tokens kept in percent, TFLOPs and percentage as printed in the paper's main table
@@ -157,14 +156,14 @@ def test_bad_values(call: object, message: str) -> None:
         call()  # type: ignore[operator]
 
 
-def test_the_command_prints_every_row_and_ends_with_json(capsys: pytest.CaptureFixture[str]) -> None:
-    main([])
+def test_the_command_prints_every_row_and_ends_with_json(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
+    main(["--results", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     rows = json.loads(lines[-1])["rows"]
     assert len(rows) == 33
     assert all(row["agrees"] for row in rows)
-    assert lines[-2] == "33 of 33 rows agree with the printed digits"
-    assert len(lines) == 1 + 33 + 2
+    assert lines[-3] == "33 of 33 rows agree with the printed digits"
+    assert len(lines) == 1 + 33 + 3
     full = next(row for row in rows if row["method"] == "HoliTom" and row["retained_percent"] == 15)
     assert (full["tokens"], full["paper_tflops"], full["tflops"], full["difference"]) == (
         [960, 480],
@@ -174,3 +173,43 @@ def test_the_command_prints_every_row_and_ends_with_json(capsys: pytest.CaptureF
     )
     assert "HoliTom" in lines[19]
     assert "4.268 -0.032" in lines[19]
+
+
+def test_real_counts_that_differ_are_named(capsys, tmp_path) -> None:
+    rows = [
+        {
+            "config": "visionzip_r25",
+            "nominal": "1568",
+            "measured": "1600",
+            "nominal_tflops": 8.711,
+            "measured_tflops": 8.9,
+        },
+        {
+            "config": "dycoke_r25",
+            "nominal": "1568",
+            "measured": "1568",
+            "nominal_tflops": 8.711,
+            "measured_tflops": 8.711,
+        },
+        {
+            "config": "uniform_r25",
+            "nominal": None,
+            "measured": "1568",
+            "nominal_tflops": None,
+            "measured_tflops": 8.711,
+        },
+    ]
+    (tmp_path / "cpu").mkdir()
+    path = tmp_path / "cpu" / "token_counts.json"
+    path.write_text(json.dumps({"result": {"rows": rows}}))
+    main(["--results", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "1 of 3 measured rows" in out
+    assert json.loads(out.splitlines()[-1])["real_counts_that_differ"] == rows[:1]
+    path.write_text("{}")
+    with pytest.raises(SystemExit) as end:
+        main(["--results", str(tmp_path)])
+    assert end.value.code == 2
+    assert "token_counts" in capsys.readouterr().err
+    main(["--results", str(tmp_path / "none")])
+    assert "not measured" in capsys.readouterr().out
