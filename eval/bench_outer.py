@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.cli import Parser, user_errors
 from holitom.config import OuterConfig
 from holitom.outer import OuterCompression
 
@@ -133,7 +134,7 @@ def peak_megabytes() -> float:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Time the outer stage against plain loops.")
+    parser = Parser(description="Time the outer stage against plain loops.")
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=196, help="tokens per frame")
     parser.add_argument("--dim", type=int, default=3584)
@@ -151,6 +152,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
     options = parse_arguments(arguments)

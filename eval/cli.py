@@ -1,17 +1,26 @@
 """What the command lines share: one line for a user's mistake, and provenance for every result."""
 
+import argparse
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
 
 from llava.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are an :class:`InputError` like every other mistake: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for a wrong command line."""
+        raise InputError(f"{message}; see --help")
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:

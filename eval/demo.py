@@ -16,21 +16,24 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from eval.answering import Question, Row, answer, first_token_seconds, row_without_run
-from eval.cli import provenance, user_errors
+from eval.cli import Parser, provenance, user_errors
 from eval.random_checkpoint import make_random_checkpoint
 from holitom import Compressor, InnerConfig, OuterConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.token_map import draw_token_map
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.video import VideoClip, load_video
 
 # a table that is not cut where the output is no terminal
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 120)
+_BYTES_PER_FRAME = 3 * 384 * 384 * 4 * 3  # float32 pixels, in the three copies that preprocessing holds for a moment
 _RELATIVE_LAYER = 18 / 28  # the paper's inner layer, for models of another depth
 
 
@@ -84,7 +87,7 @@ def draw(clip: VideoClip, compressor: Compressor, path: Path, title: str) -> lis
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, help="video file (default: a clip that an installed package carries)")
     parser.add_argument("--question", default="What happens in this video?")
     parser.add_argument("--checkpoint", help="folder or hub id (default: a tiny random model, whose answers are noise)")
@@ -124,6 +127,21 @@ def configurations(options: argparse.Namespace, layers: int | None) -> tuple[Hol
     return HolitomConfig(outer, None), HolitomConfig(outer, inner)
 
 
+def check_question(text: str) -> None:
+    """The question goes into the prompt as it is, beside the placeholder of the video."""
+    if DEFAULT_IMAGE_TOKEN in text:
+        raise InputError(f"--question must not contain {DEFAULT_IMAGE_TOKEN}, which stands for the video: leave it out")
+
+
+def check_frames(frames: int) -> None:
+    """Refuse what cannot fit into memory as pixels."""
+    needed, free = frames * _BYTES_PER_FRAME, psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"--frames {frames} needs about {needed / 1e9:.0f} GB for pixels, {free / 1e9:.0f} GB are free: use fewer"
+        )
+
+
 def make_folder(path: Path) -> None:
     """Make the output folder before hours are spent.
 
@@ -155,6 +173,8 @@ def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[V
 def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None:
     """Answer with each configuration, print and save."""
     configurations(options, None)  # wrong settings end here, before anything is read or loaded
+    check_question(options.question)
+    check_frames(options.frames)
     make_folder(options.output)
     clip, question = prepare(options, checkpoint, label)
     model = question.model

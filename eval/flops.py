@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.cli import user_errors
+from eval.cli import Parser, user_errors
 from eval.paper_rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -63,7 +63,7 @@ def print_differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print every row, and the same as one JSON line at the end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured token counts")
     options = parser.parse_args(arguments)
     records = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]

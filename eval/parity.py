@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from eval.cli import user_errors
+from safetensors import SafetensorError
+
+from eval.cli import Parser, user_errors
 from eval.parity_cases import check_dpc, check_inner, check_outer
 from eval.parity_e2e import EndToEnd
 from llava.errors import InputError
@@ -71,7 +73,7 @@ def compare(folder: Path) -> Iterator[Outcome]:
     for name, kind, check in cases:
         try:
             error, differences = check()
-        except (OSError, KeyError, ValueError, RuntimeError) as problem:
+        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as problem:
             error, differences = float("inf"), [f"{type(problem).__name__}: {problem}"]
         yield Outcome(name, kind, error, tuple(differences))
 
@@ -79,7 +81,7 @@ def compare(folder: Path) -> Iterator[Outcome]:
 @user_errors
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with recorded cases")
     outcomes = []
     for outcome in compare(parser.parse_args().folder):

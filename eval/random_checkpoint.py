@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
+from eval.cli import Parser, user_errors
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -137,9 +138,10 @@ def make_random_checkpoint(path: str | Path, seed: int = 0, **sizes: int) -> Pat
     return folder
 
 
+@user_errors
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eval.cli import user_errors
+from eval.cli import Parser, user_errors
 from eval.record import write_whole
 from llava.errors import InputError
 
@@ -81,7 +81,7 @@ def measured(results: Path) -> str:
 @user_errors
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true")

@@ -14,7 +14,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.cli import provenance, user_errors
+from eval.cli import Parser, provenance, user_errors
 from llava.errors import InputError
 
 
@@ -50,7 +50,7 @@ def write_whole(path: Path, text: str) -> None:
 @user_errors
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="JSON file to write")
     parser.add_argument("--allow-dirty", action="store_true", help="also with changes that are not committed")
     words = sys.argv[1:]

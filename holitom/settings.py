@@ -113,9 +113,24 @@ def parse_config(raw: Any) -> RunConfig:
         return RunConfig(model, None, None)
     if not isinstance(settings, Mapping) or "method" not in settings:
         raise InputError("compressor.method is missing: name a method, or write compressor: null")
+    if not isinstance(settings["method"], str):
+        raise InputError(f"compressor.method = {settings['method']!r} is no name: name a method")
     rest = {key: value for key, value in settings.items() if key != "method"}
     name = settings["method"]
     return RunConfig(model, name, from_mapping(method_config(name), rest, "compressor"))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which by itself lets the last of two equal keys win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, or an error that names the key that stands twice."""
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            names = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"key {twice} stands twice")
+        return mapping
 
 
 def _override(raw: dict[str, Any], assignment: str) -> None:
@@ -132,7 +147,10 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
         node = node[key]
         if not isinstance(node, dict):
             raise InputError(f"override {assignment!r}: {key} is a value, not a group of settings")
-    node[keys[-1]] = yaml.safe_load(text)
+    try:
+        node[keys[-1]] = yaml.load(text, _StrictLoader)
+    except yaml.YAMLError:
+        raise InputError(f"override {assignment!r}: {text!r} is no YAML value") from None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -146,9 +164,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: if the file is absent or no YAML, or a key or value is wrong; the message names it.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except FileNotFoundError:
         raise InputError(f"there is no configuration file {str(path)!r}: see configs/ for those of the paper") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{str(path)!r} is no readable YAML file: {' '.join(str(error).split())}") from None
     try:

@@ -17,6 +17,7 @@ from llava.model.checkpoint import KEY_MAPPING, read_config
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 _LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
 _MOST_NAMES = 12  # tensor names an error message lists before it only counts
 
@@ -30,6 +31,21 @@ def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
         return dtype
     raise InputError(f"torch_dtype = {dtype!r} is not supported: use one of {', '.join(_DTYPES)}")
+
+
+def _resolve_device_map(device_map: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """A device map that exists on this machine; without a GPU the automatic ones mean the CPU."""
+    if not isinstance(device_map, str):
+        return device_map
+    if device_map in _AUTOMATIC:
+        return device_map if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(device_map)
+    except RuntimeError:
+        raise InputError(f"device_map = {device_map!r} is no device: use 'auto', 'cpu' or 'cuda:0'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device_map = {device_map!r} needs a CUDA device, and there is none: use 'cpu' or 'auto'")
+    return device_map
 
 
 def _check_attention(implementation: str) -> None:
@@ -80,7 +96,7 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Qwen2's tokenizer by name: transformers' automatic choice goes by ``model_type``, which says ``llava``."""
     try:
         tokenizer = Qwen2Tokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises bare Exceptions for damaged files
         raise CheckpointError(
             f"no tokenizer in {path!r}: vocab.json or tokenizer.json must lie beside config.json"
         ) from error
@@ -153,20 +169,19 @@ def load_pretrained_model(
         InputError: for an unsupported argument.
         CheckpointError: if the checkpoint is absent, incomplete, damaged or of another architecture.
     """
-    path = os.fspath(model_path)
+    path = os.path.expanduser(os.fspath(model_path))
     if model_base is not None or load_8bit or load_4bit:
         raise InputError(
             "model_base, load_8bit and load_4bit are not supported: load a full checkpoint in 16 or 32 bits"
         )
     implementation = attn_implementation or "sdpa"
     _check_attention(implementation)
-    dtype = _resolve_dtype(torch_dtype)
+    dtype = _resolve_dtype(kwargs.pop("dtype", None) if torch_dtype is None else torch_dtype)
+    device_map = _resolve_device_map(device_map)
     if os.path.sep in path and not os.path.isdir(path) and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise CheckpointError(f"there is no folder {path!r}: pass a folder that holds a checkpoint, or a hub id")
     kwargs.pop("customized_config", None)
     config = read_config(path, overwrite_config)
-    if device_map in ("auto", "balanced") and not torch.cuda.is_available():
-        device_map = "cpu"
     tokenizer = _load_tokenizer(path)
     model = _load_model(
         path, config, dtype=dtype, device_map=device_map, attn_implementation=implementation, **kwargs

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from llava.errors import CheckpointError
@@ -23,6 +24,12 @@ KEY_MAPPING: dict[str, str] = {
     r"^model\.language_model\.": "model.",
     r"^image_newline$": "model.image_newline",
 }
+
+
+_REQUIRED = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
+    "mm_hidden_size", "mm_projector_type",
+)  # fmt: skip
 
 
 def rename_key(name: str) -> str:
@@ -116,4 +123,11 @@ def read_config(path: str, overwrite: dict[str, Any] | None = None) -> LlavaQwen
             "mm_use_im_start_end = true is not supported: it must be false, as in published checkpoints"
         )
     merged.pop("model_type", None)
-    return LlavaQwenConfig(**merged)
+    absent = [key for key in _REQUIRED if key not in merged]
+    if absent:
+        raise CheckpointError(f"config.json of {path!r} lacks {', '.join(absent)}: download it again")
+    try:
+        return LlavaQwenConfig(**merged)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"config.json of {path!r} has a wrong value: {reason}") from error

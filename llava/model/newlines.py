@@ -45,8 +45,10 @@ def insert_newlines(features: Tensor, index: Tensor, newline: Tensor, mode: str,
         return torch.cat([features, newline[None]])
     if mode not in ("grid", "frame"):
         raise InputError(f"mm_newline_position = {mode!r} is not supported: use one of {', '.join(MODES)}")
-    before = newlines_before(index, mode, tokens_per_frame)
     kept = features.shape[0]
+    if kept == 0:
+        return features  # no row holds a token
+    before = newlines_before(index, mode, tokens_per_frame)
     out = newline.expand(kept + int(before[-1]) + 1, -1).clone()
     out[torch.arange(kept, device=features.device) + before] = features
     return out

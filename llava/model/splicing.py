@@ -104,6 +104,18 @@ def _check_counts(rows: Sequence[Tensor], visuals: Sequence[VisualTokens]) -> li
     return counts
 
 
+def _check_ids(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:
+    shape = tuple(input_ids.shape)
+    if input_ids.dim() != 2 or 0 in shape or input_ids.is_floating_point():
+        raise InputError(
+            f"input_ids of shape {shape} and type {input_ids.dtype}: they must be integers (batch, text); "
+            "for one prompt write input_ids[None]"
+        )
+    for name, other in (("attention_mask", attention_mask), ("labels", labels)):
+        if other is not None and tuple(other.shape) != shape:
+            raise InputError(f"{name} of shape {tuple(other.shape)} for input_ids of shape {shape}: they must be equal")
+
+
 def splice(
     input_ids: Tensor,
     attention_mask: Tensor | None,
@@ -125,6 +137,7 @@ def splice(
     Raises:
         InputError: if placeholders and visual inputs differ in number, or a row is longer than ``max_length``.
     """
+    _check_ids(input_ids, attention_mask, labels)
     keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     ids = [row[mask] for row, mask in zip(input_ids, keep, strict=True)]
     row_labels = (

@@ -34,6 +34,11 @@ def _spread(modalities: str | Sequence[str] | None, count: int) -> list[str]:
 
 
 def _check_pixels(pixels: Tensor, number: int, side: int) -> None:
+    if not isinstance(pixels, Tensor):
+        raise InputError(
+            f"visual input {number} is a {type(pixels).__name__}: it must be a tensor; "
+            "make it with the image_processor that load_pretrained_model returns"
+        )
     if pixels.dim() not in (3, 4) or tuple(pixels.shape[-3:]) != (3, side, side) or pixels.shape[0] == 0:
         raise InputError(
             f"visual input {number} has shape {tuple(pixels.shape)}: it must be (frames or tiles, 3, {side}, {side}); "
@@ -103,8 +108,12 @@ class VisualEncoder:
 
     def pool(self, features: Tensor) -> Tensor:
         """Pooling of video frames with the settings of the configuration."""
-        stride = int(getattr(self.config, "mm_spatial_pool_stride", None) or 2)
-        return pool_frames(features, stride, getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear")
+        stride = getattr(self.config, "mm_spatial_pool_stride", None)
+        return pool_frames(
+            features,
+            2 if stride is None else int(stride),
+            getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear",
+        )
 
     def encode_video(self, pixels: Tensor) -> VisualTokens:
         """Tokens of one video (frames, 3, side, side), compressed if there is a compressor, with newlines."""

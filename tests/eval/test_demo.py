@@ -33,6 +33,14 @@ def test_default_clip_and_default_checkpoint(capsys, tmp_path) -> None:
     assert picture.std() > 10
 
 
+def test_markup_in_a_question_is_text(capsys, tmp_path) -> None:
+    question = "[red]x[/blue] [bold]"
+    main([*QUICK, "--output", str(tmp_path), "--question", question])
+    out = capsys.readouterr().out
+    assert question in out
+    assert json.loads(out.splitlines()[-1])["question"] == question
+
+
 def test_own_checkpoint_and_settings(capsys, tmp_path, checkpoint: Path) -> None:
     result = run(
         capsys,
@@ -82,7 +90,10 @@ def test_all_tokens_beyond_the_context_are_not_run_but_the_rest_is(capsys, tmp_p
         (["--checkpoint", "/nowhere/checkpoint"], "/nowhere/checkpoint"),
         (["--checkpoint", "tests"], "config.json"),
         (["--attn-implementation", "flash_attention_2"], "flash-attn"),
-        (["--question", "and <image> again"], "placeholder"),
+        (["--question", "and <image> again"], "--question must not contain <image>"),
+        (["--frames", "10000000"], "--frames 10000000 needs about"),
+        (["--retain-ratio", "abc"], "invalid float value: 'abc'"),
+        (["--attn-implementation", "bogus"], "'bogus'"),
         (["--output", "README.md"], "README.md"),
     ],
 )
@@ -95,10 +106,11 @@ def test_wrong_arguments(capsys, arguments: list[str], message: str) -> None:
     assert message in errors[0]
 
 
-def test_unknown_arguments_are_refused() -> None:
+def test_unknown_arguments_are_refused(capsys) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--retain_rate", "0.1"])
     assert end.value.code == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --retain_rate 0.1; see --help\n"
 
 
 def test_the_default_clip_is_a_file_of_an_installed_package() -> None:

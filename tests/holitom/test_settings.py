@@ -115,6 +115,7 @@ def test_null_stages_and_no_compressor(tmp_path) -> None:
         ({"model": {"frames": 8}}, "unknown key model.frames"),
         ({"model": {"num_frames": 0}}, "num_frames = 0"),
         ({"modle": {}}, "unknown key modle"),
+        ({"compressor": {"method": [1]}}, "compressor.method = [1]"),
     ],
 )
 def test_wrong_files(tmp_path, change: dict, message: str) -> None:
@@ -132,6 +133,9 @@ def test_absent_and_broken_files(tmp_path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [1,")
     with pytest.raises(InputError, match="no readable YAML"):
         load_config(tmp_path / "bad.yaml")
+    (tmp_path / "twice.yaml").write_text("model: {num_frames: 8}\nmodel: {num_frames: 4}\n")
+    with pytest.raises(InputError, match="key model stands twice"):
+        load_config(tmp_path / "twice.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match="empty"):
         load_config(tmp_path / "empty.yaml")
@@ -144,6 +148,7 @@ def test_overrides(tmp_path) -> None:
     assert config.model.num_frames == 4
     for assignment, message in (
         ("outer.retain_ratio", "key.path=value"),
+        ("outer.retain_ratio=[", "no YAML value"),
         ("outer.x=1", "unknown key compressor.outer.x"),
     ):
         with pytest.raises(InputError, match=message):

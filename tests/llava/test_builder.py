@@ -143,6 +143,22 @@ def test_absent_and_empty_folders(tmp_path) -> None:
         load_pretrained_model(tmp_path, None, "x")
 
 
+def test_damaged_tokenizer(folder) -> None:
+    (folder / "vocab.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        load_pretrained_model(folder, None, "x")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_on_a_machine_without_it(checkpoint) -> None:
+    with pytest.raises(InputError, match="'cuda:0' needs a CUDA device"):
+        load_pretrained_model(checkpoint, None, "x", device_map="cuda:0")
+
+
+def test_dtype_by_its_newer_name(checkpoint) -> None:
+    assert load_pretrained_model(checkpoint, None, "x", dtype="bfloat16")[1].dtype == torch.bfloat16
+
+
 def test_missing_tokenizer(folder) -> None:
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         (folder / name).unlink()
@@ -159,6 +175,8 @@ def test_missing_tokenizer(folder) -> None:
         ({"mm_vision_select_layer": -5}, "mm_vision_select_layer = -5"),
         ({"mm_projector_type": "qformer"}, "mm_projector_type = 'qformer'"),
         ({"mm_resampler_type": "perceiver"}, "mm_resampler_type = 'perceiver'"),
+        ({"mm_hidden_size": "DROP"}, "lacks mm_hidden_size"),
+        ({"hidden_size": "wide"}, "wrong value"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end = true"),
     ],
 )
@@ -174,6 +192,7 @@ def test_other_architectures_are_refused(folder, changes: dict, message: str) ->
     [
         {"attn_implementation": "flash_attention_2"},
         {"attn_implementation": "sdap"},
+        {"device_map": "foo"},
         {"torch_dtype": "int8"},
         {"load_8bit": True},
         {"model_base": "lmsys/vicuna-7b"},

@@ -126,6 +126,15 @@ def test_video_spans_name_the_videos(model) -> None:
         (prompt(5, "a", 2), {"images": [video(2) / 0], "modalities": "video"}, "NaN or infinite"),
         (prompt(5, "a", 2), {"images": [video(1)], "image_sizes": [], "modalities": "video"}, "0 image_sizes"),
         (prompt(5, "a", 2), {"images": video(3), "modalities": ["video"]}, "images=[frames]"),
+        (prompt(5, "a", 2), {"images": [None], "modalities": ["video"]}, "NoneType"),
+        (prompt(5, "a", 2)[0], {"images": [video(1)], "modalities": "video"}, "input_ids[None]"),
+        (prompt(5, "a", 2).float(), {"images": [video(1)], "modalities": "video"}, "torch.float32"),
+        (prompt(5, "a", 2)[:, :0], {"images": [video(1)], "modalities": "video"}, "(1, 0)"),
+        (
+            prompt(5, "a", 2),
+            {"images": [video(1)], "modalities": "video", "attention_mask": torch.ones(1, 3)},
+            "attention_mask of shape (1, 3)",
+        ),
     ],
 )
 def test_wrong_prompts_get_one_clear_line(model, ids, inputs: dict, message: str) -> None:
@@ -134,6 +143,24 @@ def test_wrong_prompts_get_one_clear_line(model, ids, inputs: dict, message: str
             call()
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_labels_need_all_logits(model) -> None:
+    ids = prompt(9)
+    with pytest.raises(InputError, match="logits_to_keep"):
+        model(input_ids=ids, labels=ids, logits_to_keep=1)
+
+
+def test_a_placeholder_in_a_later_turn_is_refused(model) -> None:
+    cache = model(input_ids=prompt(5), use_cache=True).past_key_values
+    with pytest.raises(InputError, match="no image or video"):
+        model(input_ids=prompt(2, "video", 2), past_key_values=cache)
+
+
+def test_a_stride_of_zero_is_refused(model) -> None:
+    model.config.mm_spatial_pool_stride = 0
+    with pytest.raises(InputError, match="mm_spatial_pool_stride = 0"):
+        model.generate(prompt(2, "video", 2), images=[video(1)], modalities="video", max_new_tokens=1)
 
 
 def test_a_prompt_beyond_the_context_is_refused_not_cut(model) -> None:

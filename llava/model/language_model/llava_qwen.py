@@ -166,9 +166,8 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             input_ids, inputs_embeds, labels = None, spliced.inputs_embeds, spliced.labels
             attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
             video_spans = spliced.video_spans
-        elif input_ids is not None and (past_key_values is None or past_key_values.get_seq_length() == 0):
-            _require_text(input_ids)
-            video_spans = torch.zeros(input_ids.shape[0], 0, 2, dtype=torch.long)
+        elif input_ids is not None:
+            video_spans = _text_spans(input_ids, past_key_values)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -184,6 +183,8 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         logits = self.lm_head(hidden[:, kept, :])
         loss = None
         if labels is not None:
+            if logits.shape[1] != hidden.shape[1]:
+                raise InputError(f"logits_to_keep = {logits_to_keep} leaves out positions that labels need: use 0")
             if self.visual_compressor is not None:
                 labels = self.visual_compressor.align_labels(labels, hidden.shape[1])
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
@@ -233,6 +234,14 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             video_spans=spliced.video_spans,
             **kwargs,
         )
+
+
+def _text_spans(input_ids: Tensor, cache: Any) -> Tensor | None:
+    """Spans of a prompt without video, (batch, 0, 2); None for a later step, which continues what the cache holds."""
+    first = cache is None or cache.get_seq_length() == 0
+    if first or input_ids.shape[1] > 1:  # asking single tokens would make every decode step wait for the device
+        _require_text(input_ids)
+    return torch.zeros(input_ids.shape[0], 0, 2, dtype=torch.long) if first else None
 
 
 def _require_text(input_ids: Tensor) -> None:
