@@ -68,28 +68,25 @@ def log_density(
     return (-mean).masked_fill(~valid, -torch.inf)
 
 
-def density_peak_centers(
+def density_peak_scores(
     squares: Float[Tensor, "batch n n"],
     valid: Bool[Tensor, "batch n"],
-    clusters: Int[Tensor, " batch"],
     neighbors: Int[Tensor, " batch"],
     most_neighbors: int,
-) -> Bool[Tensor, "batch n"]:
-    """Choose the cluster centres of every group: the largest products of density and separation.
+) -> Float[Tensor, "batch n"]:
+    """Logarithm of the product of density and separation of every point.
 
     The separation of a point is its distance to the nearest denser one; for the densest point it is the largest
-    distance of the group. Of two equally dense points the one with the lower index counts as denser; of equal
-    products the lower index is chosen.
+    distance of the group. Of two equally dense points the one with the lower index counts as denser.
 
     Args:
         squares: squared distances, see :func:`squared_distances`.
         valid: which points exist.
-        clusters: centres per group, at most its points.
         neighbors: k of the density per group.
         most_neighbors: largest k, known on the host.
 
     Returns:
-        Mask with ``clusters`` centres per group.
+        float64, finite but for the densest point of a group, which has infinity.
     """
     density = log_density(squares, valid, neighbors, most_neighbors)
     own, other = density[:, :, None], density[:, None, :]
@@ -98,8 +95,29 @@ def density_peak_centers(
     # The densest point gets an infinite separation instead of the largest distance: it ranks first either way.
     separation = squares.masked_fill(~denser, torch.inf).amin(-1)
     # A zero separation must still come before points that do not exist.
-    scores = (density + 0.5 * separation.double().log()).clamp_min(torch.finfo(torch.float64).min)
-    return highest(scores, valid, clusters)
+    return (density + 0.5 * separation.double().log()).clamp_min(torch.finfo(torch.float64).min)
+
+
+def density_peak_centers(
+    squares: Float[Tensor, "batch n n"],
+    valid: Bool[Tensor, "batch n"],
+    clusters: Int[Tensor, " batch"],
+    neighbors: Int[Tensor, " batch"],
+    most_neighbors: int,
+) -> Bool[Tensor, "batch n"]:
+    """Choose the cluster centres of every group, the highest of :func:`density_peak_scores`; ties to the lower index.
+
+    Args:
+        squares: squared distances.
+        valid: which points exist.
+        clusters: centres per group, at most its points.
+        neighbors: k of the density per group.
+        most_neighbors: largest k, known on the host.
+
+    Returns:
+        Mask with ``clusters`` centres per group.
+    """
+    return highest(density_peak_scores(squares, valid, neighbors, most_neighbors), valid, clusters)
 
 
 @dataclass(frozen=True)
@@ -168,11 +186,13 @@ class GroupClusters:
         features: merged vectors.
         centers: token position of each centre, ascending within a group.
         membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
+        scores: score of each centre, see :func:`density_peak_scores`.
     """
 
     features: Float[Tensor, "clusters dim"]
     centers: Int[Tensor, " clusters"]
     membership: Int[Tensor, "groups tokens"]
+    scores: Float[Tensor, " clusters"]
 
 
 def cluster_groups(
@@ -184,8 +204,9 @@ def cluster_groups(
     dtype: torch.dtype,
     neighbors: int,
     center_weight: float | None,
+    clusters_limit_neighbors: bool = True,
 ) -> GroupClusters:
-    """Cluster many groups of tokens, a bounded batch at a time; k is the smaller of ``neighbors`` and the clusters.
+    """Cluster many groups of tokens, a bounded batch at a time.
 
     Args:
         mask: which tokens belong to each group.
@@ -197,6 +218,8 @@ def cluster_groups(
         dtype: dtype of the result.
         neighbors: most neighbours of the density estimate.
         center_weight: see :func:`merge_clusters`.
+        clusters_limit_neighbors: a group uses no more neighbours than it has clusters; otherwise only its number of
+            tokens limits them.
 
     Returns:
         All clusters.
@@ -209,6 +232,7 @@ def cluster_groups(
     # The last row and column collect what padding writes.
     features = torch.empty(total + 1, dim, dtype=dtype, device=mask.device)
     centers = torch.zeros(total + 1, dtype=torch.int64, device=mask.device)
+    center_scores = torch.zeros(total + 1, dtype=torch.float64, device=mask.device)
     membership = torch.full((len(mask), tokens + 1), -1, device=mask.device)
     for first, last in batches([sizes[group] for group in order], dim):
         groups, width = order[first:last], max(clusters[group] for group in order[first:last])
@@ -218,16 +242,20 @@ def cluster_groups(
         valid = torch.arange(positions.shape[1], device=mask.device) < members.sum(1, keepdim=True)
         points = load(groups, chosen, positions).double()
         squares = squared_distances(points)
-        peaks = density_peak_centers(squares, valid, count, count.clamp_max(neighbors), min(neighbors, width))
+        most = min(neighbors, width) if clusters_limit_neighbors else neighbors
+        near = count.clamp_max(neighbors) if clusters_limit_neighbors else torch.full_like(count, neighbors)
+        scores = density_peak_scores(squares, valid, near, most)
+        peaks = highest(scores, valid, count)
         merged = merge_clusters(points, squares, valid, peaks, width, center_weight)
         slot = torch.arange(width, device=mask.device)
         rows = torch.where(slot < count[:, None], slot + offset, total).flatten()
         features.index_copy_(0, rows, merged.features.flatten(0, 1).to(dtype))
         centers.index_copy_(0, rows, positions.gather(1, merged.centers).flatten())
+        center_scores.index_copy_(0, rows, scores.gather(1, merged.centers).flatten())
         table = membership.new_full((len(groups), tokens + 1), -1)
         table.scatter_(1, positions.masked_fill(~valid, tokens), merged.assignment + offset)
         membership.index_copy_(0, chosen, table)
-    return GroupClusters(features[:total], centers[:total], membership[:, :tokens])
+    return GroupClusters(features[:total], centers[:total], membership[:, :tokens], center_scores[:total])
 
 
 def batches(sizes: list[int], dim: int) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from holitom.families import find_family
 from holitom.hooks.inner import InnerRecord
+from holitom.hooks.kept_positions import KeptPositions
 from holitom.hooks.signals import RECORDERS
 from holitom.tokens import CompressedTokens, EncodedVideo, Order
 from llava.model.newlines import newlines_before
@@ -66,8 +67,9 @@ class Record:
 
     @property
     def retained_before_llm(self) -> float:
-        """Share of the visual tokens that reached the LLM."""
-        return sum(self.tokens_after_outer) / max(1, sum(self.tokens_before))
+        """Share of the videos' tokens that reached the LLM; 1 where there was none."""
+        before = sum(self.tokens_before)
+        return sum(self.tokens_after_outer) / before if before else 1.0
 
     def rows_kept_inside(self, video: int = 0) -> Tensor | None:
         """Which tokens of one video that reached the LLM its inner stage kept, (kept,) bool on the CPU.
@@ -77,8 +79,12 @@ class Record:
         """
         if self.inner is None or not self.videos:
             return None
-        row, span = [(row, span) for row, spans in enumerate(self.inner.spans) for span in spans][video]
         tokens = self.videos[video]
+        if tokens.index.shape[0] == 0:
+            return torch.zeros(0, dtype=torch.bool)
+        # a video of which nothing is left, not even a newline, has no span
+        empty = sum(v.index.shape[0] == 0 for v in self.videos[:video]) if self.newline_mode != "one_token" else 0
+        row, span = [(row, span) for row, spans in enumerate(self.inner.spans) for span in spans][video - empty]
         kept = torch.zeros(self.inner.cpu_source.shape[1] + 1, dtype=torch.bool)
         kept[self.inner.cpu_kept[row]] = True  # padding is -1: the extra entry
         rows = torch.arange(tokens.index.shape[0], device=tokens.index.device)
@@ -110,6 +116,7 @@ class Compressor:
         self.inner = inner
         self._record = Record()
         self._recorders = {name: RECORDERS[name]() for name in (outer.signals if outer is not None else ())}
+        self._positions = KeptPositions()
         self._model: nn.Module | None = None
 
     @property
@@ -138,6 +145,8 @@ class Compressor:
             raise RuntimeError("the model has a compressor already: remove() it first")
         if self.inner is not None:
             self.inner.apply(family.decoder(model))
+        if self.keeps_positions:
+            self._positions.apply(family.decoder(model))
         for name, recorder in self._recorders.items():
             recorder.apply(family.signal_source(model, name))
         family.set_slot(model, self)
@@ -151,6 +160,7 @@ class Compressor:
         find_family(self._model).set_slot(self._model, None)
         for recorder in self._recorders.values():
             recorder.remove()
+        self._positions.remove()
         if self.inner is not None:
             self.inner.remove()
         self._model = None
@@ -169,6 +179,8 @@ class Compressor:
         self._record = Record()
         if self.inner is not None:
             self.inner.last = None
+            if hasattr(self.inner, "outer"):  # an inner stage that follows the outer stage's groups
+                self.inner.outer = self._record
 
     def compress_video(
         self, encode: Callable[[], Tensor], pool: Callable[[Tensor], Tensor], newline_mode: str

@@ -132,13 +132,18 @@ class MergedBatch:
         hidden: (batch, short_seq, dim), zero at padding.
         kept: (batch, short_seq) int64 positions before the merge, -1 at padding.
         source: (batch, seq) int64, see :class:`MergedSequence`; -1 at padding.
-        padded: whether any row has padding, known without reading a tensor.
+        first: per row, index of its first real token, known without reading a tensor.
     """
 
     hidden: Float[Tensor, "batch short_seq dim"]
     kept: Int[Tensor, "batch short_seq"]
     source: Int[Tensor, "batch seq"]
-    padded: bool
+    first: tuple[int, ...]
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row has padding."""
+        return any(self.first)
 
 
 def merge_batch(
@@ -163,18 +168,27 @@ def merge_batch(
     for row, (row_spans, begin) in enumerate(zip(spans, first, strict=True)):
         shifted = [(start - begin, stop - begin) for start, stop in row_spans]
         merged.append(merge_into_nearest(hidden[row, begin:], scores[row, begin:], shifted, merge_ratio, rule))
-    lengths = [row.kept.shape[0] for row in merged]
-    short_seq = max(lengths)
-    missing = [short_seq - length for length in lengths]
+    return pad_rows(merged, first)
+
+
+def pad_rows(rows: Sequence[MergedSequence], first: Sequence[int]) -> MergedBatch:
+    """Pad shortened sequences on the left to one length.
+
+    Args:
+        rows: one per row, its positions counted from the row's first real token.
+        first: per row, index of that token in the padded sequence before.
+    """
+    lengths = [row.kept.shape[0] for row in rows]
+    missing = [max(lengths) - length for length in lengths]
     return MergedBatch(
-        hidden=torch.stack([pad(row.hidden, (0, 0, gap, 0)) for row, gap in zip(merged, missing, strict=True)]),
-        kept=_stack_positions([row.kept for row in merged], first, missing),
-        source=_stack_positions([row.source for row in merged], first, first),
-        padded=any(missing),
+        hidden=torch.stack([pad(row.hidden, (0, 0, gap, 0)) for row, gap in zip(rows, missing, strict=True)]),
+        kept=_stack_positions([row.kept for row in rows], first, missing),
+        source=_stack_positions([row.source for row in rows], first, first),
+        first=tuple(missing),
     )
 
 
 def _stack_positions(rows: Sequence[Tensor], shifts: Sequence[int], missing: Sequence[int]) -> Tensor:
-    """Stack rows of positions, each shifted to the padded sequence and padded on the left with -1."""
+    """Stack rows of positions, each shifted to the padded sequence and padded on the left with -1; -1 stays -1."""
     parts = zip(rows, shifts, missing, strict=True)
-    return torch.stack([pad(row + shift, (gap, 0), value=-1) for row, shift, gap in parts])
+    return torch.stack([pad(torch.where(row < 0, row, row + shift), (gap, 0), value=-1) for row, shift, gap in parts])

@@ -1,5 +1,6 @@
 """Sizes of one outer compression: what a video's static counts settle before any token moves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,17 @@ def segment_of_frame(segments: list[tuple[int, int]]) -> np.ndarray:
     return np.repeat(np.arange(len(segments)), [last - first + 1 for first, last in segments])
 
 
+def require_finite(name: str, finite: Sequence[int]) -> None:
+    """Raise :class:`InputError` with the frames whose values of ``name`` are not all finite, if there are any."""
+    broken = [frame for frame, good in enumerate(finite) if not good]
+    if broken:
+        listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+        raise InputError(
+            f"{name} has NaN or infinite values in {len(broken)} of {len(finite)} frames (frame {listed}); every value "
+            "must be finite: check the video and the precision of the vision tower"
+        )
+
+
 def make_plan(
     runs: Int[Tensor, "pairs tokens"],
     norms: Float[Tensor, "frames tokens"],
@@ -84,13 +96,7 @@ def make_plan(
     sound = [values.isfinite().all(1, keepdim=True).to(counts.dtype) for values in (norms, received_attention)]
     fetched = to_host(torch.cat([*sound, counts], dim=1))
     for name, finite in zip(("features", "received_attention"), fetched[:, :2].T.tolist(), strict=True):
-        broken = [frame for frame, good in enumerate(finite) if not good]
-        if broken:
-            listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-            raise InputError(
-                f"{name} has NaN or infinite values in {len(broken)} of {frames} frames (frame {listed}); every value "
-                "must be finite: check the video and the precision of the vision tower"
-            )
+        require_finite(name, finite)
     found = optimal_segments(fetched[:, 2:], config.max_segment_frames)
     ratio = adjusted_ratio(config.retain_ratio, frames * tokens, found.removable)
     dynamic = [tokens - found.static_counts[segment] for segment in segment_of_frame(found.segments)]

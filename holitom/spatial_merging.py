@@ -5,7 +5,7 @@ import math
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.clustering import GroupClusters, cluster_groups
+from holitom.clustering import GroupClusters, LoadPoints, cluster_groups
 from holitom.token_ops import highest
 
 
@@ -43,6 +43,18 @@ def select_dynamic(
     return highest(received_attention, dynamic, counts)
 
 
+def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> LoadPoints:
+    """Loader of a frame's own tokens, for :func:`holitom.clustering.cluster_groups`."""
+    tokens, dim = features.shape[1:]
+    flat = features.flatten(0, 1)
+
+    def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
+        rows = chosen[:, None] * tokens + positions
+        return flat.index_select(0, rows.flatten()).view(*positions.shape, dim)
+
+    return load
+
+
 def merge_contextual(
     features: Float[Tensor, "frames tokens dim"],
     rest: Bool[Tensor, "frames tokens"],
@@ -64,11 +76,5 @@ def merge_contextual(
     Returns:
         The clusters, frame by frame, in raster order of their centres.
     """
-    tokens, dim = features.shape[1:]
-    flat = features.flatten(0, 1)
-
-    def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
-        rows = chosen[:, None] * tokens + positions
-        return flat.index_select(0, rows.flatten()).view(*positions.shape, dim)
-
-    return cluster_groups(rest, sizes, clusters, load, dim, features.dtype, neighbors, center_weight)
+    load = frame_tokens(features)
+    return cluster_groups(rest, sizes, clusters, load, features.shape[-1], features.dtype, neighbors, center_weight)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.clustering import GroupClusters, cluster_groups
+from holitom.clustering import GroupClusters, LoadPoints, cluster_groups
 from holitom.token_ops import upload
 
 
@@ -43,6 +43,21 @@ def static_masks(
     return runs.index_select(0, ends) >= required[:, None]
 
 
+def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[tuple[int, int]]) -> LoadPoints:
+    """Loader of the averages of a segment's tokens over its frames, for :func:`cluster_groups` (float32)."""
+
+    def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
+        # One reduction per segment reads its frames once, in any dtype and without a copy.
+        means = []
+        for row, group in enumerate(groups):
+            first, last = segments[group]
+            mean = features[first : last + 1].mean(0, dtype=torch.float32)
+            means.append(mean.index_select(0, positions[row]))
+        return torch.stack(means)
+
+    return load
+
+
 def merge_static(
     features: Float[Tensor, "frames tokens dim"],
     masks: Bool[Tensor, "segments tokens"],
@@ -66,14 +81,5 @@ def merge_static(
     Returns:
         The clusters, segment by segment, in raster order of their centres.
     """
-
-    def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
-        # One reduction per segment reads its frames once, in any dtype and without a copy.
-        means = []
-        for row, group in enumerate(groups):
-            first, last = segments[group]
-            mean = features[first : last + 1].mean(0, dtype=torch.float32)
-            means.append(mean.index_select(0, positions[row]))
-        return torch.stack(means)
-
+    load = segment_means(features, segments)
     return cluster_groups(masks, sizes, clusters, load, features.shape[-1], features.dtype, neighbors, center_weight)

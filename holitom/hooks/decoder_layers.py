@@ -1,7 +1,7 @@
-"""What inner merging asks of a decoder: checks, the score from an attention layer's input, and rotary embeddings."""
+"""What compression inside the LLM asks of a decoder: checks, scores from an attention's input, rotary embeddings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -14,47 +14,52 @@ from holitom.attention_scores import last_query_attention
 from llava.errors import InputError
 
 
-def checked_layers(decoder: Any, merge_layer: int) -> Any:
+def checked_layers(decoder: Any, layer: int, setting: str) -> Any:
     """The decoder's layers, once it is clear that they can be hooked.
 
+    Args:
+        decoder: the decoder.
+        layer: index of the layer that is to see fewer tokens; the one before it must exist.
+        setting: what the user calls that number.
+
     Raises:
-        InputError: if there are no ``layers[i].self_attn`` with ``q_proj`` and ``k_proj``, or not more than
-            ``merge_layer`` of them.
+        InputError: if there are no ``layers[i].self_attn`` with ``q_proj`` and ``k_proj``, or not more than ``layer``
+            of them.
         NotImplementedError: if a layer attends to less than the whole sequence.
     """
     layers: Any = getattr(decoder, "layers", None) or ()
-    attentions = [getattr(layer, "self_attn", None) for layer in layers]
+    attentions = [getattr(each, "self_attn", None) for each in layers]
     if not attentions or not all(hasattr(module, "q_proj") and hasattr(module, "k_proj") for module in attentions):
         raise InputError(
-            f"{type(decoder).__name__} cannot be merged in: it must have layers[i].self_attn with q_proj and k_proj; "
-            "give the decoder, usually model.model"
+            f"{type(decoder).__name__} cannot be compressed in: it must have layers[i].self_attn with q_proj and "
+            "k_proj; give the decoder, usually model.model"
         )
-    if not 1 <= merge_layer < len(attentions):
+    if not 1 <= layer < len(attentions):
         raise InputError(
-            f"merge_layer = {merge_layer} is out of range: it must be in [1, {len(attentions) - 1}] for the "
+            f"{setting} = {layer} is out of range: it must be in [1, {len(attentions) - 1}] for the "
             f"{len(attentions)} layers of this {type(decoder).__name__}; choose an earlier layer"
         )
     kinds = getattr(decoder.config, "layer_types", None) or ()
     windows = [getattr(module, "sliding_window", None) for module in attentions]
     if any(kind != "full_attention" for kind in kinds) or any(window is not None for window in windows):
-        raise NotImplementedError("inner merging needs full attention in every layer; this decoder has other kinds")
+        raise NotImplementedError("inner compression needs full attention in every layer; this decoder has other kinds")
     return layers
 
 
 def check_supported(padding_mask: object, cache: object) -> None:
-    """Raise for masks and caches whose size is fixed before the merge.
+    """Raise for masks and caches whose size is fixed before the sequence is shortened.
 
     Raises:
         NotImplementedError: for a mask that is not 2D, and for a cache whose layers cannot grow to different lengths.
     """
     if padding_mask is not None and (not isinstance(padding_mask, Tensor) or padding_mask.ndim != 2):
-        raise NotImplementedError("inner merging needs a 2D attention_mask; 4D masks are sized for the long sequence")
+        raise NotImplementedError("inner compression needs a 2D attention_mask; 4D masks have the long sequence's size")
     if cache is None:
         return
     if not isinstance(cache, DynamicCache) or cache.is_compileable or any(cache.is_sliding):
         raise NotImplementedError(
-            f"inner merging needs a DynamicCache of full-attention layers, not {type(cache).__name__}: its layers must "
-            "grow to different lengths"
+            f"inner compression needs a DynamicCache of full-attention layers, not {type(cache).__name__}: its layers "
+            "must grow to different lengths"
         )
 
 
@@ -67,8 +72,27 @@ def left_padding(mask: Shaped[Tensor, "batch seq"]) -> tuple[int, ...]:
     real = (mask != 0).long()
     first, count = torch.stack([real.argmax(dim=-1), real.sum(dim=-1)]).tolist()
     if any(begin + length != mask.shape[1] for begin, length in zip(first, count, strict=True)):
-        raise NotImplementedError("inner merging asks the last token of each row: only left padding is supported")
+        raise NotImplementedError("inner compression asks the last token of each row: only left padding is supported")
     return tuple(first)
+
+
+def heads_of(
+    attention: Any, which: Literal["q", "k"], hidden: Float[Tensor, "batch seq dim"]
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Queries or keys of an attention module before rotary embedding, from its input.
+
+    The projections are called as modules, so that offloaded or quantised weights are in place.
+    """
+    projection, norm = getattr(attention, f"{which}_proj"), getattr(attention, f"{which}_norm", nn.Identity())
+    return norm(projection(hidden).unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)  # Qwen3 has the norms
+
+
+def rotated(
+    heads: Float[Tensor, "batch heads seq head_dim"], position_embeddings: tuple[Tensor, Tensor]
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Queries or keys with the rotary embedding of their positions."""
+    cos, sin = (part.to(heads.device).unsqueeze(1) for part in position_embeddings)
+    return heads * cos + rotate_half(heads) * sin
 
 
 @torch.no_grad()
@@ -80,15 +104,23 @@ def score_tokens(
 ) -> Float[Tensor, "batch seq"]:
     """Attention of the last position to every position in one layer, fp32, from the input of its attention module.
 
-    HoliTom, Sec. 3.3. The projections are called as modules, so that offloaded or quantised weights are in place.
+    HoliTom, Sec. 3.3; FastV, Sec. 4.1; PyramidDrop, Sec. 3.2.
     """
-    query_norm = getattr(attention, "q_norm", nn.Identity())  # Qwen3 normalises its heads
-    key_norm = getattr(attention, "k_norm", nn.Identity())
-    query = query_norm(attention.q_proj(hidden[:, -1:]).unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)
-    key = key_norm(attention.k_proj(hidden).unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)
-    cos, sin = (part.to(hidden.device).unsqueeze(1) for part in position_embeddings)
-    query = query * cos[:, :, -1:] + rotate_half(query) * sin[:, :, -1:]
-    key = key * cos + rotate_half(key) * sin
+    key = rotated(heads_of(attention, "k", hidden), position_embeddings)
+    return ask_keys(attention, hidden, position_embeddings, key, padding_mask)
+
+
+@torch.no_grad()
+def ask_keys(
+    attention: Any,
+    hidden: Float[Tensor, "batch new dim"],
+    position_embeddings: tuple[Tensor, Tensor],
+    key: Float[Tensor, "batch kv_heads seq head_dim"],
+    padding_mask: Shaped[Tensor, "batch seq"] | None,
+) -> Float[Tensor, "batch seq"]:
+    """Attention of the last position of ``hidden`` to keys that may come from a cache, fp32."""
+    cos, sin = position_embeddings
+    query = rotated(heads_of(attention, "q", hidden[:, -1:]), (cos[:, -1:], sin[:, -1:]))
     if padding_mask is not None:
         padding_mask = padding_mask.to(hidden.device)
     return last_query_attention(query.squeeze(2), key, attention.scaling, padding_mask)

@@ -1,4 +1,4 @@
-"""Which spans a prefill merges, and the record of what it did."""
+"""Which spans a prefill compresses, and the record of what it did."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,29 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from holitom.inner_merging import Spans, kept_length
+from holitom.inner_merging import Spans
 from llava.errors import InputError
 
 NO_LABEL = -100
+Counts = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage did in the latest prefill.
+
+    Attributes:
+        layer: first decoder layer that sees the shorter sequence.
+        tokens_after: per row, tokens of each span from this layer on.
+        kept: (batch, short_seq) int64 positions of the kept tokens in the sequence before the first stage; -1 for
+            padding.
+        scores: (batch, seq) fp32 scores of the tokens that entered the stage.
+    """
+
+    layer: int
+    tokens_after: Counts
+    kept: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -21,18 +40,38 @@ class InnerRecord:
     Attributes:
         spans: per row, ``[start, stop)`` of its video spans in the sequence before, in reading order.
         tokens_before: per row, tokens of each span before.
-        tokens_after: per row, tokens of each span after.
-        kept: (batch, short_seq) int64 positions of the tokens that layers from the merge layer on see; -1 for padding.
-        source: (batch, seq) int64, for every token the position of the kept token it went to; -1 for padding.
-        scores: (batch, seq) fp32 attention of the last position; None if nothing was merged.
+        tokens_after: per row, tokens of each span after the last stage.
+        kept: (batch, short_seq) int64 positions of the tokens that the last stage keeps; -1 for padding.
+        source: (batch, seq) int64, for every token the position of the kept token it went to; -1 for padding and for
+            tokens that were dropped.
+        scores: (batch, seq) fp32 scores of the first stage; None if nothing was compressed.
+        stages: what each stage did, in the order of the layers; empty if nothing was compressed.
     """
 
     spans: tuple[Spans, ...]
-    tokens_before: tuple[tuple[int, ...], ...]
-    tokens_after: tuple[tuple[int, ...], ...]
+    tokens_before: Counts
+    tokens_after: Counts
     kept: Tensor
     source: Tensor
     scores: Tensor | None
+    stages: tuple[StageRecord, ...] = ()
+
+    def tokens_per_layer(self, layers: int) -> list[list[int]]:
+        """Tokens that each layer computes in the prefill: per video span in prompt order, ``layers`` counts.
+
+        The rows of a batch follow one another. A newline token inside a span counts as one of its tokens.
+
+        Args:
+            layers: number of decoder layers.
+        """
+        table = []
+        for row, spans in enumerate(self.spans):
+            for span in range(len(spans)):
+                counts = [self.tokens_before[row][span]] * layers
+                for stage in self.stages:
+                    counts[stage.layer :] = [stage.tokens_after[row][span]] * (layers - stage.layer)
+                table.append(counts)
+        return table
 
     @cached_property
     def cpu_kept(self) -> Tensor:
@@ -83,14 +122,30 @@ def read_spans(video_spans: Int[Tensor, "batch max_spans 2"], seq: int) -> tuple
     return tuple(rows)
 
 
-def count_tokens(spans: Sequence[Spans]) -> tuple[tuple[int, ...], ...]:
+def count_tokens(spans: Sequence[Spans]) -> Counts:
     """Tokens of every span of every row."""
     return tuple(tuple(stop - start for start, stop in row) for row in spans)
 
 
-def count_kept(spans: Sequence[Spans], merge_ratio: float) -> tuple[tuple[int, ...], ...]:
-    """Tokens of every span of every row after the merge."""
-    return tuple(tuple(kept_length(length, merge_ratio) for length in row) for row in count_tokens(spans))
+def shortened_spans(
+    spans: Sequence[Spans], counts: Counts, first: Sequence[int], first_after: Sequence[int]
+) -> tuple[Spans, ...]:
+    """Where the spans lie once each of them has ``counts`` tokens.
+
+    Args:
+        spans: per row, the spans before.
+        counts: per row, tokens of each span after.
+        first: per row, index of its first real token before.
+        first_after: the same after.
+    """
+    rows = []
+    for row, row_counts, begin, begin_after in zip(spans, counts, first, first_after, strict=True):
+        moved, shift = [], begin_after - begin
+        for (start, stop), count in zip(row, row_counts, strict=True):
+            moved.append((start + shift, start + shift + count))
+            shift -= stop - start - count
+        rows.append(tuple(moved))
+    return tuple(rows)
 
 
 def untouched_record(spans: tuple[Spans, ...], padding_mask: object, inputs: Tensor) -> InnerRecord:

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from holitom.hooks.key_metric import KeyMetricRecorder
 from holitom.hooks.received_attention import ReceivedAttentionRecorder
+from holitom.hooks.tower_output import TowerOutputRecorder
 
 
 class Recorder(Protocol):
@@ -21,4 +23,6 @@ class Recorder(Protocol):
 # Name of a signal: its recorder; a family's ``signal_source(model, name)`` gives the module to record.
 RECORDERS: dict[str, Callable[[], Recorder]] = {
     "received_attention": ReceivedAttentionRecorder,
+    "tower_output": TowerOutputRecorder,
+    "key_metric": KeyMetricRecorder,
 }

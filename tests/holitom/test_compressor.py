@@ -1,5 +1,7 @@
 """HoliTom on the whole model: applied, compared with recomputation, taken off again."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -137,6 +139,21 @@ def test_record_counts_and_positions(model) -> None:
     assert bool((kept.diff() > 0).all())
 
 
+def test_threads_do_not_mix(model) -> None:
+    """Several threads may generate with the inner stage; with an outer stage the second one is refused."""
+    clips = [video(3, seed=seed, cuts=(seed % 3,)) for seed in range(4)]
+    prompts = [prompt(3 + seed, "video", 9, seed=seed) for seed in range(4)]
+
+    def run(number: int) -> list[int]:
+        return greedy(model, prompts[number], images=[clips[number]], modalities="video").sequences[0].tolist()
+
+    with HolitomConfig(None, INNER).build().applied(model), ThreadPoolExecutor(4) as pool:
+        want = [run(number) for number in range(4)]
+        assert len({tuple(tokens) for tokens in want}) > 1
+        for _ in range(3):
+            assert list(pool.map(run, range(4))) == want
+
+
 @pytest.mark.parametrize("newline", ["one_token", "grid"])
 def test_which_original_tokens_survive_the_inner_stage(model, newline: str) -> None:
     """Recounted from the sequence: every kept position inside a span is one output token (or a newline)."""
@@ -262,6 +279,23 @@ def test_short_videos_are_served(model, frames: int) -> None:
     with FULL.build().applied(model) as compressor:
         greedy(model, prompt(5, "video", 9), images=[video(frames)], modalities=["video"])
         assert 0 < compressor.record.tokens_after_outer[0] < frames * 196
+
+
+@pytest.mark.parametrize("newline", ["one_token", "grid", "frame", "no_token"])
+def test_a_video_of_which_nothing_is_left(model, newline: str) -> None:
+    """A still clip at a tiny ratio rounds to no token at all; the video behind it keeps its place in the record."""
+    model.config.mm_newline_position = newline
+    still = video(1).repeat(6, 1, 1, 1)
+    with HolitomConfig(OuterConfig(1e-5, 0.8), INNER).build().applied(model) as compressor:
+        greedy(
+            model, prompt(3, "video", 2, "video", 4), images=[still, video(4, seed=3, cuts=(2,))], modalities="video"
+        )
+        record = compressor.record
+    first, second = record.tokens_after_outer
+    assert first == 0 < second
+    assert record.rows_kept_inside(0).shape == (0,)
+    assert record.rows_kept_inside(1).shape == (second,)
+    assert not record.kept_inside(0).any()
 
 
 @pytest.mark.parametrize("newline", ["grid", "frame", "no_token"])

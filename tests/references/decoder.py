@@ -85,8 +85,18 @@ class NaiveDecoder:
     def __init__(self, model: nn.Module, merge_layer: int, ratio: float, rule: str = "sequential", causal: bool = True):
         self.model, self.merge_layer, self.ratio, self.rule, self.causal = model, merge_layer, ratio, rule, causal
 
-    def attention(self, module: nn.Module, states: Tensor, positions: list[int], both_ways: int = 0) -> tuple:
-        """Output and probabilities (heads, seq, seq); the first ``both_ways`` tokens see one another entirely."""
+    def attention(
+        self,
+        module: nn.Module,
+        states: Tensor,
+        positions: list[int],
+        both_ways: int = 0,
+        unseen: Tensor | None = None,
+    ) -> tuple:
+        """Output and probabilities (heads, seq, seq).
+
+        The first ``both_ways`` tokens see one another entirely; ``unseen`` (seq, seq) hides more columns of a row.
+        """
         config, seq = self.model.config, states.shape[0]
         head_dim = module.head_dim
         query = _linear(states, module.q_proj).reshape(seq, -1, head_dim)
@@ -96,6 +106,7 @@ class NaiveDecoder:
         query, key = _rotate(query, positions, theta), _rotate(key, positions, theta)
         hidden = torch.ones(seq, seq).triu(1).bool()
         hidden[:both_ways, :both_ways] = False
+        hidden |= torch.zeros_like(hidden) if unseen is None else unseen
         outputs, maps = [], []
         for head in range(query.shape[1]):
             shared = head // (query.shape[1] // key.shape[1])

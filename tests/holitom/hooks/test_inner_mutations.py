@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.masking_utils import create_causal_mask
 
-from holitom.hooks import decoder_layers, inner
+from holitom.hooks import decoder_layers, inner, staged, stages
 from holitom.hooks.decoder_state import ForwardCall
 from holitom.hooks.inner import InnerMerging
 from tests.holitom.hooks import test_inner
@@ -39,7 +39,7 @@ def nothing_is_done_in_decode_steps(patch):
 
 @mutation
 def short_mask_is_not_extended(patch):
-    patch.setattr(ForwardCall, "real_tokens", lambda call, *_: call.state.real_tokens)
+    patch.setattr(ForwardCall, "real_tokens", lambda call, *_: call.state.stages[0].real_tokens)
 
 
 @mutation
@@ -50,24 +50,29 @@ def padding_is_ignored_after_the_merge(patch):
 @mutation
 def padding_of_a_later_turn_is_ignored(patch):
     def change(original):
-        return lambda call, incoming, mask: original(replace(call, padding_mask=None), incoming, mask)
+        return lambda call, *others: original(replace(call, padding_mask=None), *others)
 
     wrap(patch, ForwardCall, "real_tokens", change)
 
 
 @mutation
 def mask_is_sized_by_layer_zero(patch):
-    patch.setattr(inner, "create_causal_mask", lambda layer_idx, **others: create_causal_mask(**others))
+    patch.setattr(stages, "create_causal_mask", lambda layer_idx, **others: create_causal_mask(**others))
 
 
 @mutation
 def gappy_positions_reach_the_mask(patch):
-    def mask(merging, hidden, real_tokens, cache):
-        config, positions = merging._decoder.config, merging.last.kept
-        layer = merging.config.merge_layer
-        return create_causal_mask(config, hidden, real_tokens, cache, position_ids=positions, layer_idx=layer)
+    kept = []
 
-    patch.setattr(InnerMerging, "_short_mask", mask)
+    def advance(call, *others):
+        stages.advance(call, *others)
+        kept.append(call.kept)
+
+    def mask(config, stage, hidden, real_tokens, cache):
+        return create_causal_mask(config, hidden, real_tokens, cache, position_ids=kept[-1], layer_idx=stage.layer)
+
+    patch.setattr(staged, "advance", advance)
+    patch.setattr(staged, "short_mask", mask)
 
 
 @mutation
@@ -84,7 +89,7 @@ def gappy_positions_reach_the_layers(patch):
 
 @mutation
 def positions_are_renumbered(patch):
-    patch.setattr(inner, "rotary_of", lambda kept, parts: tuple(part[:, : kept.shape[1]] for part in parts))
+    patch.setattr(stages, "rotary_of", lambda kept, parts: tuple(part[:, : kept.shape[1]] for part in parts))
 
 
 @mutation
@@ -94,7 +99,7 @@ def padding_takes_part_in_the_scores(patch):
 
 @mutation
 def scores_ask_the_first_token(patch):
-    wrap(patch, inner, "score_tokens", lambda original: lambda a, hidden, *rest: original(a, hidden.flip(1), *rest))
+    wrap(patch, staged, "score_tokens", lambda original: lambda a, hidden, *rest: original(a, hidden.flip(1), *rest))
 
 
 @mutation
@@ -105,7 +110,7 @@ def scores_ignore_rotary_positions(patch):
 
         return score
 
-    wrap(patch, inner, "score_tokens", change)
+    wrap(patch, staged, "score_tokens", change)
 
 
 @mutation
@@ -150,7 +155,7 @@ class OneForAll(dict):
 
 @mutation
 def sequences_share_their_state(patch):
-    patch.setattr(inner, "WeakKeyDictionary", OneForAll)
+    patch.setattr(staged, "WeakKeyDictionary", OneForAll)
 
 
 CASES = [

@@ -1,0 +1,73 @@
+"""EVS, efficient video sampling (as in vLLM): keep what changed most since the frame before.
+
+Stage: before the LLM, after projector and pooling; needs the features alone. The first frame always stays; of the other
+tokens those least similar to the same position of the previous frame are kept, wherever in the video they are:
+max(tokens of a frame, trunc(N * ``retain_ratio``)) of N tokens in all. vLLM names the share that goes, 1 - ratio. Kept
+tokens are unchanged, in their order and at their original positions, so the LLM sees gaps; hence newlines within the
+video (mm_newline_position grid and frame) are refused.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from holitom.compressor import Compressor
+from holitom.frame_selection import check_finite, keep_selected, require_retain_ratio
+from holitom.registry import register
+from holitom.temporal_pruning import most_changed
+from holitom.temporal_segmentation import similarity_and_norms
+from holitom.token_ops import packed_positions
+from holitom.tokens import CompressedTokens, EncodedVideo
+from llava.errors import InputError
+
+
+@register("evs")
+@dataclass(frozen=True)
+class EvsConfig:
+    """Settings of EVS.
+
+    Attributes:
+        retain_ratio: share of a video's tokens that reaches the LLM, in (0, 1]; rounded down, at least one frame.
+    """
+
+    retain_ratio: float = 0.15
+
+    def __post_init__(self) -> None:
+        require_retain_ratio(self.retain_ratio)
+
+    def build(self) -> Compressor:
+        """A compressor with these settings, applied to no model yet."""
+        return Compressor(EvsOuter(self), None)
+
+
+class EvsOuter:
+    """EVS on the pooled tokens of one video."""
+
+    signals: tuple[str, ...] = ()
+    keeps_positions = True
+
+    def __init__(self, config: EvsConfig) -> None:
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, video: EncodedVideo) -> CompressedTokens:
+        """Keep the first frame and what changed most.
+
+        Raises:
+            InputError: if newlines stand within the video.
+        """
+        if video.order == "raster":
+            raise InputError(
+                "mm_newline_position 'grid' or 'frame' is not supported by a method that keeps positions: "
+                "use mm_newline_position = 'one_token'"
+            )
+        frames, tokens, _ = video.features.shape
+        similarity, norms = similarity_and_norms(video.features)
+        check_finite(features=norms)
+        count = self.most_kept(frames, tokens)
+        kept = most_changed(similarity, count)
+        return keep_selected(video.features, packed_positions(kept.view(1, -1), count)[0])
+
+    def most_kept(self, frames: int, tokens_per_frame: int) -> int:
+        """Tokens a video of this size is compressed to, exactly."""
+        return max(tokens_per_frame, int(frames * tokens_per_frame * self.config.retain_ratio))
