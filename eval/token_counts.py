@@ -1,0 +1,131 @@
+"""How many visual tokens does each row of the main table really use? Measured beside the nominal count of the paper.
+
+    python -m eval.token_counts configs/llava_onevision_7b/*.yaml
+    python -m eval.record results/cpu/token_counts.json -- python -m eval.token_counts configs/llava_onevision_7b/*.yaml
+
+Every file is run unchanged on a real clip of 32 frames x 196 tokens, by a tiny random model with the 28 layers of the
+7B checkpoint. How many tokens a method keeps is its rule; where the rule depends on what the clip shows (HoliTom,
+PruneVid, FastVID), the count belongs to this clip and these features, and a clip that hardly moves ends under budget.
+FLOPs are the paper's formula at the 7B sizes. A table, then one line of JSON.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.answering import Question
+from eval.cli import Parser, user_errors
+from eval.demo import default_clip
+from eval.paper_flops import ONEVISION_7B, TERA, paper_flops
+from eval.paper_rows import main_rows
+from eval.random_checkpoint import make_random_checkpoint
+from holitom.settings import RunConfig, load_config
+from llava.model.builder import load_pretrained_model
+from llava.video import load_video
+
+# Name of a method's rows in the paper's main table; methods without a row have no nominal count.
+_PAPER_NAMES = {
+    "fastv": "FastV",
+    "pdrop": "PDrop",
+    "dycoke": "DyCoke",
+    "visionzip": "VisionZip",
+    "prunevid": "PruneVid",
+    "fastvid": "FastVID",
+}
+
+
+def nominal(path: Path, config: RunConfig) -> list[int] | None:
+    """Tokens per layer as the paper counts the row that a file stands for, or None if it has no row."""
+    name = "Vanilla" if config.method is None else _PAPER_NAMES.get(config.method)
+    if config.method == "holitom":
+        name = "HoliTom" if config.compressor.inner is not None else "HoliTom (w/o M)"
+    tail = path.stem.rpartition("_r")[2]
+    retained = int(tail) if tail.isdigit() else 100
+    rows = [row for row in main_rows() if row.method == name and row.retained == retained]
+    return list(rows[0].tokens_per_layer) if rows else None
+
+
+@torch.no_grad()
+def measured(question: Question, config: RunConfig) -> list[int]:
+    """Visual tokens that each layer computes in the prefill of one question; the newline is not counted."""
+    model, layers = question.model, question.model.config.num_hidden_layers
+    compressor = config.build()
+    if compressor is None:
+        return [question.visual_tokens] * layers
+    with compressor.applied(model):
+        question.generate(1)
+        record = compressor.record
+    outer = record.tokens_after_outer[0]
+    if record.inner is None:
+        return [outer] * layers
+    newline = record.inner.tokens_before[0][0] - outer
+    # A stage inside the LLM counts the newline as a token of its span, so its count may hold the newline.
+    return [count - (newline if count == outer + newline else 0) for count in record.inner.tokens_per_layer(layers)[0]]
+
+
+def stages(per_layer: Sequence[int]) -> str:
+    """``6272 > 1254``: the counts in order, without repetitions."""
+    changes = [count for place, count in enumerate(per_layer) if place == 0 or count != per_layer[place - 1]]
+    return " > ".join(map(str, changes))
+
+
+def tflops(per_layer: Sequence[int]) -> float:
+    """By the paper's formula at the 7B sizes, in 1e12."""
+    return paper_flops(per_layer, ONEVISION_7B.hidden_size, ONEVISION_7B.intermediate_size) / TERA
+
+
+def measure_all(paths: Sequence[Path], video: Path, frames: int) -> list[dict[str, Any]]:
+    """One record per file, in the order given."""
+    configs = [load_config(path) for path in paths]
+    clip = load_video(video, frames)
+    with tempfile.TemporaryDirectory() as folder:
+        make_random_checkpoint(folder, layers=ONEVISION_7B.layers)
+        tokenizer, model, processor, _ = load_pretrained_model(folder, None, "llava_qwen", torch_dtype="float32")
+        question = Question(tokenizer, model, clip, processor, "What happens in this video?")
+        records = []
+        for path, config in zip(paths, configs, strict=True):
+            real, paper = measured(question, config), nominal(path, config)
+            records.append(
+                {
+                    "config": path.stem,
+                    "nominal": None if paper is None else stages(paper),
+                    "measured": stages(real),
+                    "retained_before_llm": real[0] / question.visual_tokens,
+                    "nominal_tflops": None if paper is None else round(tflops(paper), 3),
+                    "measured_tflops": round(tflops(real), 3),
+                }
+            )
+            print(table_line(records[-1]), flush=True)
+    return records
+
+
+def table_line(record: dict[str, Any]) -> str:
+    """One line of the table."""
+    paper = record["nominal_tflops"]
+    cells = [record["config"], record["nominal"] or "-", record["measured"], f"{record['retained_before_llm']:.1%}"]
+    cells += ["-" if paper is None else f"{paper:.3f}", f"{record['measured_tflops']:.3f}"]
+    return "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}".format(*cells)
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+", type=Path)
+    parser.add_argument("--video", type=Path, help="default: the demo's clip")
+    parser.add_argument("--frames", type=int, default=32)
+    options = parser.parse_args(arguments)
+    heading = "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}"
+    print(heading.format("config", "nominal tokens", "measured tokens", "kept", "nominal T", "measured T"))
+    video = options.video or default_clip()
+    records = measure_all(options.configs, video, options.frames)
+    print(json.dumps({"video": video.name, "frames": options.frames, "tokens_per_frame": 196, "rows": records}))
+
+
+if __name__ == "__main__":
+    main()
