@@ -50,12 +50,22 @@ def commit() -> str:
     return found.stdout.strip()
 
 
+def processor() -> str:
+    """The processor's name; its architecture where the system does not tell more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def provenance() -> dict[str, Any]:
     """Machine, versions and commit, as every result records them."""
     cuda = torch.cuda.is_available()
     return {
         "commit": commit(),
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if cuda else processor(),
         "cuda": torch.version.cuda if cuda else None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -1,7 +1,7 @@
 """How many visual tokens does each row of the main table really use? Measured beside the nominal count of the paper.
 
-    python -m eval.token_counts configs/llava_onevision_7b/*.yaml
-    python -m eval.record results/cpu/token_counts.json -- python -m eval.token_counts configs/llava_onevision_7b/*.yaml
+    python -m eval.token_counts configs/llava_onevision_7b
+    python -m eval.record results/cpu/token_counts.json -- python -m eval.token_counts configs/llava_onevision_7b
 
 Every file is run unchanged on a real clip of 32 frames x 196 tokens, by a tiny random model with the 28 layers of the
 7B checkpoint. How many tokens a method keeps is its rule; where the rule depends on what the clip shows (HoliTom,
@@ -25,6 +25,7 @@ from eval.paper_flops import ONEVISION_7B, TERA, paper_flops
 from eval.paper_rows import main_rows
 from eval.random_checkpoint import make_random_checkpoint
 from holitom.settings import RunConfig, load_config
+from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.video import load_video
 
@@ -79,6 +80,21 @@ def tflops(per_layer: Sequence[int]) -> float:
     return paper_flops(per_layer, ONEVISION_7B.hidden_size, ONEVISION_7B.intermediate_size) / TERA
 
 
+def config_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as their YAML files in alphabetical order.
+
+    Raises:
+        InputError: if a folder holds none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{path} holds no *.yaml: name a folder of configs/ or a file")
+        files += found
+    return files
+
+
 def measure_all(paths: Sequence[Path], video: Path, frames: int) -> list[dict[str, Any]]:
     """One record per file, in the order given."""
     configs = [load_config(path) for path in paths]
@@ -116,14 +132,14 @@ def table_line(record: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="+", type=Path)
+    parser.add_argument("configs", nargs="+", type=Path, help="files or folders")
     parser.add_argument("--video", type=Path, help="default: the demo's clip")
     parser.add_argument("--frames", type=int, default=32)
     options = parser.parse_args(arguments)
     heading = "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}"
     print(heading.format("config", "nominal tokens", "measured tokens", "kept", "nominal T", "measured T"))
     video = options.video or default_clip()
-    records = measure_all(options.configs, video, options.frames)
+    records = measure_all(config_files(options.configs), video, options.frames)
     print(json.dumps({"video": video.name, "frames": options.frames, "tokens_per_frame": 196, "rows": records}))
 
 
