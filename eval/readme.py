@@ -65,9 +65,9 @@ def counts_section(record: dict[str, Any]) -> list[str]:
         for row in result["rows"]
     ]
     return [
-        f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, a "
-        "tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends on "
-        "the clip end under budget where little moves:", "",
+        f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, "
+        "a tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends "
+        "on the clip end under budget where little moves:", "",
         "| config | nominal tokens | real tokens | nominal T | real T |", "|---|---|---|---|---|", *rows, "",
         f"From {_source(record)}.",
     ]  # fmt: skip

@@ -6,9 +6,10 @@ patch receives from all patches. Each frame keeps ``tokens_per_frame`` tokens, 5
 20 tokens in the rows of 25, 20, 15 and 10 % (50, not 49, of 196). Order: every frame's dominant tokens in raster order,
 then its contextual ones; positions are contiguous. Where newlines need raster order, each frame is sorted.
 
-A contextual token is its target *plus* the mean of the tokens that join it, up to twice as long as a normal one: so the
-released code does, and so the published numbers were made; ``contextual_mean`` makes it a mean. The released code
-serves one video per request; here every video gets what it would get alone.
+A contextual token is the mean of its target and the tokens that join it. The released code adds the mean of those
+tokens to the target, which makes it up to twice as long as a normal token; ``contextual_sum`` does the same, and the
+files for the table's rows set it, since the published numbers were made so. The released code serves one video per
+request; here every video gets what it would get alone.
 """
 
 from dataclasses import dataclass
@@ -31,12 +32,12 @@ class VisionzipConfig:
     Attributes:
         tokens_per_frame: tokens that each frame keeps, at least 1; frames that have no more keep all.
         dominant_share: share of them kept unchanged, in [0, 1]; the count is rounded down.
-        contextual_mean: contextual tokens are means, not a target plus the mean of its members.
+        contextual_sum: contextual tokens are a target plus the mean of its members (the release), not their mean.
     """
 
     tokens_per_frame: int = 30
     dominant_share: float = 0.84375
-    contextual_mean: bool = False
+    contextual_sum: bool = False
 
     def __post_init__(self) -> None:
         budget, share = self.tokens_per_frame, self.dominant_share
@@ -49,8 +50,8 @@ class VisionzipConfig:
         )
         fits = is_finite_number(share) and 0 <= share <= 1
         require(fits, "dominant_share", share, "in [0, 1]", "the paper uses 54 / 64 = 0.84375")
-        mean = self.contextual_mean
-        require(isinstance(mean, bool), "contextual_mean", mean, "true or false", "the release uses false")
+        added = self.contextual_sum
+        require(isinstance(added, bool), "contextual_sum", added, "true or false", "the release uses true")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
@@ -73,7 +74,7 @@ class VisionzipOuter:
         check_finite(features=token_sums(features), received_attention=attention, key_metric=token_sums(keys))
         frames, tokens, _ = features.shape
         counts = split_budget(tokens, self.config.tokens_per_frame, self.config.dominant_share)
-        kept = dominant_and_contextual(features, attention, keys, *counts, self.config.contextual_mean)
+        kept = dominant_and_contextual(features, attention, keys, *counts, mean=not self.config.contextual_sum)
         per_frame = kept.positions.shape[1]
         starts = torch.arange(frames, device=features.device)[:, None]
         index, flat = (starts * tokens + kept.positions).flatten(), kept.features.flatten(0, 1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from holitom.dominant_contextual import dominant_and_contextual, split_budget
 from holitom.methods.visionzip import VisionzipConfig
+from holitom.settings import load_config
 from holitom.tokens import EncodedVideo, TokenKind
 from llava.errors import InputError
 from tests.references.visionzip import compress_frame
@@ -48,11 +49,18 @@ def test_worked_example() -> None:
     video = make_video(1, 6)
     video.signals["received_attention"] = torch.tensor([[0.3, 0.1, 0.0, 0.3, 0.1, 0.2]])
     x = video.features[0]
-    got = compress(video, tokens_per_frame=4)
+    got = compress(video, tokens_per_frame=4, contextual_sum=True)
     torch.testing.assert_close(got.features, torch.stack([x[0], x[3], x[5], x[1] + (x[2] + x[4]) / 2]))
     assert got.index.tolist() == [0, 3, 5, 1]
-    mean = compress(video, tokens_per_frame=4, contextual_mean=True)
+    mean = compress(video, tokens_per_frame=4)
     torch.testing.assert_close(mean.features[3], (x[1] + x[2] + x[4]) / 3)
+
+
+@pytest.mark.parametrize("ratio", [25, 20, 15, 10])
+def test_the_rows_of_the_table_do_as_the_release_does(ratio: int) -> None:
+    config = load_config(f"configs/llava_onevision_7b/visionzip_r{ratio}.yaml").compressor
+    assert config.contextual_sum
+    assert not VisionzipConfig().contextual_sum
 
 
 @settings(derandomize=True, deadline=None, max_examples=120)
@@ -67,7 +75,7 @@ def test_worked_example() -> None:
 )
 def test_equals_the_naive_frame(frames, tokens, budget, share, mean, ties, seed) -> None:
     video = make_video(frames, tokens, seed, ties)
-    fields = {"tokens_per_frame": budget, "dominant_share": share, "contextual_mean": mean}
+    fields = {"tokens_per_frame": budget, "dominant_share": share, "contextual_sum": not mean}
     got, counts = compress(video, **fields), split_budget(tokens, budget, share)
     raster = compress(EncodedVideo(video.features, video.signals, order="raster"), **fields)
     assert raster.index.tolist() == sorted(got.index.tolist())
@@ -104,7 +112,7 @@ def test_equal_keys() -> None:
     """Targets alike in direction stay apart, and every other token joins the first of them."""
     video = make_video(1, 9)
     video.signals["key_metric"] = torch.ones(1, 9, 3)
-    got = compress(video, tokens_per_frame=5, dominant_share=0.4)
+    got = compress(video, tokens_per_frame=5, dominant_share=0.4, contextual_sum=True)
     naive = (
         video.features[0].double().numpy(),
         video.signals["received_attention"][0].numpy(),
@@ -149,7 +157,7 @@ def test_nan_is_refused(where: str) -> None:
     [
         *[("tokens_per_frame", value) for value in (0, -1, 2.5, True, None)],
         *[("dominant_share", value) for value in (-0.1, 1.1, float("nan"), "most")],
-        *[("contextual_mean", value) for value in (0, "no")],
+        *[("contextual_sum", value) for value in (0, "no")],
     ],
 )
 def test_settings_out_of_range(field: str, value: object) -> None:
