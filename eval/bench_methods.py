@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from eval.bench_outer import DTYPES, synthetic_video
-from eval.cli import provenance, user_errors
+from eval.cli import Parser, provenance, user_errors
 from eval.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
 from eval.measure import timed
 from holitom import Compressor, available_methods
@@ -167,7 +167,7 @@ class Bench:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Time what every method adds to a prefill.")
+    parser = Parser(description="Time what every method adds to a prefill.")
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=196, help="tokens per frame, a square number")
     parser.add_argument("--dim", type=int, default=3584, help=f"width of the LLM, a multiple of {HEAD_DIM}")

@@ -38,16 +38,22 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
 
 
 def commit() -> str:
-    """The commit of this source tree, with a mark if files differ from it; ``unknown`` outside a clone."""
+    """The commit of this source tree, with ``-dirty`` if files differ from it; ``unknown`` outside a clone.
+
+    New files count, since methods are found by themselves; results and the README made from them do not.
+    """
     root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        head = git("rev-parse", "--short=12", "HEAD")
+        changes = git("status", "--porcelain", "-uall", "--", ".", ":!results", ":!README.md")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return f"{head}-dirty" if changes else head
 
 
 def processor() -> str:

@@ -26,6 +26,8 @@ def measured_counts(results: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: if a file cannot be read.
     """
+    if not results.is_dir() and results != Path("results"):
+        raise InputError(f"--results {results} is no folder: name one with measured results")
     rows = []
     for path in sorted(results.glob("*/token_counts.json")):
         try:

@@ -17,6 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
 from eval.cli import Parser, user_errors
+from llava.errors import InputError
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -124,7 +125,10 @@ def make_random_checkpoint(path: str | Path, seed: int = 0, **sizes: int) -> Pat
         **sizes: arguments of :func:`tiny_config`.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be a folder ({error.strerror}): name another one") from None
     raw = tiny_config(**sizes)
     config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
     config._attn_implementation = "sdpa"

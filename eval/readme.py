@@ -19,7 +19,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 def _source(record: dict[str, Any]) -> str:
     return (
-        f"`{record['command']}`, commit {record['commit']}, {record['device']}, {record['threads']} threads, "
+        f"`{record['command']}`, commit {record['commit']}, {record['device']}, "
         f"torch {record['torch']}, transformers {record['transformers']}"
     )
 
@@ -136,13 +136,17 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    text = options.readme.read_text(encoding="utf-8")
+    try:
+        text = options.readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{options.readme} cannot be read ({error.strerror}): name the README") from None
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise InputError(f"{options.readme} lacks the lines {BEGIN} and {END}")
     new = f"{head}{BEGIN}\n{measured(options.results)}\n{END}{tail}"
     if options.check:
+        print(f"{options.readme} " + ("agrees with" if new == text else "differs from") + f" {options.results}")
         sys.exit(0 if new == text else 1)
     write_whole(options.readme, new)
 

@@ -9,6 +9,7 @@ and the working tree must be committed, so that the result names a commit that g
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -39,6 +40,20 @@ def run(command: list[str]) -> list[str]:
     return lines
 
 
+def check_target(path: Path) -> None:
+    """Find out before a long measurement whether its result can be written.
+
+    Raises:
+        InputError: if not.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be a folder ({error.strerror}): name another path") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: name a file in a folder of yours")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file at once: a reader sees the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +74,11 @@ def main() -> None:
     if not command:
         raise InputError("no command was given: write it behind --")
     facts = provenance()
+    check_target(options.path)
+    if facts["commit"] == "unknown" and not options.allow_dirty:
+        raise InputError(
+            "this is no git clone, so the result would name no commit: measure in a clone, or --allow-dirty"
+        )
     if facts["commit"].endswith("-dirty") and not options.allow_dirty:
         raise InputError(
             f"the working tree differs from its commit ({facts['commit']}): commit first, or --allow-dirty"
@@ -69,7 +89,7 @@ def main() -> None:
     except (IndexError, json.JSONDecodeError):
         raise InputError(f"the last line of {' '.join(command)!r} is not JSON: nothing was written") from None
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
-    record = {"command": " ".join(command), "date": when, **facts, "result": result}
+    record = {"command": shlex.join(command), "date": when, **facts, "result": result}
     write_whole(options.path, json.dumps(record, indent=1) + "\n")
 
 

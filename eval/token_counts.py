@@ -3,10 +3,10 @@
     python -m eval.token_counts configs/llava_onevision_7b
     python -m eval.record results/cpu/token_counts.json -- python -m eval.token_counts configs/llava_onevision_7b
 
-Every file is run unchanged on a real clip of 32 frames x 196 tokens, by a tiny random model with the 28 layers of the
-7B checkpoint. How many tokens a method keeps is its rule; where the rule depends on what the clip shows (HoliTom,
-PruneVid, FastVID), the count belongs to this clip and these features, and a clip that hardly moves ends under budget.
-FLOPs are the paper's formula at the 7B sizes. A table, then one line of JSON.
+The compressor of every file is run unchanged on a real clip of 32 frames x 196 tokens, by a tiny random model with the
+28 layers of the 7B checkpoint. How many tokens a method keeps is its rule; where the rule depends on what the clip
+shows (HoliTom, PruneVid, FastVID), the count belongs to this clip and these features, and a clip that hardly moves ends
+under budget. FLOPs are the paper's formula at the 7B sizes. A table, then one line of JSON.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from eval.demo import default_clip
 from eval.paper_flops import ONEVISION_7B, TERA, paper_flops
 from eval.paper_rows import main_rows
 from eval.random_checkpoint import make_random_checkpoint
+from holitom.hooks.inner_record import InnerRecord
 from holitom.settings import RunConfig, load_config
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -40,15 +41,38 @@ _PAPER_NAMES = {
 }
 
 
-def nominal(path: Path, config: RunConfig) -> list[int] | None:
-    """Tokens per layer as the paper counts the row that a file stands for, or None if it has no row."""
+def retained_percent(config: RunConfig) -> int | None:
+    """The row of the table that the settings belong to: the share of tokens before the LLM, or None."""
+    settings = config.compressor
+    if config.method == "visionzip":
+        return {50: 25, 40: 20, 30: 15, 20: 10}.get(settings.tokens_per_frame)
+    if config.method == "dycoke":
+        return 25 if settings.merge_ratio == 1 else None
+    if config.method == "holitom":
+        return None if settings.outer is None else round(100 * settings.outer.retain_ratio)
+    ratio = getattr(settings, "retain_ratio", 1.0)
+    return None if ratio is None else round(100 * ratio)
+
+
+def nominal(config: RunConfig, frames: int) -> list[int] | None:
+    """Tokens per layer as the paper counts the row that a configuration stands for, or None if it has no row."""
     name = "Vanilla" if config.method is None else _PAPER_NAMES.get(config.method)
     if config.method == "holitom":
         name = "HoliTom" if config.compressor.inner is not None else "HoliTom (w/o M)"
-    tail = path.stem.rpartition("_r")[2]
-    retained = int(tail) if tail.isdigit() else 100
+    retained = retained_percent(config)
     rows = [row for row in main_rows() if row.method == name and row.retained == retained]
-    return list(rows[0].tokens_per_layer) if rows else None
+    return list(rows[0].tokens_per_layer) if rows and frames == ONEVISION_7B.frames else None
+
+
+def without_newline(record: InnerRecord, layers: int) -> list[int]:
+    """Tokens of the first video per layer; the newline, the last token of its span, does not count where it is kept."""
+    counts = record.tokens_per_layer(layers)[0]
+    newline = record.spans[0][0][1] - 1
+    present = [1] * layers
+    for stage in record.stages:
+        here = int((stage.kept[0] == newline).any())
+        present[stage.layer :] = [here] * (layers - stage.layer)
+    return [count - one for count, one in zip(counts, present, strict=True)]
 
 
 @torch.no_grad()
@@ -61,12 +85,9 @@ def measured(question: Question, config: RunConfig) -> list[int]:
     with compressor.applied(model):
         question.generate(1)
         record = compressor.record
-    outer = record.tokens_after_outer[0]
     if record.inner is None:
-        return [outer] * layers
-    newline = record.inner.tokens_before[0][0] - outer
-    # A stage inside the LLM counts the newline as a token of its span, so its count may hold the newline.
-    return [count - (newline if count == outer + newline else 0) for count in record.inner.tokens_per_layer(layers)[0]]
+        return [record.tokens_after_outer[0]] * layers
+    return without_newline(record.inner, layers)
 
 
 def stages(per_layer: Sequence[int]) -> str:
@@ -105,7 +126,7 @@ def measure_all(paths: Sequence[Path], video: Path, frames: int) -> list[dict[st
         question = Question(tokenizer, model, clip, processor, "What happens in this video?")
         records = []
         for path, config in zip(paths, configs, strict=True):
-            real, paper = measured(question, config), nominal(path, config)
+            real, paper = measured(question, config), nominal(config, frames)
             records.append(
                 {
                     "config": path.stem,

@@ -143,14 +143,18 @@ class Compressor:
             raise RuntimeError("this compressor is applied already: call remove() first, or build another one")
         if family.slot(model) is not None:
             raise RuntimeError("the model has a compressor already: remove() it first")
-        if self.inner is not None:
-            self.inner.apply(family.decoder(model))
-        if self.keeps_positions:
-            self._positions.apply(family.decoder(model))
-        for name, recorder in self._recorders.items():
-            recorder.apply(family.signal_source(model, name))
-        family.set_slot(model, self)
         self._model = model
+        try:
+            if self.inner is not None:
+                self.inner.apply(family.decoder(model))
+            if self.keeps_positions:
+                self._positions.apply(family.decoder(model))
+            for name, recorder in self._recorders.items():
+                recorder.apply(family.signal_source(model, name))
+            family.set_slot(model, self)
+        except BaseException:
+            self.remove()
+            raise
         return self
 
     def remove(self) -> None:

@@ -5,8 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.temporal_segmentation import SMALLEST_NORM
-from holitom.token_ops import highest, upload
+from holitom.token_ops import exact_cosine, highest, upload
 
 GROUP = 4  # frames of one group of DyCoke
 
@@ -45,7 +44,7 @@ def similarity_to(
         compared: the frame that each of them is compared with.
 
     Returns:
-        float32, 0 where one of the two is a zero vector; not finite where a feature is not.
+        float32, 1 where the two are equal, 0 where one is a zero vector; not finite where a feature is not.
     """
     _, tokens, dim = features.shape
     # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
@@ -53,8 +52,7 @@ def similarity_to(
     found = [features.new_zeros(0, tokens, dtype=torch.float32)]
     for one, other in zip(frames.split(step), compared.split(step), strict=True):
         first, second = features.index_select(0, one).float(), features.index_select(0, other).float()
-        norms = torch.linalg.vector_norm(first, dim=-1), torch.linalg.vector_norm(second, dim=-1)
-        found.append((first * second).sum(-1) / (norms[0].clamp_min(SMALLEST_NORM) * norms[1].clamp_min(SMALLEST_NORM)))
+        found.append(exact_cosine(first, second))
     return torch.cat(found)
 
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from holitom.compressor import Compressor
-from holitom.frame_selection import check_finite, keep_selected, require_retain_ratio
+from holitom.frame_selection import check_finite, keep_selected, require_retain_ratio, token_sums
 from holitom.registry import register
-from holitom.temporal_pruning import most_changed
-from holitom.temporal_segmentation import similarity_and_norms
+from holitom.temporal_pruning import most_changed, similarity_to
 from holitom.token_ops import packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.errors import InputError
@@ -62,8 +61,9 @@ class EvsOuter:
                 "use mm_newline_position = 'one_token'"
             )
         frames, tokens, _ = video.features.shape
-        similarity, norms = similarity_and_norms(video.features)
-        check_finite(features=norms)
+        check_finite(features=token_sums(video.features))
+        later = torch.arange(1, frames, device=video.features.device)
+        similarity = similarity_to(video.features, later, later - 1)
         count = self.most_kept(frames, tokens)
         kept = most_changed(similarity, count)
         return keep_selected(video.features, packed_positions(kept.view(1, -1), count)[0])

@@ -39,7 +39,7 @@ from holitom.config import is_finite_number, is_integer, require
 from holitom.outer_plan import require_finite
 from holitom.pooling_head import PoolingHead
 from holitom.registry import register
-from holitom.token_ops import highest, packed_positions
+from holitom.token_ops import exact_cosine, highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 from llava.errors import InputError
 
@@ -183,11 +183,11 @@ class FastVidOuter:
 
     def _segments(self, features: Tensor, vectors: Tensor, saliency: Tensor) -> list[tuple[int, int]]:
         """Segments of the video; the one transfer to the host."""
-        units = torch.nn.functional.normalize(vectors.double(), dim=-1)
-        similarity = (units[1:] * units[:-1]).sum(-1)
-        sound = [values.isfinite().flatten(1).all(1).to(units) for values in (features, saliency, vectors)]
+        wide = vectors.double()
+        similarity = exact_cosine(wide[1:], wide[:-1])
+        sound = [values.isfinite().flatten(1).all(1).to(wide) for values in (features, saliency, vectors)]
         fetched = torch.cat([part.to(features.device) for part in (*sound, similarity)]).tolist()
-        frames = len(units)
+        frames = len(wide)
         for number, name in enumerate(("features", "saliency", "frame vectors")):
             require_finite(name, [int(good) for good in fetched[number * frames : (number + 1) * frames]])
         return cut_segments(fetched[3 * frames :], self.config.min_segments, self.config.similarity_threshold)

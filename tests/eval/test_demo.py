@@ -97,9 +97,9 @@ def test_all_tokens_beyond_the_context_are_not_run_but_the_rest_is(capsys, tmp_p
         (["--output", "README.md"], "README.md"),
     ],
 )
-def test_wrong_arguments(capsys, arguments: list[str], message: str) -> None:
+def test_wrong_arguments(capsys, tmp_path, arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as end:
-        main([*QUICK, *arguments])
+        main([*QUICK, "--output", str(tmp_path), *arguments])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert end.value.code == 2
     assert len(errors) == 1

@@ -211,5 +211,9 @@ def test_real_counts_that_differ_are_named(capsys, tmp_path) -> None:
         main(["--results", str(tmp_path)])
     assert end.value.code == 2
     assert "token_counts" in capsys.readouterr().err
-    main(["--results", str(tmp_path / "none")])
+    path.unlink()
+    main(["--results", str(tmp_path)])
     assert "not measured" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--results", str(tmp_path / "none")])
+    assert "is no folder" in capsys.readouterr().err

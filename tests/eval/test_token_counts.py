@@ -28,8 +28,9 @@ CONFIGS = Path("configs/llava_onevision_7b")
     ],
 )
 def test_nominal_counts_are_those_of_the_paper(name: str, want: str | None) -> None:
-    path = CONFIGS / f"{name}.yaml"
-    found = nominal(path, load_config(path))
+    config = load_config(CONFIGS / f"{name}.yaml")
+    assert nominal(config, 8) is None
+    found = nominal(config, 32)
     assert (None if found is None else stages(found)) == want
 
 
@@ -52,6 +53,18 @@ def test_measured_beside_nominal(capsys) -> None:
     before, after = (int(count) for count in rows[1]["measured"].split(" > "))
     assert 0 < after < before < 400
     assert rows[0]["measured_tflops"] > rows[1]["measured_tflops"]
+
+
+@pytest.mark.parametrize("name", ["fastv", "pdrop"])
+def test_inner_methods_are_counted_without_the_newline(capsys, name: str) -> None:
+    """At 4 x 196 the first layers see 784 visual tokens; whether a stage kept the newline is looked up, not assumed."""
+    main([str(CONFIGS / f"{name}.yaml"), "--frames", "4"])
+    counts = [
+        int(part) for part in json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]["measured"].split(" > ")
+    ]
+    want = {"fastv": [784, 157], "pdrop": [784, 392, 196, 98]}[name]
+    assert counts[0] == want[0]
+    assert all(0 <= most - count <= 1 for count, most in zip(counts, want, strict=True))
 
 
 def test_folders_and_mistakes(tmp_path: Path, capsys) -> None:

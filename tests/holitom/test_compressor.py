@@ -256,6 +256,18 @@ def test_applied_twice_or_to_a_foreign_model(model) -> None:
         FULL.build().apply(nn.Linear(2, 2))
 
 
+def test_a_refused_apply_leaves_nothing_behind(model, monkeypatch) -> None:
+    compressor = FULL.build()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.get_vision_tower()), "last_attention", property(lambda _: nn.Linear(2, 2)))
+        with pytest.raises(InputError, match="q_proj"):
+            compressor.apply(model)
+    assert hooks(model) == 0
+    assert model.visual_compressor is None
+    with compressor.applied(model):
+        assert model.visual_compressor is compressor
+
+
 def test_a_stage_that_did_not_compress_is_an_error(model, monkeypatch) -> None:
     """A run that was asked to compress and did not must fail, not be scored."""
     compressor = FULL.build()

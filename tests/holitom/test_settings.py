@@ -161,6 +161,49 @@ def test_shipped_files_spell_every_field(path: Path) -> None:
     assert load_config(path).as_dict() == raw
 
 
+ROWS = {
+    "vanilla": None,
+    "fastv": {"prune_layer": 2, "prune_ratio": 0.8},
+    "pdrop": {"drop_layers": [2, 7, 14], "keep_ratios": [0.5, 0.25, 0.125]},
+    "dycoke_r25": {"merge_ratio": 1.0, "reference_groups": False, "similarity_order": False, "decode": None},
+    **{f"visionzip_r{r}": {"tokens_per_frame": n} for r, n in ((25, 50), (20, 40), (15, 30), (10, 20))},
+    **{f"prunevid_r{r}": {"retain_ratio": r / 100, "cluster_ratio": None, "inner": None} for r in (25, 20, 15, 10)},
+    **{f"fastvid_r{r}": {"retain_ratio": r / 100, "min_segments": 8} for r in (25, 20, 15, 10)},
+    **{
+        f"{name}_r{r}": {"retain_ratio": r / 100}
+        for name in ("uniform", "random", "vidcom2", "evs")
+        for r in (25, 20, 15, 10)
+    },
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_the_main_table(name: str) -> None:
+    config = load_config(f"configs/llava_onevision_7b/{name}.yaml")
+    assert (config.model.num_frames, config.model.pretrained) == (32, "lmms-lab/llava-onevision-qwen2-7b-ov")
+    settings = config.as_dict()["compressor"]
+    if ROWS[name] is None:
+        assert settings is None
+        return
+    assert settings["method"] == name.partition("_r")[0]
+    assert {key: settings[key] for key in ROWS[name]} == ROWS[name]
+
+
+@pytest.mark.parametrize("ratio", [25, 20, 15, 10])
+@pytest.mark.parametrize("inner", [True, False])
+def test_rows_of_holitom(ratio: int, inner: bool) -> None:
+    """The threshold is 0.80, and 0.65 at 10 %; the inner stage halves at layer 18."""
+    name = f"holitom_r{ratio}" if inner else f"holitom_without_inner_r{ratio}"
+    config = load_config(f"configs/llava_onevision_7b/{name}.yaml").compressor
+    assert config.outer == OuterConfig(ratio / 100, 0.65 if ratio == 10 else 0.8)
+    assert config.inner == (InnerConfig(18, 0.5, "sequential", True) if inner else None)
+
+
+def test_every_shipped_file_is_checked() -> None:
+    holitom = {f"holitom{stage}_r{ratio}" for stage in ("", "_without_inner") for ratio in (25, 20, 15, 10)}
+    assert {path.stem for path in CONFIGS} == set(ROWS) | holitom
+
+
 def test_there_are_shipped_files() -> None:
     assert CONFIGS
 
