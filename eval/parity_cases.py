@@ -35,10 +35,9 @@ def _mismatches(**pairs: tuple[Any, Any]) -> list[str]:
     return [f"{name} is {got}, recorded {want}" for name, (got, want) in pairs.items() if got != want]
 
 
-def check_outer(path: Path) -> tuple[float, list[str]]:
-    """The outer stage on recorded features and attention: similarity, segments, counts, tokens."""
-    tensors, facts = _read(path)
-    config = OuterConfig(
+def outer_config(facts: dict[str, Any]) -> OuterConfig:
+    """The settings under which an outer case was recorded, from its JSON."""
+    return OuterConfig(
         retain_ratio=facts["retain_ratio"],
         similarity_threshold=facts["tau"],
         center_weight=facts["beta"],
@@ -47,6 +46,12 @@ def check_outer(path: Path) -> tuple[float, list[str]]:
         contextual_ratio=facts["D"],
         plain_mean=facts["no_beta"],
     )
+
+
+def check_outer(path: Path) -> tuple[float, list[str]]:
+    """The outer stage on recorded features and attention: similarity, segments, counts, tokens."""
+    tensors, facts = _read(path)
+    config = outer_config(facts)
     features = tensors["X"].float()
     mode = facts["newline_mode"]
     order: Order = "raster" if mode == "grid" else "block"

@@ -3,10 +3,11 @@
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
 from eval.random_checkpoint import tiny_config
@@ -98,3 +99,16 @@ def prompt(*pieces: int | str, seed: int = 0) -> Tensor:
         for piece in pieces
     ]
     return torch.cat(ids)[None]
+
+
+def greedily(model: nn.Module, ids: Tensor, steps: int, **inputs: Any) -> Any:
+    """``generate`` for exactly ``steps`` greedy tokens, with the logits of each."""
+    options = {"max_new_tokens": steps, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
+    return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+
+
+def hook_count(model: nn.Module) -> int:
+    """Hooks of every kind on every module."""
+    kinds = [name for name in vars(model) if name.endswith("hooks") and isinstance(vars(model)[name], dict)]
+    assert len(kinds) >= 6
+    return sum(len(vars(module).get(kind) or ()) for module in model.modules() for kind in kinds)

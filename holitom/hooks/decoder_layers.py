@@ -13,6 +13,8 @@ from transformers.models.qwen2.modeling_qwen2 import rotate_half
 from holitom.attention_scores import last_query_attention
 from llava.errors import InputError
 
+HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
+
 
 def checked_layers(decoder: Any, layer: int, setting: str) -> Any:
     """The decoder's layers, once it is clear that they can be hooked.

@@ -17,14 +17,12 @@ from transformers.masking_utils import create_causal_mask
 
 from holitom.config import is_finite_number, is_integer, require
 from holitom.hooks.call_plans import prompt_spans
-from holitom.hooks.decoder_layers import ask_keys, check_supported, checked_layers, left_padding
+from holitom.hooks.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.inner_record import InnerRecord, untouched_record
 from holitom.hooks.per_thread import PerThread
 from holitom.inner_merging import Spans
 from holitom.inner_pruning import truncated_length
 from llava.errors import InputError
-
-HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None
 
 
 @dataclass
@@ -128,7 +126,7 @@ class DycokeDecodePruning:
         """Register the hooks; see :meth:`~holitom.hooks.staged.StagedCompression.apply`."""
         if self._handles:
             raise RuntimeError("DycokeDecodePruning is applied already; call remove() first, or use a second object")
-        layers = checked_layers(decoder, self.layer, "layer")
+        layers = checked_layers(decoder, self.layer, "decode.layer")
         self._decoder = decoder
         self._parameters = tuple(inspect.signature(decoder.forward).parameters)
         self._handles = [

@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from holitom.config import InnerConfig
-from holitom.hooks.decoder_layers import both_ways_mask
+from holitom.hooks.decoder_layers import HookResult, both_ways_mask
 from holitom.hooks.decoder_state import ForwardCall
 from holitom.hooks.inner_record import Counts, InnerRecord
-from holitom.hooks.staged import HookResult, StagedCompression
+from holitom.hooks.staged import StagedCompression
 from holitom.hooks.stages import Stage
 from holitom.inner_merging import MergedBatch, kept_length, merge_batch
 

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from holitom.hooks.decoder_layers import HookResult
 from llava.errors import InputError
-
-HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None
 
 
 class KeptPositions:

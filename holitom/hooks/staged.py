@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 
 from holitom.hooks.call_plans import plan_continuation, plan_prefill, prompt_spans
-from holitom.hooks.decoder_layers import checked_layers, score_tokens
+from holitom.hooks.decoder_layers import HookResult, checked_layers, score_tokens
 from holitom.hooks.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.inner_record import Counts, InnerRecord, count_tokens, untouched_record
 from holitom.hooks.per_thread import PerThread
@@ -36,8 +36,6 @@ from holitom.hooks.stages import (
 from holitom.inner_merging import MergedBatch, Spans
 from holitom.inner_pruning import prune_batch
 from llava.errors import InputError
-
-HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None
 
 
 class StagedCompression:

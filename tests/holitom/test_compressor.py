@@ -1,6 +1,7 @@
 """HoliTom on the whole model: applied, compared with recomputation, taken off again."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from holitom.outer import OuterCompression
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from tests.references import flash_stub
-from tests.tiny_models import pixels, prompt, video
+from tests.tiny_models import greedily, hook_count, pixels, prompt, video
 
 STEPS = 5
 OUTER = OuterConfig(retain_ratio=0.2, similarity_threshold=0.8)
@@ -23,9 +24,7 @@ FULL = HolitomConfig(OUTER, INNER)
 WITHOUT_INNER = HolitomConfig(OUTER, None)
 
 
-def greedy(model, ids, **inputs):
-    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
-    return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+greedy = partial(greedily, steps=STEPS)
 
 
 def batch(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,10 +32,6 @@ def batch(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         [row[0] for row in rows], batch_first=True, padding_value=256, padding_side="left"
     )
     return ids, ids.ne(256)
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 @pytest.mark.parametrize("config", [FULL, WITHOUT_INNER, HolitomConfig(None, INNER)], ids=["full", "outer", "inner"])
@@ -50,7 +45,7 @@ def test_after_remove_the_model_is_bit_for_bit_the_original(model, config) -> No
     after = greedy(model, ids, **inputs)
     assert torch.equal(torch.stack(before.logits), torch.stack(after.logits))
     assert not torch.equal(inside.logits[0], before.logits[0])
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     assert model.visual_compressor is None
     assert set(model.__dict__) - {"visual_compressor"} == state - {"visual_compressor"}
 
@@ -58,7 +53,7 @@ def test_after_remove_the_model_is_bit_for_bit_the_original(model, config) -> No
 def test_removed_after_an_exception(model) -> None:
     with pytest.raises(InputError), FULL.build().applied(model):
         greedy(model, prompt(5), images=[video(1)], modalities=["video"])
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     assert model.visual_compressor is None
 
 
@@ -240,7 +235,7 @@ def test_the_one_liner_refuses(model, settings: dict, message: str) -> None:
     with pytest.raises(InputError) as error:
         holitom(model, **{"merge_layer": 4, **settings})
     assert message in str(error.value)
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     assert model.visual_compressor is None
 
 
@@ -262,7 +257,7 @@ def test_a_refused_apply_leaves_nothing_behind(model, monkeypatch) -> None:
         patch.setattr(type(model.get_vision_tower()), "last_attention", property(lambda _: nn.Linear(2, 2)))
         with pytest.raises(InputError, match="q_proj"):
             compressor.apply(model)
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     assert model.visual_compressor is None
     with compressor.applied(model):
         assert model.visual_compressor is compressor

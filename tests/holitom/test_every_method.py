@@ -1,6 +1,7 @@
 """One contract for every registered method; a new file in ``holitom/methods`` is held to it at once."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from holitom.settings import RunConfig, from_mapping, parse_config
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from tests.references import flash_stub
-from tests.tiny_models import pixels, prompt, video
+from tests.tiny_models import greedily, hook_count, pixels, prompt, video
 
 STEPS = 3
 TOKENS = 196
@@ -60,12 +61,8 @@ def untouched(model):
     yield
     model.set_attn_implementation("sdpa")
     model.config.mm_newline_position = "one_token"
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     assert model.visual_compressor is None
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def small(name: str) -> Compressor:
@@ -83,9 +80,7 @@ def applied(name: str, model: nn.Module):
     return compressor.applied(model)
 
 
-def greedy(model, ids, **inputs):
-    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
-    return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+greedy = partial(greedily, steps=STEPS)
 
 
 def spliced(model, ids: Tensor, visuals: list[Tensor], kinds: list[str]):
@@ -139,10 +134,10 @@ def test_bit_for_bit_gone_after_remove(model, name: str) -> None:
     after = greedy(model, ids, **inputs)
     assert torch.equal(torch.stack(before.logits), torch.stack(after.logits))
     assert not torch.equal(inside.logits[-1], before.logits[-1])
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     with pytest.raises(ZeroDivisionError), applied(name, model):
         raise ZeroDivisionError
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from holitom.config import OuterConfig
+from eval.parity_cases import outer_config
 from holitom.outer import OuterCompression
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("outer_*.safetensors"))
@@ -16,15 +16,7 @@ SIDE = 14
 
 def compress(path):
     recorded, data = json.loads(path.with_suffix(".json").read_text()), load_file(path)
-    config = OuterConfig(
-        retain_ratio=recorded["retain_ratio"],
-        similarity_threshold=recorded["tau"],
-        center_weight=recorded["beta"],
-        neighbors=recorded["K"],
-        max_segment_frames=recorded["max_window_size"],
-        contextual_ratio=recorded["D"],
-        plain_mean=recorded["no_beta"],
-    )
+    config = outer_config(recorded)
     order = "raster" if recorded["newline_mode"] == "grid" else "block"
     return OuterCompression(config)(data["X"].float(), data["attn"], order), recorded, data
 

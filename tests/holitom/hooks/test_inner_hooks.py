@@ -21,21 +21,15 @@ from tests.references.inner_checks import (
     settings,
     tiny_model,
 )
-
-
-def hooks_of(model: nn.Module) -> int:
-    """Entries in every hook dictionary of every module."""
-    kinds = [name for name in vars(model) if "hooks" in name and isinstance(vars(model)[name], dict)]
-    assert len(kinds) >= 6
-    return sum(len(vars(module).get(kind) or ()) for module in model.modules() for kind in kinds)
+from tests.tiny_models import hook_count
 
 
 @pytest.fixture
 def model():
     model = tiny_model()
-    before = hooks_of(model)
+    before = hook_count(model)
     yield model
-    assert hooks_of(model) == before, "a test left hooks behind"
+    assert hook_count(model) == before, "a test left hooks behind"
 
 
 def plain(prompt, **others):
@@ -44,12 +38,12 @@ def plain(prompt, **others):
 
 def test_nothing_is_left_after_remove(model):
     prompt, before = make_prompt("ragged"), tiny_model()(**plain(make_prompt("ragged"))).logits
-    hooks = hooks_of(model)  # transformers leaves hooks of its own once hidden states were asked for
+    hooks = hook_count(model)  # transformers leaves hooks of its own once hidden states were asked for
     merging = InnerMerging(settings()).apply(model.model)
-    assert hooks_of(model) >= hooks + LAYERS - 1
+    assert hook_count(model) >= hooks + LAYERS - 1
     assert model(**prompt.arguments()).logits.shape != before.shape
     merging.remove()
-    assert hooks_of(model) == hooks
+    assert hook_count(model) == hooks
     assert torch.equal(model(**plain(prompt)).logits, before)
     merging.remove()
 
@@ -60,12 +54,12 @@ def test_hooks_are_gone_after_an_exception(model, monkeypatch):
     def fail(*_, **__):
         raise ArithmeticError("broken layer")
 
-    merging, hooks = InnerMerging(settings()), hooks_of(model)
+    merging, hooks = InnerMerging(settings()), hook_count(model)
     monkeypatch.setattr(model.model.layers[4].mlp, "forward", fail)
     with pytest.raises(ArithmeticError), merging.applied(model.model):
         model(**prompt.arguments())
     monkeypatch.undo()
-    assert hooks_of(model) == hooks
+    assert hook_count(model) == hooks
     assert torch.equal(model(**plain(prompt)).logits, before)
 
 

@@ -1,5 +1,6 @@
 """Positions with gaps: transformers must not take them for packed sequences, with any attention implementation."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -11,24 +12,18 @@ from holitom.methods.fastvid import FastVidConfig
 from llava.errors import InputError
 from tests.references import flash_stub
 from tests.references.positions import logits_at
-from tests.tiny_models import prompt, video
+from tests.tiny_models import greedily, hook_count, prompt, video
 
 STEPS = 4
 CONFIG = FastVidConfig(retain_ratio=0.1, min_segments=2)
 IMPLEMENTATIONS = ["sdpa", "eager", "flash stub"]
 
 
-def greedy(model, ids, **inputs):
-    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
-    return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+greedy = partial(greedily, steps=STEPS)
 
 
 def use(model, attention: str) -> None:
     model.set_attn_implementation(flash_stub.register() if attention == "flash stub" else attention)
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def generated_and_expected(model, ids: Tensor, clips: list[Tensor]) -> tuple[Tensor, Tensor, list[int]]:
@@ -122,9 +117,9 @@ def test_apply_and_remove(model) -> None:
     inside = greedy(model, ids)
     kept.remove()
     kept.remove()
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     kept.apply(model.model).remove()  # may be used again
-    assert hooks(model) == 0
+    assert hook_count(model) == 0
     assert torch.equal(torch.stack(inside.logits), torch.stack(before.logits))
     with pytest.raises(InputError, match="no layers"):
         KeptPositions().apply(nn.Linear(2, 2))
@@ -133,6 +128,6 @@ def test_apply_and_remove(model) -> None:
 def test_only_methods_with_gaps_have_the_hooks(model) -> None:
     from_positions = FastVidConfig().build()
     from_positions.apply(model)
-    assert hooks(model) == 1 + len(model.model.layers)
+    assert hook_count(model) == 1 + len(model.model.layers)
     from_positions.remove()
-    assert hooks(model) == 0
+    assert hook_count(model) == 0

@@ -7,7 +7,8 @@ from torch import nn
 from holitom.hooks.key_metric import KeyMetricRecorder
 from holitom.hooks.received_attention import ReceivedAttentionRecorder
 from llava.errors import InputError
-from tests.holitom.hooks.test_received_attention import hooks_of, self_attention, tower
+from tests.holitom.hooks.test_received_attention import self_attention, tower
+from tests.tiny_models import hook_count
 
 
 def naive(attention: nn.Module, calls: list[torch.Tensor]) -> torch.Tensor:
@@ -50,7 +51,7 @@ def test_calls_are_joined_and_two_recorders_do_not_disturb_each_other() -> None:
         model(pixels[1:])
     assert keys.take().shape == alone.shape
     assert received.take().shape == (4, 16)
-    assert hooks_of(model) == 0
+    assert hook_count(model) == 0
     with pytest.raises(RuntimeError, match="no key metric recorded"):
         keys.take()
 

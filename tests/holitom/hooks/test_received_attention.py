@@ -9,6 +9,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from holitom.hooks.received_attention import ReceivedAttentionRecorder
 from llava.errors import InputError
+from tests.tiny_models import hook_count
 
 
 def tower(attention: str = "sdpa") -> SiglipVisionModel:
@@ -37,10 +38,6 @@ def pixels():
 
 def self_attention(model, layer):
     return [module for module in model.modules() if hasattr(module, "q_proj")][layer]
-
-
-def hooks_of(model):
-    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -80,16 +77,16 @@ def test_calls_are_concatenated_and_taken_once(pixels):
 def test_records_only_while_armed(pixels):
     model = tower()
     recorder = ReceivedAttentionRecorder().apply(self_attention(model, 0))
-    assert hooks_of(model) == 0
+    assert hook_count(model) == 0
     model(pixels)
     with pytest.raises(RuntimeError, match="no received attention"):
         recorder.take()
     with recorder.recording():
-        assert hooks_of(model) == 1
-    assert hooks_of(model) == 0
+        assert hook_count(model) == 1
+    assert hook_count(model) == 0
     with pytest.raises(ZeroDivisionError), recorder.recording():
         raise ZeroDivisionError
-    assert hooks_of(model) == 0
+    assert hook_count(model) == 0
 
 
 def test_remove_disarms_and_forgets(pixels):
@@ -98,7 +95,7 @@ def test_remove_disarms_and_forgets(pixels):
     with recorder.recording():
         model(pixels)
         recorder.remove()
-        assert hooks_of(model) == 0
+        assert hook_count(model) == 0
         model(pixels)
     with pytest.raises(RuntimeError, match="no received attention"):
         recorder.take()

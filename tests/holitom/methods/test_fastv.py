@@ -1,5 +1,7 @@
 """FastV: worked example, counts, settings, and the whole model; the decoder itself is in hooks/test_staged.py."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from holitom.methods.fastv import FastvConfig
 from llava.errors import InputError
 from tests.references import flash_stub
 from tests.references.inner_checks import DIM, LAYERS, tiny_model
-from tests.tiny_models import prompt, video
+from tests.tiny_models import greedily, prompt, video
 
 STEPS = 4
 
@@ -81,9 +83,7 @@ def test_wrong_settings(field, value):
         FastvConfig(**{field: value})
 
 
-def greedy(model, ids, **inputs):
-    options = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
-    return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+greedy = partial(greedily, steps=STEPS)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash stub"])

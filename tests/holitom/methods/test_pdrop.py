@@ -1,5 +1,7 @@
 """PyramidDrop: worked example, counts, settings, and the whole model; the decoder itself is in hooks/test_staged.py."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from holitom.methods.pdrop import PdropConfig
 from llava.errors import InputError
 from tests.references import flash_stub
 from tests.references.inner_checks import DIM, LAYERS, tiny_model
-from tests.tiny_models import prompt, video
+from tests.tiny_models import greedily, prompt, video
 
 SMALL = PdropConfig([1, 3, 4])
 
@@ -61,9 +63,7 @@ def test_a_stage_beyond_the_last_layer(model):
     assert model.visual_compressor is None
 
 
-def greedy(model, ids, **inputs):
-    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
-    return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+greedy = partial(greedily, steps=4)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash stub"])
