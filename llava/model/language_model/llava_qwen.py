@@ -181,20 +181,21 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
-        loss = None
-        if labels is not None:
-            if logits.shape[1] != hidden.shape[1]:
-                raise InputError(f"logits_to_keep = {logits_to_keep} leaves out positions that labels need: use 0")
-            if self.visual_compressor is not None:
-                labels = self.visual_compressor.align_labels(labels, hidden.shape[1])
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
-            loss=loss,
+            loss=None if labels is None else self._loss(logits, labels, hidden.shape[1], **kwargs),
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _loss(self, logits: Tensor, labels: Tensor, seq: int, **kwargs: Any) -> Tensor:
+        """Language modelling loss of ``seq`` positions; labels follow the tokens that a compressor kept."""
+        if logits.shape[1] != seq:
+            raise InputError(f"logits_to_keep leaves {logits.shape[1]} of {seq} positions, and labels need all: use 0")
+        if self.visual_compressor is not None:
+            labels = self.visual_compressor.align_labels(labels, seq)
+        return self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
 
     @torch.no_grad()
     def generate(
