@@ -1,8 +1,6 @@
 """DyCoke's pruning of the KV cache while decoding: a selection per step, nothing is deleted."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from holitom.config import is_finite_number, is_integer, require
 from holitom.hooks.call_plans import prompt_spans
 from holitom.hooks.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
+from holitom.hooks.hook_set import HookSet
 from holitom.hooks.inner_record import InnerRecord, untouched_record
 from holitom.hooks.per_thread import PerThread
 from holitom.inner_merging import Spans
@@ -80,7 +78,7 @@ def attended_entries(
     return attended
 
 
-class DycokeDecodePruning:
+class DycokeDecodePruning(HookSet):
     """Inner stage of DyCoke (CVPR 2025, Sec. 3.3) on one decoder; ``apply`` and ``remove`` are inverse.
 
     In each decode step layer ``layer`` and those after it attend to a part of every video's cache entries, chosen by
@@ -108,6 +106,7 @@ class DycokeDecodePruning:
     _call = PerThread[_Call]()  # the forward call that is running
 
     def __init__(self, layer: int = 3, prune_ratio: float = 0.7, similarity_threshold: float = 0.9) -> None:
+        super().__init__()
         whole = is_integer(layer) and layer >= 1
         require(whole, "layer", layer, "an integer of at least 1", "the paper uses 3")
         share = is_finite_number(prune_ratio) and 0 <= prune_ratio < 1
@@ -118,42 +117,24 @@ class DycokeDecodePruning:
         self.last: InnerRecord | None = None
         self.attended: Tensor | None = None
         self._decoder: Any = None
-        self._handles: list[RemovableHandle] = []
         self._parameters: tuple[str, ...] = ()
         self._sequences: WeakKeyDictionary[Cache, _Sequence] = WeakKeyDictionary()
 
-    def apply(self, decoder: nn.Module) -> "DycokeDecodePruning":
-        """Register the hooks; see :meth:`~holitom.hooks.staged.StagedCompression.apply`."""
-        if self._handles:
-            raise RuntimeError("DycokeDecodePruning is applied already; call remove() first, or use a second object")
+    def _register(self, decoder: nn.Module) -> None:
         layers = checked_layers(decoder, self.layer, "decode.layer")
         self._decoder = decoder
         self._parameters = tuple(inspect.signature(decoder.forward).parameters)
-        self._handles = [
+        self._handles += [
             decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True),
             decoder.register_forward_hook(self._leave_decoder, always_call=True),
             layers[self.layer - 1].self_attn.register_forward_hook(self._leave_scoring, with_kwargs=True),
             *(layer.register_forward_pre_hook(self._enter_layer, with_kwargs=True) for layer in layers[self.layer :]),
         ]
-        return self
 
-    def remove(self) -> None:
-        """Remove the hooks; the decoder is what it was. Nothing happens if they are not applied."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _forget(self) -> None:
         self._sequences.clear()
         self._call = None
         self._decoder = None
-
-    @contextmanager
-    def applied(self, decoder: nn.Module) -> Iterator["DycokeDecodePruning"]:
-        """Hooks on ``decoder`` for the length of a ``with`` block."""
-        self.apply(decoder)
-        try:
-            yield self
-        finally:
-            self.remove()
 
     def align(self, labels: Tensor) -> Tensor:
         """Labels stay what they are: a prefill keeps every token."""

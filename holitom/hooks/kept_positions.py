@@ -10,45 +10,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from holitom.hooks.decoder_layers import HookResult
+from holitom.hooks.hook_set import HookSet
 from llava.errors import InputError
 
 
-class KeptPositions:
+class KeptPositions(HookSet):
     """Lets one decoder read positions with gaps as one sequence; ``apply`` and ``remove`` are inverse."""
 
-    def __init__(self) -> None:
-        self._handles: list[RemovableHandle] = []
-
-    def apply(self, decoder: nn.Module) -> "KeptPositions":
-        """Register the hooks.
-
-        Args:
-            decoder: a ``Qwen2Model`` or a decoder built alike, with ``layers``.
-
-        Raises:
-            InputError: if the decoder has no layers.
-            RuntimeError: if this object is applied already.
-        """
-        if self._handles:
-            raise RuntimeError("KeptPositions is applied already; call remove() first, or use a second object")
+    def _register(self, decoder: nn.Module) -> None:
         layers: Any = getattr(decoder, "layers", None) or ()
         if not len(layers):
             raise InputError(
                 f"{type(decoder).__name__} has no layers: it must be a decoder with layers[i]; usually model.model"
             )
-        self._handles = [decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True)]
+        self._handles.append(decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
         for layer in layers:
             self._handles.append(layer.register_forward_pre_hook(_drop_positions, with_kwargs=True))
-        return self
-
-    def remove(self) -> None:
-        """Remove the hooks; the decoder is what it was. Nothing happens if they are not applied."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
     @staticmethod
     def _enter_decoder(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:

@@ -7,20 +7,19 @@ embeddings. HoliTom's merging and FastV's pruning are one stage each, PyramidDro
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 
 from holitom.hooks.call_plans import plan_continuation, plan_prefill, prompt_spans
 from holitom.hooks.decoder_layers import HookResult, checked_layers, score_tokens
 from holitom.hooks.decoder_state import ForwardCall, SequenceState
+from holitom.hooks.hook_set import HookSet
 from holitom.hooks.inner_record import Counts, InnerRecord, count_tokens, untouched_record
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.stages import (
@@ -38,7 +37,7 @@ from holitom.inner_pruning import prune_batch
 from llava.errors import InputError
 
 
-class StagedCompression:
+class StagedCompression(HookSet):
     """Stages of compression on one decoder; ``apply`` and ``remove`` are inverse. As it stands, it prunes.
 
     The decoder's forward must be called with ``video_spans``, int64 (batch, max_spans, 2), ``[start, stop)`` of each
@@ -59,6 +58,7 @@ class StagedCompression:
     _call = PerThread[ForwardCall]()  # the forward call that is running
 
     def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__()
         self.stages = tuple(stages)
         layers = [stage.layer for stage in self.stages]
         if layers != sorted(set(layers)):
@@ -68,28 +68,15 @@ class StagedCompression:
         self.last: InnerRecord | None = None
         self._decoder: Any = None
         self._layers: Any = ()
-        self._handles: list[RemovableHandle] = []
         self._parameters: tuple[str, ...] = ()
         self._states: WeakKeyDictionary[Cache, SequenceState] = WeakKeyDictionary()
 
-    def apply(self, decoder: nn.Module) -> Self:
-        """Register the hooks.
-
-        Args:
-            decoder: a ``Qwen2Model`` or a decoder built alike: ``layers[i].self_attn`` with ``q_proj`` and ``k_proj``.
-
-        Raises:
-            InputError: if the decoder has no such layers, or not enough of them.
-            NotImplementedError: if some of its layers attend to a sliding window.
-            RuntimeError: if this object is applied already.
-        """
-        if self._handles:
-            raise RuntimeError(f"{type(self).__name__} is applied already; call remove() first, or use a second object")
+    def _register(self, decoder: nn.Module) -> None:
         for stage in self.stages:
             self._layers = checked_layers(decoder, stage.layer, stage.setting)
         self._decoder = decoder
         self._parameters = tuple(inspect.signature(decoder.forward).parameters)
-        self._handles = [
+        self._handles += [
             decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True),
             decoder.register_forward_hook(self._leave_decoder, always_call=True),
         ]
@@ -104,26 +91,12 @@ class StagedCompression:
                 self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             elif index > self.stages[0].layer:
                 self._handles.append(layer.register_forward_pre_hook(self._enter_later_layer, with_kwargs=True))
-        return self
 
-    def remove(self) -> None:
-        """Remove the hooks; the decoder is what it was. Nothing happens if they are not applied."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _forget(self) -> None:
         self._states.clear()
         self._call = None
         self._decoder = None
         self._layers = ()
-
-    @contextmanager
-    def applied(self, decoder: nn.Module) -> Iterator[Self]:
-        """Hooks on ``decoder`` for the length of a ``with`` block."""
-        self.apply(decoder)
-        try:
-            yield self
-        finally:
-            self.remove()
 
     def align(self, labels: Tensor) -> Tensor:
         """Labels of the tokens that the latest prefill kept, (batch, seq) to (batch, short_seq), padding -100.
