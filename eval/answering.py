@@ -4,14 +4,14 @@ import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from eval.measure import peak_memory, timed
+from eval.measure import interleaved, peak_memory, timed
 from eval.paper_flops import paper_flops
 from holitom import Compressor
-from holitom.hooks.inner import InnerMerging
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.mm_utils import tokenizer_image_token
@@ -73,17 +73,10 @@ class Question:
         )
 
 
-def count_tokens(model: LlavaQwenForCausalLM, compressor: Compressor | None, before: int) -> tuple[list[int], int]:
-    """Visual tokens per decoder layer, and those behind the inner stage; newlines are not counted."""
-    layers = model.config.num_hidden_layers
-    if compressor is None:
-        return [before] * layers, before
-    outer = compressor.record.tokens_after_outer[0]
-    rows = compressor.record.rows_kept_inside()
-    if rows is None or not isinstance(compressor.inner, InnerMerging):
-        return [outer] * layers, outer
-    inner, first = int(rows.sum()), compressor.inner.config.merge_layer
-    return [outer] * first + [inner] * (layers - first), inner
+def tokens_per_layer(question: Question, compressor: Compressor | None) -> list[int]:
+    """Visual tokens that each decoder layer computed for the question's latest prefill; newlines are not counted."""
+    layers = question.model.config.num_hidden_layers
+    return [question.visual_tokens] * layers if compressor is None else compressor.record.tokens_per_layer(layers)
 
 
 @contextmanager
@@ -98,12 +91,13 @@ def applied(compressor: Compressor | None, model: LlavaQwenForCausalLM) -> Itera
 
 def first_token_seconds(question: Question, compressors: Sequence[Compressor | None], repetitions: int) -> list[float]:
     """Median time to first token of each configuration; rounds are interleaved, the first one is warm-up."""
-    seconds: list[list[float]] = [[] for _ in compressors]
-    for _ in range(repetitions + 1):
-        for times, compressor in zip(seconds, compressors, strict=True):
-            with applied(compressor, question.model):
-                times.append(timed(lambda: question.generate(1)))
-    return [statistics.median(times[1:]) for times in seconds]
+
+    def run(compressor: Compressor | None) -> float:
+        with applied(compressor, question.model):
+            return timed(lambda: question.generate(1))
+
+    runs = {number: partial(run, compressor) for number, compressor in enumerate(compressors)}
+    return [statistics.median(seconds) for seconds in interleaved(runs, repetitions).values()]
 
 
 def row_without_run(question: Question, name: str, limit: int) -> Row:
@@ -119,8 +113,8 @@ def answer(question: Question, name: str, compressor: Compressor | None, seconds
     model = question.model
     with applied(compressor, model), peak_memory() as peak:
         new_tokens = question.generate(options.max_new_tokens)
-    per_layer, last = count_tokens(model, compressor, question.visual_tokens)
+    per_layer = tokens_per_layer(question, compressor)
     flops = paper_flops(per_layer, model.config.hidden_size, model.config.intermediate_size)
     text = question.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)[0].strip()
-    tokens = (question.visual_tokens, per_layer[0], last)
+    tokens = (question.visual_tokens, per_layer[0], per_layer[-1])
     return Row(name, text, tokens, flops / 1e12, seconds, peak.bytes / 1e6)

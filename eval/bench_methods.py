@@ -27,7 +27,7 @@ from torch import Tensor
 from eval.bench_outer import DTYPES, synthetic_video
 from eval.cli import Parser, provenance, user_errors
 from eval.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
-from eval.measure import timed
+from eval.measure import interleaved, timed
 from holitom import Compressor, available_methods
 from holitom.hooks.signals import RECORDERS
 from holitom.tokens import EncodedVideo
@@ -135,13 +135,8 @@ class Bench:
             if compressor.inner is not None:
                 runs[name, "inner"] = self.prefill(name, applied=True)
                 runs[name, "empty"] = self.prefill(name, applied=False)
-        times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-        for repetition in range(repetitions + 1):
-            for key, run in runs.items():
-                seconds = timed(run)
-                if repetition:
-                    times[key].append(1e3 * seconds)
-        return {key: statistics.median(values) for key, values in times.items()}
+        seconds = interleaved({key: partial(timed, run) for key, run in runs.items()}, repetitions)
+        return {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
 
     def rows(self, repetitions: int) -> list[Row]:
         """One row per method, the cheapest first."""

@@ -19,12 +19,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eval.cli import Parser, user_errors
+from eval.measure import interleaved
 from holitom.config import OuterConfig
 from holitom.outer import OuterCompression
 
@@ -106,15 +108,17 @@ def plain_outer(features: Tensor, attention: Tensor, config: OuterConfig) -> Ten
 
 def measure(runs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, dict[str, list[float]]]:
     """Wall and CPU milliseconds of each function, taken in turn so that both see the same machine."""
-    times: dict[str, dict[str, list[float]]] = {name: {"wall_ms": [], "cpu_ms": []} for name in runs}
-    for repetition in range(repetitions + 1):
-        for name, run in runs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            if repetition:  # the first round warms up
-                times[name]["cpu_ms"].append(1e3 * (time.process_time() - cpu))
-                times[name]["wall_ms"].append(1e3 * (time.perf_counter() - wall))
-    return times
+
+    def clocked(run: Callable[[], object]) -> dict[str, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        return {
+            "cpu_ms": 1e3 * (time.process_time() - cpu),
+            "wall_ms": 1e3 * (time.perf_counter() - wall),
+        }
+
+    rounds = interleaved({name: partial(clocked, run) for name, run in runs.items()}, repetitions)
+    return {name: {kind: [t[kind] for t in taken] for kind in ("wall_ms", "cpu_ms")} for name, taken in rounds.items()}
 
 
 def summary(values: list[float]) -> dict[str, float]:

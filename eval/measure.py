@@ -2,14 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psutil
 import torch
 
 _SAMPLE_SECONDS = 0.005
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
 def synchronize() -> None:
@@ -25,6 +28,20 @@ def timed(work: Callable[[], object]) -> float:
     work()
     synchronize()
     return time.perf_counter() - start
+
+
+def interleaved(runs: Mapping[Key, Callable[[], Value]], repetitions: int) -> dict[Key, list[Value]]:
+    """What each run returns, ``repetitions`` times, all taken in turn so that they see the same machine.
+
+    The first round warms up and is left out.
+    """
+    found: dict[Key, list[Value]] = {key: [] for key in runs}
+    for repetition in range(repetitions + 1):
+        for key, run in runs.items():
+            value = run()
+            if repetition:
+                found[key].append(value)
+    return found
 
 
 @dataclass

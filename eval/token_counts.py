@@ -16,15 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from eval.answering import Question
+from eval.answering import Question, applied, tokens_per_layer
 from eval.cli import Parser, user_errors
 from eval.demo import default_clip
 from eval.paper_flops import ONEVISION_7B, TERA, paper_flops
 from eval.paper_rows import main_rows
 from eval.random_checkpoint import make_random_checkpoint
-from holitom.hooks.inner_record import InnerRecord
 from holitom.settings import RunConfig, load_config
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -64,30 +61,12 @@ def nominal(config: RunConfig, frames: int) -> list[int] | None:
     return list(rows[0].tokens_per_layer) if rows and frames == ONEVISION_7B.frames else None
 
 
-def without_newline(record: InnerRecord, layers: int) -> list[int]:
-    """Tokens of the first video per layer; the newline, the last token of its span, does not count where it is kept."""
-    counts = record.tokens_per_layer(layers)[0]
-    newline = record.spans[0][0][1] - 1
-    present = [1] * layers
-    for stage in record.stages:
-        here = int((stage.kept[0] == newline).any())
-        present[stage.layer :] = [here] * (layers - stage.layer)
-    return [count - one for count, one in zip(counts, present, strict=True)]
-
-
-@torch.no_grad()
 def measured(question: Question, config: RunConfig) -> list[int]:
     """Visual tokens that each layer computes in the prefill of one question; the newline is not counted."""
-    model, layers = question.model, question.model.config.num_hidden_layers
     compressor = config.build()
-    if compressor is None:
-        return [question.visual_tokens] * layers
-    with compressor.applied(model):
+    with applied(compressor, question.model):
         question.generate(1)
-        record = compressor.record
-    if record.inner is None:
-        return [record.tokens_after_outer[0]] * layers
-    return without_newline(record.inner, layers)
+    return tokens_per_layer(question, compressor)
 
 
 def stages(per_layer: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from holitom.families import find_family
 from holitom.hooks.inner import InnerRecord
 from holitom.hooks.kept_positions import KeptPositions
 from holitom.hooks.signals import RECORDERS
-from holitom.tokens import CompressedTokens, EncodedVideo, Order
+from holitom.tokens import CompressedTokens, EncodedVideo, Order, PlainDetails, TokenKind
 from llava.model.newlines import newlines_before
 
 
@@ -52,18 +52,24 @@ class Record:
     """What the latest prompt (or batch of prompts) went through.
 
     Attributes:
-        videos: the outer stage's result per video, in prompt order; empty without an outer stage.
+        videos: the tokens of each video that reached the LLM, in prompt order; all of them without an outer stage.
         inner: the inner stage's result, or None.
-        tokens_before: visual tokens per video before compression, newlines not counted.
-        tokens_after_outer: the same after the outer stage.
         newline_mode: how newline tokens stand among them.
     """
 
     videos: list[CompressedTokens] = field(default_factory=list)
     inner: InnerRecord | None = None
-    tokens_before: list[int] = field(default_factory=list)
-    tokens_after_outer: list[int] = field(default_factory=list)
     newline_mode: str = "one_token"
+
+    @property
+    def tokens_before(self) -> list[int]:
+        """Visual tokens per video before compression, newlines not counted."""
+        return [video.details.frames * video.details.tokens_per_frame for video in self.videos]
+
+    @property
+    def tokens_after_outer(self) -> list[int]:
+        """The same after the outer stage."""
+        return [video.index.shape[0] for video in self.videos]
 
     @property
     def retained_before_llm(self) -> float:
@@ -71,14 +77,23 @@ class Record:
         before = sum(self.tokens_before)
         return sum(self.tokens_after_outer) / before if before else 1.0
 
+    def tokens_per_layer(self, layers: int, video: int = 0) -> list[int]:
+        """Tokens of one video that each of ``layers`` decoder layers computes in the prefill; newlines do not count."""
+        counts = [self.tokens_after_outer[video]] * layers
+        for stage in self.inner.stages if self.inner is not None else ():
+            counts[stage.layer :] = [int(self._rows_among(stage.kept, video).sum())] * (layers - stage.layer)
+        return counts
+
     def rows_kept_inside(self, video: int = 0) -> Tensor | None:
         """Which tokens of one video that reached the LLM its inner stage kept, (kept,) bool on the CPU.
 
-        Newline tokens are not among them, though they may be kept or merged like others. None without an inner or an
-        outer stage.
+        Newline tokens are not among them, though they may be kept or merged like others. None without an inner stage.
         """
-        if self.inner is None or not self.videos:
-            return None
+        return None if self.inner is None else self._rows_among(self.inner.cpu_kept, video)
+
+    def _rows_among(self, positions: Tensor, video: int) -> Tensor:
+        """Which tokens of one video stand at ``positions`` of the prompt, (batch, short_seq) with -1 for padding."""
+        assert self.inner is not None
         tokens = self.videos[video]
         if tokens.index.shape[0] == 0:
             return torch.zeros(0, dtype=torch.bool)
@@ -86,7 +101,7 @@ class Record:
         empty = sum(v.index.shape[0] == 0 for v in self.videos[:video]) if self.newline_mode != "one_token" else 0
         row, span = [(row, span) for row, spans in enumerate(self.inner.spans) for span in spans][video - empty]
         kept = torch.zeros(self.inner.cpu_source.shape[1] + 1, dtype=torch.bool)
-        kept[self.inner.cpu_kept[row]] = True  # padding is -1: the extra entry
+        kept[positions[row].cpu()] = True  # padding is -1: the extra entry
         rows = torch.arange(tokens.index.shape[0], device=tokens.index.device)
         before = newlines_before(tokens.index, self.newline_mode, tokens.details.tokens_per_frame)
         return kept[(rows + before + span[0]).cpu()]
@@ -94,7 +109,7 @@ class Record:
     def kept_inside(self, video: int = 0) -> Tensor | None:
         """Original tokens of one video whose output token the inner stage kept, (frames, tokens) bool on the CPU.
 
-        None without an inner or an outer stage.
+        None without an inner stage.
         """
         rows = self.rows_kept_inside(video)
         if rows is None:
@@ -196,33 +211,30 @@ class Compressor:
             pool: the same pooling for per-patch signals (frames, patches, channels).
             newline_mode: grid and frame newlines need the tokens in raster order.
         """
-        if self.outer is None:
-            return self._keep_all(encode())
+        kept = all_tokens(encode()) if self.outer is None else self._compress(self.outer, encode, pool, newline_mode)
+        self._record.videos.append(kept)
+        self._record.newline_mode = newline_mode
+        return kept
+
+    def _compress(
+        self, outer: OuterStage, encode: Callable[[], Tensor], pool: Callable[[Tensor], Tensor], newline_mode: str
+    ) -> CompressedTokens:
+        """The outer stage on one video, held to its budget."""
         with ExitStack() as recording:
             for recorder in self._recorders.values():
                 recording.enter_context(recorder.recording())
             features = encode()
         signals = {name: recorder.take() for name, recorder in self._recorders.items()}
         order: Order = "raster" if newline_mode in ("grid", "frame") else "block"
-        kept = self.outer(EncodedVideo(features, signals, pool, order))
+        kept = outer(EncodedVideo(features, signals, pool, order))
         frames, tokens_per_frame, _ = features.shape
         before, after = frames * tokens_per_frame, kept.features.shape[0]
-        most = self.outer.most_kept(frames, tokens_per_frame)
+        most = outer.most_kept(frames, tokens_per_frame)
         if after > most:
             raise RuntimeError(
                 f"the outer stage kept {after} of {before} tokens, its budget is {most}: the video was not compressed"
             )
-        self._record.videos.append(kept)
-        self._record.newline_mode = newline_mode
-        self._record.tokens_before.append(before)
-        self._record.tokens_after_outer.append(after)
         return kept
-
-    def _keep_all(self, features: Tensor) -> Any:
-        count = features.shape[0] * features.shape[1]
-        self._record.tokens_before.append(count)
-        self._record.tokens_after_outer.append(count)
-        return KeptAll(features.flatten(0, 1), torch.arange(count, device=features.device))
 
     def align_labels(self, labels: Tensor, seq: int) -> Tensor:
         """Labels of the positions whose logits the LLM returned (called by the model)."""
@@ -231,9 +243,10 @@ class Compressor:
         return self.inner.align(labels)
 
 
-@dataclass(frozen=True)
-class KeptAll:
-    """All tokens of a video, for methods without an outer stage: (tokens, dim) and (tokens,)."""
-
-    features: Tensor
-    index: Tensor
+def all_tokens(features: Tensor) -> CompressedTokens:
+    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage."""
+    frames, tokens, _ = features.shape
+    index = torch.arange(frames * tokens, device=features.device)
+    source = index.view(frames, tokens)
+    details = PlainDetails(frames, tokens, [(0, frames - 1)], source, torch.full_like(source, TokenKind.DYNAMIC_KEPT))
+    return CompressedTokens(features.flatten(0, 1), index, details)
