@@ -25,6 +25,12 @@ def is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def require_retain_ratio(ratio: object) -> None:
+    """Raise :class:`InputError` unless ``ratio`` is a share in (0, 1]."""
+    fits = is_finite_number(ratio) and 0 < ratio <= 1  # type: ignore[operator]
+    require(fits, "retain_ratio", ratio, "in (0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
+
+
 @dataclass(frozen=True)
 class OuterConfig:
     """Outer-LLM stage: segmentation, temporal merging and spatial merging (HoliTom, Sec. 3.1 and 3.2).
@@ -48,14 +54,8 @@ class OuterConfig:
     plain_mean: bool = False
 
     def __post_init__(self) -> None:
-        ratio, tau = self.retain_ratio, self.similarity_threshold
-        require(
-            is_finite_number(ratio) and 0 < ratio <= 1,
-            "retain_ratio",
-            ratio,
-            "in (0, 1]",
-            "the paper uses 0.25, 0.20, 0.15 and 0.10",
-        )
+        require_retain_ratio(self.retain_ratio)
+        tau = self.similarity_threshold
         require(
             is_finite_number(tau) and -1 <= tau <= 1,
             "similarity_threshold",

@@ -7,16 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.config import is_finite_number, require
 from holitom.outer_plan import require_finite
 from holitom.token_ops import to_host
 from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
-
-
-def require_retain_ratio(ratio: object) -> None:
-    """Raise :class:`InputError` unless ``ratio`` is a share in (0, 1]."""
-    fits = is_finite_number(ratio) and 0 < ratio <= 1  # type: ignore[operator]
-    require(fits, "retain_ratio", ratio, "in (0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
 
 
 def kept_per_frame(tokens: int, retain_ratio: float) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from holitom.compressor import Compressor
-from holitom.frame_selection import check_finite, keep_selected, require_retain_ratio, token_sums
+from holitom.config import require_retain_ratio
+from holitom.frame_selection import check_finite, keep_selected, token_sums
 from holitom.registry import register
 from holitom.temporal_pruning import most_changed, similarity_to
 from holitom.token_ops import packed_positions

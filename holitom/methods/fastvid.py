@@ -35,7 +35,7 @@ from holitom.anchor_merging import (
     plan_anchors,
 )
 from holitom.compressor import Compressor
-from holitom.config import is_finite_number, is_integer, require
+from holitom.config import is_finite_number, is_integer, require, require_retain_ratio
 from holitom.outer_plan import require_finite
 from holitom.pooling_head import PoolingHead
 from holitom.registry import register
@@ -72,9 +72,8 @@ class FastVidConfig:
     head_heads: int = 16
 
     def __post_init__(self) -> None:
-        ratio, tau = self.retain_ratio, self.similarity_threshold
-        valid = is_finite_number(ratio) and 0 < ratio <= 1
-        require(valid, "retain_ratio", ratio, "in (0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
+        require_retain_ratio(self.retain_ratio)
+        tau = self.similarity_threshold
         valid = is_finite_number(tau) and -1 <= tau <= 1
         require(valid, "similarity_threshold", tau, "in [-1, 1]", "the paper uses 0.9")
         for name, paper in (("context_ratio", 0.4), ("anchor_weight", 0.6)):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from holitom.compressor import Compressor
-from holitom.config import is_integer, require
-from holitom.frame_selection import keep_selected, kept_per_frame, random_positions, require_retain_ratio
+from holitom.config import is_integer, require, require_retain_ratio
+from holitom.frame_selection import keep_selected, kept_per_frame, random_positions
 from holitom.registry import register
 from holitom.token_ops import upload
 from holitom.tokens import CompressedTokens, EncodedVideo
