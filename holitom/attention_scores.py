@@ -1,5 +1,7 @@
 """How much attention a token receives: the two scores HoliTom ranks visual tokens by, without a full attention map."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -34,6 +36,34 @@ def received_attention(
         return query.new_zeros(0, query.shape[2], dtype=torch.float32)
     pairs = zip(query.split(chunk), key.split(chunk), strict=True)
     return torch.cat([_received_by_chunk(part.float(), other.float(), scale) for part, other in pairs])
+
+
+def received_by_segment(
+    query: Float[Tensor, "heads patches head_dim"],
+    key: Float[Tensor, "heads patches head_dim"],
+    lengths: Sequence[int],
+    scale: float,
+    block: int = 256,
+) -> Float[Tensor, " patches"]:
+    """:func:`received_attention` of frames of any size that are packed into one sequence.
+
+    Args:
+        query: queries, rotary embedding applied, any floating dtype.
+        key: keys of the same shape.
+        lengths: patches of each frame; a patch attends to its own frame alone.
+        scale: factor in front of the dot products.
+        block: queries whose (heads, block, patches of a frame) fp32 weights are in memory at one time.
+
+    Returns:
+        (patches,) fp32; the patches of every frame sum to 1.
+    """
+    frames = []
+    for asking, asked in zip(query.split(list(lengths), dim=1), key.split(list(lengths), dim=1), strict=True):
+        total = torch.zeros(asked.shape[1], dtype=torch.float32, device=asked.device)
+        for part in asking.split(block, dim=1):
+            total += _received_by_chunk(part[None].float(), asked[None].float(), scale)[0] * part.shape[1]
+        frames.append(total / asked.shape[1])
+    return torch.cat(frames)
 
 
 def _received_by_chunk(query: Tensor, key: Tensor, scale: float) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 from llava.errors import InputError
 
 MergeRule = Literal["sequential", "mean"]
+SegmentationRule = Literal["global", "greedy", "fixed"]
+StaticRule = Literal["clusters", "attention"]
 
 
 def require(condition: bool, name: str, value: object, bound: str, remedy: str) -> None:
@@ -40,8 +42,14 @@ class OuterConfig:
         similarity_threshold: cosine similarity above which a token stands still between two frames (tau).
         center_weight: weight of a cluster's centre when static tokens are merged (beta of the release).
         neighbors: neighbours of the density estimate of DPC-KNN (K of the release).
+        segmentation: ``"global"`` is the method: the cuts that make most tokens redundant. For the ablation:
+            ``"greedy"`` cuts from the start, each time where that segment saves most; ``"fixed"`` cuts every
+            ``max_segment_frames`` frames.
         max_segment_frames: longest segment in frames.
-        contextual_ratio: share of the kept dynamic tokens that are cluster centres instead of selected ones (D).
+        static_rule: ``"clusters"`` is the method: static tokens are merged into clusters. For the ablation,
+            ``"attention"`` keeps those that receive most attention and drops the others.
+        contextual_ratio: share of the kept dynamic tokens that are cluster centres instead of selected ones (D); 1
+            clusters all of them, which is the ablation's counterpart.
         plain_mean: merge clusters by their plain mean, centre included (``NO_BETA`` of the release).
     """
 
@@ -49,7 +57,9 @@ class OuterConfig:
     similarity_threshold: float = 0.80
     center_weight: float = 0.6
     neighbors: int = 7
+    segmentation: SegmentationRule = "global"
     max_segment_frames: int = 1024
+    static_rule: StaticRule = "clusters"
     contextual_ratio: float = 0.0
     plain_mean: bool = False
 
@@ -74,6 +84,12 @@ class OuterConfig:
             "an integer of at least 1",
             "the release uses 7",
         )
+        for name, kinds, remedy in (
+            ("segmentation", SegmentationRule, "the paper uses global"),
+            ("static_rule", StaticRule, "the paper uses clusters"),
+        ):
+            rules = get_args(kinds)
+            require(getattr(self, name) in rules, name, getattr(self, name), f"one of {', '.join(rules)}", remedy)
         longest = self.max_segment_frames
         require(
             is_integer(longest) and longest >= 1,

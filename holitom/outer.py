@@ -20,7 +20,7 @@ from holitom.clustering import GroupClusters
 from holitom.config import OuterConfig
 from holitom.outer_plan import OuterPlan, make_plan, segment_of_frame
 from holitom.spatial_merging import merge_contextual, select_dynamic
-from holitom.temporal_merging import merge_static, static_masks
+from holitom.temporal_merging import merge_static, select_static, static_masks
 from holitom.temporal_segmentation import similarity_and_norms, static_run_lengths
 from holitom.token_ops import packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind
@@ -124,9 +124,11 @@ class OuterCompression:
         dynamic = ~masks.index_select(0, segment)
         selected = select_dynamic(received_attention, dynamic, counts)
         weight = None if config.plain_mean else config.center_weight
-        static = merge_static(
-            features, masks, segments, plan.segmentation.static_counts, plan.static_kept, config.neighbors, weight
-        )
+        found, kept = plan.segmentation, plan.static_kept
+        if config.static_rule == "attention":
+            static = select_static(features, received_attention, masks, segments, kept)
+        else:
+            static = merge_static(features, masks, segments, found.static_counts, kept, config.neighbors, weight)
         rest = [total - kept for total, kept in zip(plan.dynamic, plan.selected, strict=True)]
         contextual = merge_contextual(features, dynamic & ~selected, rest, plan.contextual, config.neighbors, weight)
         return assemble(features, plan, static, contextual, masks, selected, similarity, order)

@@ -11,7 +11,7 @@ from torch import Tensor
 from holitom.config import OuterConfig
 from holitom.spatial_merging import dynamic_budget
 from holitom.temporal_merging import adjusted_ratio
-from holitom.temporal_segmentation import Segmentation, optimal_segments, static_counts
+from holitom.temporal_segmentation import SEGMENTERS, Segmentation, static_counts
 from holitom.token_ops import consecutive, to_host
 from llava.errors import InputError
 
@@ -97,7 +97,7 @@ def make_plan(
     fetched = to_host(torch.cat([*sound, counts], dim=1))
     for name, finite in zip(("features", "received_attention"), fetched[:, :2].T.tolist(), strict=True):
         require_finite(name, finite)
-    found = optimal_segments(fetched[:, 2:], config.max_segment_frames)
+    found = SEGMENTERS[config.segmentation](fetched[:, 2:], config.max_segment_frames)
     ratio = adjusted_ratio(config.retain_ratio, frames * tokens, found.removable)
     dynamic = [tokens - found.static_counts[segment] for segment in segment_of_frame(found.segments)]
     budgets = [dynamic_budget(count, ratio, config.contextual_ratio) for count in dynamic]

@@ -1,5 +1,6 @@
 """Temporal segmentation of HoliTom: which frames form a segment, found globally (HoliTom, Sec. 3.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,5 +133,60 @@ def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_f
         segments.append((last + 1 - int(lengths[last]), last))
         last -= int(lengths[last])
     segments.reverse()
+    return segmentation(segments, counts)
+
+
+def greedy_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
+    """Cut the video from its start, each time where the segment at hand saves most by itself (ablation of Sec. 3.1).
+
+    Of equally good lengths the shortest is taken. What follows is not looked at, so fewer tokens become redundant than
+    with :func:`optimal_segments`, never more.
+
+    Args:
+        static_counts: result of :func:`static_counts`, in host memory.
+        max_segment_frames: longest segment allowed, in frames.
+
+    Returns:
+        The segmentation.
+    """
+    counts = static_counts.numpy().astype(np.int64)
+    frames = counts.shape[0]
+    longest = min(counts.shape[1], max_segment_frames)
+    segments = []
+    first = 0
+    while first < frames:
+        steps = np.arange(min(longest, frames - first))  # length - 1 of every window that begins here
+        last = first + int((counts[first + steps, steps] * steps).argmax())
+        segments.append((first, last))
+        first = last + 1
+    return segmentation(segments, counts)
+
+
+def fixed_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
+    """Cut the video every ``max_segment_frames`` frames, whatever it shows (ablation of Sec. 3.1).
+
+    Args:
+        static_counts: result of :func:`static_counts`, in host memory.
+        max_segment_frames: frames of every segment but the last, which may be shorter.
+
+    Returns:
+        The segmentation.
+    """
+    counts = static_counts.numpy().astype(np.int64)
+    frames = counts.shape[0]
+    segments = [(first, min(first + max_segment_frames, frames) - 1) for first in range(0, frames, max_segment_frames)]
+    return segmentation(segments, counts)
+
+
+def segmentation(segments: list[tuple[int, int]], counts: np.ndarray) -> Segmentation:
+    """Segments with what they save; ``counts`` by last frame and length - 1."""
     static = [int(counts[last, last - first]) if last > first else 0 for first, last in segments]
-    return Segmentation(segments, static, int(best[frames]))
+    removable = sum(count * (last - first) for count, (first, last) in zip(static, segments, strict=True))
+    return Segmentation(segments, static, removable)
+
+
+SEGMENTERS: dict[str, Callable[[Tensor, int], Segmentation]] = {
+    "global": optimal_segments,
+    "greedy": greedy_segments,
+    "fixed": fixed_segments,
+}

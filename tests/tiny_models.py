@@ -2,6 +2,8 @@
 
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,18 @@ def greedily(model: nn.Module, ids: Tensor, steps: int, **inputs: Any) -> Any:
     """``generate`` for exactly ``steps`` greedy tokens, with the logits of each."""
     options = {"max_new_tokens": steps, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
     return model.generate(ids, return_dict_in_generate=True, output_logits=True, **options, **inputs)
+
+
+@contextmanager
+def seen_calls(decoder: nn.Module) -> Iterator[list[dict[str, Any]]]:
+    """Keyword arguments of every call of a decoder inside a ``with`` block, as the hooks before leave them."""
+    calls: list[dict[str, Any]] = []
+
+    def see(decoder: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        calls.append(kwargs)
+
+    with decoder.register_forward_pre_hook(see, with_kwargs=True):
+        yield calls
 
 
 def hook_count(model: nn.Module) -> int:

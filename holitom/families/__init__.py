@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from holitom.hooks.hook_set import HookSet
+from holitom.hooks.signals import Recorder
 from llava.errors import InputError
 
 
@@ -18,13 +20,24 @@ class Family(Protocol):
         """Whether this file knows the model."""
 
     def decoder(self, model: nn.Module) -> nn.Module:
-        """The module with ``layers`` whose forward takes ``video_spans``."""
+        """The module with ``layers`` that an inner stage hooks; it is called with ``video_spans``."""
 
-    def signal_source(self, model: nn.Module, name: str) -> nn.Module:
-        """The module whose calls the recorder of a signal reads (see ``holitom.hooks.signals``)."""
+    def recorder(self, model: nn.Module, name: str) -> Recorder:
+        """The recorder of a side signal (see ``holitom.hooks.signals``), on the module it reads.
+
+        Raises:
+            InputError: if this family has no such signal.
+        """
+
+    def entrance(self, model: nn.Module, compressor: Any) -> HookSet | None:
+        """Hooks that bring every prompt to the compressor, on the model; None where the model itself asks its slot.
+
+        Raises:
+            InputError: if the compressor's method cannot work in this family.
+        """
 
     def set_slot(self, model: nn.Module, compressor: Any) -> None:
-        """Put a compressor (or None) where videos are encoded."""
+        """Make a compressor (or None) the model's ``visual_compressor``."""
 
     def slot(self, model: nn.Module) -> Any:
         """What :meth:`set_slot` put there."""
@@ -44,5 +57,5 @@ def find_family(model: nn.Module) -> Any:
         names.append(family.NAME)
     raise InputError(
         f"models of class {type(model).__name__} are not supported: it must be one of {', '.join(names)}; "
-        "load it with llava.model.builder.load_pretrained_model"
+        "load it with llava.model.builder.load_pretrained_model, or with from_pretrained of transformers' class"
     )

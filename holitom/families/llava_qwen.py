@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from holitom.hooks.signals import RECORDERS, Recorder
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 NAME = "llava.LlavaQwenForCausalLM"
@@ -19,10 +20,14 @@ def decoder(model: LlavaQwenForCausalLM) -> nn.Module:
     return model.get_model()
 
 
-def signal_source(model: LlavaQwenForCausalLM, name: str) -> nn.Module:
-    """Attention of the last tower layer that runs, or the tower for signals of its output."""
+def recorder(model: LlavaQwenForCausalLM, name: str) -> Recorder:
+    """Reads the attention of the last tower layer that runs, or the tower for signals of its output."""
     tower = model.get_vision_tower()
-    return tower if name == "tower_output" else tower.last_attention
+    return RECORDERS[name]().apply(tower if name == "tower_output" else tower.last_attention)
+
+
+def entrance(model: LlavaQwenForCausalLM, compressor: Any) -> None:
+    """None: the model asks its slot while it splices a prompt."""
 
 
 def slot(model: LlavaQwenForCausalLM) -> Any:

@@ -11,6 +11,7 @@ from transformers.masking_utils import create_bidirectional_mask, create_causal_
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from holitom.attention_scores import last_query_attention
+from holitom.hooks.tensor_parallel import over_all_heads
 from llava.errors import InputError
 
 HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
@@ -125,7 +126,9 @@ def ask_keys(
     query = rotated(heads_of(attention, "q", hidden[:, -1:]), (cos[:, -1:], sin[:, -1:]))
     if padding_mask is not None:
         padding_mask = padding_mask.to(hidden.device)
-    return last_query_attention(query.squeeze(2), key, attention.scaling, padding_mask)
+    return over_all_heads(
+        attention, last_query_attention(query.squeeze(2), key, attention.scaling, padding_mask), "mean"
+    )
 
 
 def rotary_of(

@@ -136,6 +136,10 @@ class DycokeDecodePruning(HookSet):
         self._call = None
         self._decoder = None
 
+    def start_prompt(self, record: Any) -> None:
+        """See :class:`~holitom.compressor.InnerStage`."""
+        self.last = None
+
     def align(self, labels: Tensor) -> Tensor:
         """Labels stay what they are: a prefill keeps every token."""
         return labels

@@ -15,6 +15,7 @@ from holitom.hooks.decoder_state import ForwardCall
 from holitom.hooks.inner_record import Counts
 from holitom.hooks.staged import StagedCompression
 from holitom.hooks.stages import Stage
+from holitom.hooks.tensor_parallel import over_all_heads
 from holitom.inner_merging import MergedBatch, Spans, pad_rows
 from holitom.inner_pruning import best_of_groups, keep_chosen, truncated_length
 from llava.model.newlines import newlines_before
@@ -60,6 +61,11 @@ class PruneVidInner(StagedCompression):
         setting = "layer + 1 of PruneVid's inner stage"
         stage = Stage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
         super().__init__([stage])
+
+    def start_prompt(self, record: Any) -> None:
+        """See :class:`~holitom.compressor.InnerStage`; the record's groups guide the pruning."""
+        super().start_prompt(record)
+        self.outer = record
 
     def _counts(self, spans: tuple[Spans, ...]) -> list[Counts]:
         """Tokens left of every span; also finds the groups, with one transfer per video."""
@@ -129,7 +135,7 @@ class PruneVidInner(StagedCompression):
                 earlier = int((text < stop).sum())
                 rows = largest[earlier : len(text)] if earlier < len(text) else largest[-1:]
                 scores[row, start:stop] = rows[:, start - begin : stop - begin].amax(dim=0)
-        return scores
+        return over_all_heads(attention, scores, "max")
 
     def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
         """Keep the best tokens of every group."""

@@ -20,7 +20,7 @@ class Recorder(Protocol):
     def take(self) -> Tensor: ...
 
 
-# Name of a signal: its recorder; a family's ``signal_source(model, name)`` gives the module to record.
+# Name of a signal: its recorder for SigLIP towers; a family's ``recorder(model, name)`` puts one on a module.
 RECORDERS: dict[str, Callable[[], Recorder]] = {
     "received_attention": ReceivedAttentionRecorder,
     "tower_output": TowerOutputRecorder,

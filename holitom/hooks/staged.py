@@ -98,6 +98,10 @@ class StagedCompression(HookSet):
         self._decoder = None
         self._layers = ()
 
+    def start_prompt(self, record: Any) -> None:
+        """See :class:`~holitom.compressor.InnerStage`."""
+        self.last = None
+
     def align(self, labels: Tensor) -> Tensor:
         """Labels of the tokens that the latest prefill kept, (batch, seq) to (batch, short_seq), padding -100.
 

@@ -85,6 +85,10 @@ class NaiveDecoder:
     def __init__(self, model: nn.Module, merge_layer: int, ratio: float, rule: str = "sequential", causal: bool = True):
         self.model, self.merge_layer, self.ratio, self.rule, self.causal = model, merge_layer, ratio, rule, causal
 
+    def rotate(self, heads: Tensor, positions: list[int], theta: float) -> Tensor:
+        """Queries or keys (seq, n, head_dim) turned by the tokens' places in the prompt."""
+        return _rotate(heads, positions, theta)
+
     def attention(
         self,
         module: nn.Module,
@@ -103,7 +107,7 @@ class NaiveDecoder:
         key = _linear(states, module.k_proj).reshape(seq, -1, head_dim)
         value = _linear(states, module.v_proj).reshape(seq, -1, head_dim)
         theta = config.rope_parameters["rope_theta"]
-        query, key = _rotate(query, positions, theta), _rotate(key, positions, theta)
+        query, key = self.rotate(query, positions, theta), self.rotate(key, positions, theta)
         hidden = torch.ones(seq, seq).triu(1).bool()
         hidden[:both_ways, :both_ways] = False
         hidden |= torch.zeros_like(hidden) if unseen is None else unseen

@@ -62,6 +62,33 @@ def segment_by_enumeration(similarity, threshold, longest):
     return -value, segments
 
 
+def segment_greedily(similarity, threshold, longest):
+    """From the first frame on: the window that saves most by itself, the shortest of equals; then on behind it."""
+    frames, segments = similarity.shape[0] + 1, []
+    while not segments or segments[-1][1] < frames - 1:
+        first = segments[-1][1] + 1 if segments else 0
+        best = first
+        for last in range(first, min(first + longest, frames)):
+            if gain(similarity, threshold, first, last) > gain(similarity, threshold, first, best):
+                best = last
+        segments.append((first, best))
+    return sum(gain(similarity, threshold, *segment) for segment in segments), segments
+
+
+def segment_by_length(similarity, threshold, longest):
+    """A cut behind every ``longest`` frames."""
+    frames = similarity.shape[0] + 1
+    segments = []
+    for frame in range(frames):
+        if frame % longest == 0:
+            segments.append((frame, frame))
+        segments[-1] = (segments[-1][0], frame)
+    return sum(gain(similarity, threshold, *segment) for segment in segments), segments
+
+
+SEGMENTERS = {"global": segment_by_prefixes, "greedy": segment_greedily, "fixed": segment_by_length}
+
+
 def density_scores(points, neighbors):
     """Density, separation and their product, one point at a time."""
     count, dim = points.shape
@@ -129,7 +156,8 @@ def compress(features, attention, config, order):
     features = np.asarray(features, dtype=np.float64)
     frames, tokens, _ = features.shape
     similarity = similarities(features)
-    removable, segments = segment_by_prefixes(similarity, config.similarity_threshold, config.max_segment_frames)
+    segment = SEGMENTERS[config.segmentation]
+    removable, segments = segment(similarity, config.similarity_threshold, config.max_segment_frames)
     ratio = min(1.0, config.retain_ratio / ((frames * tokens - removable) / (frames * tokens)))
     weight = None if config.plain_mean else config.center_weight
     result = Result(segments, removable, ratio, [])
@@ -137,9 +165,15 @@ def compress(features, attention, config, order):
         static = static_positions(similarity, config.similarity_threshold, first, last)
         result.static_counts.append(len(static))
         means = np.array([features[first : last + 1, p].mean(0) for p in static])
-        merged, centers, owner = cluster(means, round(len(static) * ratio), config.neighbors, weight)
-        if not centers:
-            result.static_dropped += [(t, p) for t in range(first, last + 1) for p in static]
+        count = round(len(static) * ratio)
+        merged, centers, owner = cluster(means, count, config.neighbors, weight)
+        if config.static_rule == "attention":
+            received = [attention[first : last + 1, p].astype(np.float64).mean() for p in static]
+            centers = sorted(sorted(range(len(static)), key=lambda i: (-received[i], i))[:count])
+            merged = [means[i] for i in centers]
+            owner = [centers.index(i) if i in centers else None for i in range(len(static))]
+        gone = [p for p, own in zip(static, owner, strict=True) if own is None]
+        result.static_dropped += [(t, p) for t in range(first, last + 1) for p in gone]
         for number, center in enumerate(centers):
             members = [p for p, own in zip(static, owner, strict=True) if own == number]
             origin = [(t, p) for t in range(first, last + 1) for p in members]

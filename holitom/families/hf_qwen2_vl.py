@@ -1,0 +1,35 @@
+"""Qwen2-VL as transformers' own, unmodified class: as Qwen2.5-VL, with a tower that has no window attention."""
+
+from typing import Any
+
+from torch import nn
+from transformers import Qwen2VLForConditionalGeneration
+
+from holitom.hooks.entrance import PromptEntrance
+from holitom.hooks.instance_slot import set_slot, slot
+from holitom.hooks.mrope_layout import mrope_entrance, mrope_recorder
+from holitom.hooks.signals import Recorder
+
+__all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot"]
+
+NAME = "transformers.Qwen2VLForConditionalGeneration"
+
+
+def matches(model: nn.Module) -> bool:
+    """Whether the model is transformers' Qwen2-VL."""
+    return isinstance(model, Qwen2VLForConditionalGeneration)
+
+
+def decoder(model: Qwen2VLForConditionalGeneration) -> nn.Module:
+    """The language model."""
+    return model.model.language_model
+
+
+def recorder(model: Qwen2VLForConditionalGeneration, name: str) -> Recorder:
+    """Reads the attention of the last block."""
+    return mrope_recorder(model.model.visual.blocks[-1].attn, name)
+
+
+def entrance(model: Qwen2VLForConditionalGeneration, compressor: Any) -> PromptEntrance:
+    """The hooks by which the videos of a prompt reach the compressor."""
+    return mrope_entrance(model, lambda call: None, compressor)

@@ -1,0 +1,136 @@
+"""How a family's prompts are laid out: grids of its videos, and where their placeholder tokens stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from llava.errors import InputError
+
+
+@dataclass(frozen=True)
+class VideoGrid:
+    """Sizes of one encoded video.
+
+    Attributes:
+        frames: frames as the method counts them; one per temporal patch where the tower joins several pictures.
+        tokens: tokens of a frame after pooling.
+        patches: patches of a frame in the tower's side signals.
+        newlines: placeholder tokens behind the video's own that hold newline vectors.
+    """
+
+    frames: int
+    tokens: int
+    patches: int
+    newlines: int = 0
+
+    @property
+    def placeholders(self) -> int:
+        """Tokens the video takes in the prompt before compression."""
+        return self.frames * self.tokens + self.newlines
+
+
+@dataclass(frozen=True)
+class PlacedVideo:
+    """One video in one row of a prompt: the placeholders [start, stop) of the encoded video ``number``."""
+
+    start: int
+    stop: int
+    number: int
+    grid: VideoGrid
+
+
+@dataclass(frozen=True)
+class TowerCall:
+    """One call of the vision tower.
+
+    Attributes:
+        inputs: its first argument's first axis, images or packed patches.
+        arguments: its keyword arguments.
+        signals: what the compressor's recorders read, by name.
+    """
+
+    inputs: int
+    arguments: dict[str, Any]
+    signals: dict[str, Tensor]
+
+
+class PromptLayout(Protocol):
+    """What a family file tells of a model whose prompts hold one placeholder token per visual token.
+
+    Attributes:
+        newline_mode: how newline vectors stand among the tokens of a video, see ``llava.model.newlines``.
+        video_token_id: id of a video's placeholder tokens.
+        body: the module whose forward takes ``input_ids`` and the pixels.
+        tower: the vision tower, called once for all videos of a batch.
+        decoder: the language model, called by ``body`` with ``inputs_embeds``.
+    """
+
+    newline_mode: str
+    video_token_id: int
+    body: nn.Module
+    tower: nn.Module
+    decoder: nn.Module
+
+    def grids(self, arguments: dict[str, Any], call: TowerCall) -> list[VideoGrid]:
+        """Sizes of the videos that ``call`` encoded, in prompt order; ``arguments`` are those of ``body``."""
+
+    def cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
+        """One side signal of all videos as one (frames, patches[, channels]) per video."""
+
+    def pool(self, signal: Tensor, grid: VideoGrid) -> Tensor:
+        """The pooling of a video's features for a signal: (frames, patches, channels) to (frames, tokens, channels)."""
+
+    def continued_positions(self, past: int, incoming: int) -> Tensor | None:
+        """Positions of ``incoming`` tokens after ``past`` without mask and positions; None where they are 0, 1, ..."""
+
+
+def brings_video(arguments: dict[str, Any]) -> bool:
+    """Whether a call of the body is given a video, as pixels or encoded."""
+    encoded = arguments.get("mm_encoder_outputs") or {}
+    return arguments.get("pixel_values_videos") is not None or encoded.get("video") is not None
+
+
+def place_videos(
+    input_ids: Int[Tensor, "batch seq"], token_id: int, grids: Sequence[VideoGrid]
+) -> list[list[PlacedVideo]]:
+    """The videos of every row, found by their placeholder tokens. One transfer to the host.
+
+    Where ``generate`` repeats every row, as for beams, the rows that belong together share their videos.
+
+    Args:
+        input_ids: the prompts.
+        token_id: id of a placeholder.
+        grids: sizes of the encoded videos, in the order of the rows before any was repeated.
+
+    Raises:
+        InputError: if the placeholders do not fit the videos.
+    """
+    places = [(row == token_id).nonzero().flatten().tolist() for row in input_ids.cpu()]
+    encoded, found = sum(grid.placeholders for grid in grids), sum(map(len, places))
+    repeats, rest = divmod(found, encoded)
+    if rest or repeats == 0 or len(places) % repeats:
+        raise InputError(
+            f"the prompt has {found} video placeholder(s) and its {len(grids)} video(s) {encoded} token(s): they must "
+            "be equal; let the model's processor write the prompt"
+        )
+    rows, number = [], 0
+    for first in range(0, len(places), repeats):
+        own, taken = places[first], 0
+        row = []
+        while taken < len(own) and number < len(grids):
+            grid = grids[number]
+            span = own[taken : taken + grid.placeholders]
+            if len(span) < grid.placeholders or span[-1] - span[0] + 1 != len(span):
+                raise InputError(
+                    f"the placeholders of video {number} in row {first} are not {grid.placeholders} tokens in one "
+                    "piece: let the model's processor write the prompt"
+                )
+            row.append(PlacedVideo(span[0], span[-1] + 1, number, grid))
+            taken, number = taken + grid.placeholders, number + 1
+        if any(other != own for other in places[first : first + repeats]) or taken < len(own):
+            raise InputError(f"row {first} has {len(own)} video placeholder(s), more than the videos that were encoded")
+        rows += [row] * repeats
+    return rows
