@@ -12,12 +12,14 @@ from torch import Tensor
 from eval.measure import interleaved, peak_memory, timed
 from eval.paper_flops import paper_flops
 from holitom import Compressor
-from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.mm_utils import tokenizer_image_token
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+from llava.model.newlines import count_newlines
+from llava.model.placement import compute_device
 from llava.model.visual_inputs import VisualEncoder
 from llava.video import VideoClip
+from llava.video_prompt import video_question
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,33 @@ class Row:
     peak_memory_mb: float | None
 
 
+def prompt_ids(tokenizer: Any, turn: str) -> Tensor:
+    """A user's turn in the model's chat template, (1, text) int64 with -200 at the placeholders."""
+    conversation = conv_templates["qwen_1_5"].copy()
+    conversation.append_message(conversation.roles[0], turn)
+    conversation.append_message(conversation.roles[1], None)
+    ids = tokenizer_image_token(conversation.get_prompt(), tokenizer, return_tensors="pt")
+    assert isinstance(ids, Tensor)
+    return ids[None]
+
+
 class Question:
     """One question about one clip, ready for a model."""
 
     def __init__(self, tokenizer: Any, model: LlavaQwenForCausalLM, clip: VideoClip, processor: Any, text: str) -> None:
         self.tokenizer, self.model = tokenizer, model
-        conversation = conv_templates["qwen_1_5"].copy()
-        conversation.append_message(conversation.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{text}")
-        conversation.append_message(conversation.roles[1], None)
-        ids = tokenizer_image_token(conversation.get_prompt(), tokenizer, return_tensors="pt")
-        assert isinstance(ids, Tensor)
-        self.ids = ids[None].to(model.device)
+        ids = prompt_ids(tokenizer, video_question(text, clip, model.config))
+        self.ids = ids.to(compute_device(model.get_model().embed_tokens))
         pixels = processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
-        self.pixels = pixels.to(model.device, model.dtype)
-        self.visual_tokens = len(pixels) * VisualEncoder(model.get_model(), model.config, None).tokens_per_frame
+        self.pixels = pixels.to(model.get_vision_tower().device, model.dtype)
+        encoder = VisualEncoder(model.get_model(), model.config, None)
+        self.visual_tokens = len(pixels) * encoder.tokens_per_frame
+        self.newlines = count_newlines(len(pixels), encoder.newline_mode, encoder.tokens_per_frame)
 
     @property
     def length(self) -> int:
-        """Tokens of the uncompressed prompt: text, video and one newline."""
-        return self.ids.shape[1] + self.visual_tokens
+        """Tokens of the uncompressed prompt: text, video and its newlines, in place of the placeholder."""
+        return self.ids.shape[1] - 1 + self.visual_tokens + self.newlines
 
     def generate(self, new_tokens: int) -> Tensor:
         """Greedy new tokens, (1, at most new_tokens)."""

@@ -1,6 +1,7 @@
-"""A tiny random LLaVA-OneVision checkpoint with the true geometry: 384/14 tower, 196 tokens per frame.
+"""A tiny random checkpoint with the true geometry: 384/14 tower, 196 tokens per frame (LLaVA-Video: 169).
 
     python -m eval.random_checkpoint outputs/random-tiny
+    python -m eval.random_checkpoint outputs/random-video --layout llava-video
 
 It answers nonsense. It is there so that the whole pipeline runs without a download: loading, video, compression,
 generation. Weights depend on the seed alone.
@@ -8,6 +9,7 @@ generation. Weights depend on the seed alone.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,29 @@ from llava.errors import InputError
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# What tells the published configurations of the two families apart.
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "llava-onevision": {"mm_newline_position": "one_token", "mm_spatial_pool_mode": "bilinear"},
+    "llava-video": {
+        "mm_newline_position": "grid",
+        "mm_spatial_pool_mode": "average",
+        "add_time_instruction": True,
+        "force_sample": True,
+    },
+}
 _TILE_SIDES = range(1, 7)  # any-resolution images of 1 x 1 to 6 x 6 tiles, as in the published configurations
 
 
-def tiny_config(width: int = 64, layers: int = 6, tower_layers: int = 3) -> dict[str, Any]:
-    """``config.json`` in the published layout, with small widths and the tower's sizes spelled out."""
+def tiny_config(
+    width: int = 64, layers: int = 6, tower_layers: int = 3, layout: str = "llava-onevision"
+) -> dict[str, Any]:
+    """``config.json`` in the published layout, with small widths and the tower's sizes spelled out.
+
+    Raises:
+        InputError: for a layout that is none of :data:`LAYOUTS`.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout = {layout!r} is unknown: it must be one of {', '.join(LAYOUTS)}")
     heads = width // 16
     return {
         "architectures": ["LlavaQwenForCausalLM"],
@@ -48,10 +68,9 @@ def tiny_config(width: int = 64, layers: int = 6, tower_layers: int = 3) -> dict
         "image_aspect_ratio": "anyres_max_9",
         "image_grid_pinpoints": [[384 * row, 384 * col] for row in _TILE_SIDES for col in _TILE_SIDES],
         "mm_hidden_size": width,
-        "mm_newline_position": "one_token",
         "mm_patch_merge_type": "spatial_unpad",
         "mm_projector_type": "mlp2x_gelu",
-        "mm_spatial_pool_mode": "bilinear",
+        **LAYOUTS[layout],
         "mm_spatial_pool_stride": 2,
         "mm_vision_select_layer": -2,
         "mm_vision_tower": "random-siglip-patch14-384",
@@ -92,18 +111,22 @@ def published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.replace(nested, nested + "vision_model."): tensor for name, tensor in state.items()}
 
 
-def write_tokenizer(path: Path) -> None:
-    """A byte-level tokenizer without merges, in Qwen2's file format."""
-    vocabulary = {symbol: number for number, symbol in enumerate(sorted(ByteLevel.alphabet()))}
-    (path / "vocab.json").write_text(json.dumps(vocabulary))
-    (path / "merges.txt").write_text("#version: 0.2\n")
+def write_tokenizer_files(path: Path, vocabulary: int, phrases: Sequence[str] = ()) -> None:
+    """The special tokens and settings of a byte-level tokenizer in Qwen2's file format.
+
+    Args:
+        path: folder that holds ``vocab.json`` and ``merges.txt``.
+        vocabulary: entries of ``vocab.json``; the special tokens are numbered from here.
+        phrases: texts that are one token each, after the special tokens.
+    """
     flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
-    specials = {
-        str(256 + number): {"content": token, **flags, "special": True} for number, token in enumerate(SPECIAL_TOKENS)
+    added = {
+        str(vocabulary + number): {"content": token, **flags, "special": token in SPECIAL_TOKENS}
+        for number, token in enumerate((*SPECIAL_TOKENS, *phrases))
     }
     settings = {
         "tokenizer_class": "Qwen2Tokenizer",
-        "added_tokens_decoder": specials,
+        "added_tokens_decoder": added,
         "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
@@ -116,20 +139,32 @@ def write_tokenizer(path: Path) -> None:
     (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
 
 
-def make_random_checkpoint(path: str | Path, seed: int = 0, **sizes: int) -> Path:
+def write_tokenizer(path: Path) -> None:
+    """A byte-level tokenizer without merges, in Qwen2's file format."""
+    symbols = {symbol: number for number, symbol in enumerate(sorted(ByteLevel.alphabet()))}
+    (path / "vocab.json").write_text(json.dumps(symbols))
+    (path / "merges.txt").write_text("#version: 0.2\n")
+    write_tokenizer_files(path, len(symbols))
+
+
+def make_random_checkpoint(path: str | Path, seed: int = 0, layout: str = "llava-onevision", **sizes: int) -> Path:
     """Write a checkpoint in the published layout.
 
     Args:
         path: folder to make; existing files of the same names are replaced.
         seed: of the weights.
-        **sizes: arguments of :func:`tiny_config`.
+        layout: the family, a key of :data:`LAYOUTS`.
+        **sizes: the other arguments of :func:`tiny_config`.
+
+    Raises:
+        InputError: for an unknown layout, or if the folder cannot be made.
     """
+    raw = tiny_config(**sizes, layout=layout)
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be a folder ({error.strerror}): name another one") from None
-    raw = tiny_config(**sizes)
     config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
     config._attn_implementation = "sdpa"
     model = LlavaQwenForCausalLM(config)
@@ -143,13 +178,14 @@ def make_random_checkpoint(path: str | Path, seed: int = 0, **sizes: int) -> Pat
 
 
 @user_errors
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    print(make_random_checkpoint(arguments.path, arguments.seed))
+    parser.add_argument("--layout", choices=LAYOUTS, default="llava-onevision", help="family of the checkpoint")
+    options = parser.parse_args(arguments)
+    print(make_random_checkpoint(options.path, options.seed, options.layout))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from llava.errors import InputError, VideoError
 from llava.video_probe import DECORD_CONTAINERS, RECOPY, VideoTrack, check_file, probe_track, sniff_container
 from llava.video_readers import (
     DecordRefusal,
+    FrameChoice,
     SampledFrames,
     count_decodable,
     read_with_decord,
@@ -63,7 +64,12 @@ class VideoClip:
     path: Path
 
 
-def load_video(path: str | os.PathLike[str], num_frames: int = 32, reader: ReaderChoice = "auto") -> VideoClip:
+def load_video(
+    path: str | os.PathLike[str],
+    num_frames: int = 32,
+    reader: ReaderChoice = "auto",
+    choose: FrameChoice | None = None,
+) -> VideoClip:
     """Sample ``num_frames`` frames uniformly, first and last included, as the LLaVA-OneVision evaluation does.
 
     A file that is damaged in the part that is read is refused: no frame is ever repeated or guessed in the place of a
@@ -73,6 +79,7 @@ def load_video(path: str | os.PathLike[str], num_frames: int = 32, reader: Reade
         path: a local video file of any container and codec the installed readers know.
         num_frames: how many frames to return, at least 1.
         reader: "auto" prefers decord where it is reliable; "decord" or "pyav" insists on one.
+        choose: another rule than the uniform one: (total_frames, fps) to ascending frame indices below total_frames.
 
     Returns:
         The frames, upright (a phone's rotation is applied), with their indices and the video's length.
@@ -82,9 +89,10 @@ def load_video(path: str | os.PathLike[str], num_frames: int = 32, reader: Reade
         InputError: ``num_frames`` or ``reader`` is out of range, or the package needed is not installed.
     """
     _check_arguments(num_frames, reader)
+    rule = choose or (lambda total, fps: uniform_indices(total, num_frames))
     file = check_file(Path(path))
     if not _installed("av"):
-        return _load_without_pyav(file, num_frames)
+        return _load_without_pyav(file, rule)
     track = probe_track(file)
     if track.damage is not None:
         decodable = count_decodable(file, track)
@@ -94,12 +102,12 @@ def load_video(path: str | os.PathLike[str], num_frames: int = 32, reader: Reade
         raise VideoError(f"{file}: decord cannot be trusted with it ({obstacle}); use reader='pyav' or 'auto'")
     if reader == "decord" or (reader == "auto" and obstacle is None and _installed("decord")):
         try:
-            return _clip(read_with_decord(file, num_frames, track), "decord", file)
+            return _clip(read_with_decord(file, rule, track), "decord", file)
         except DecordRefusal as refusal:
             if reader == "decord":
                 raise VideoError(f"{file}: {refusal}; use reader='pyav' or 'auto'") from refusal
             logger.info("%s: %s; PyAV reads it instead", file, refusal)
-    return _clip(read_with_pyav(file, num_frames, track), "pyav", file)
+    return _clip(read_with_pyav(file, rule, track), "pyav", file)
 
 
 def _check_arguments(num_frames: int, reader: str) -> None:
@@ -112,14 +120,14 @@ def _check_arguments(num_frames: int, reader: str) -> None:
         raise InputError(f"no video reader is installed for reader={reader!r}; pip install {' '.join(packages)}")
 
 
-def _load_without_pyav(file: Path, num_frames: int) -> VideoClip:
+def _load_without_pyav(file: Path, rule: FrameChoice) -> VideoClip:
     """decord alone: containers it misreads are told by their first bytes, for nothing else can look into the file."""
     container = sniff_container(file)
     if container not in DECORD_CONTAINERS:
         found = container or "of no container decord reads correctly"
         raise VideoError(f"{file}: the file is {found}; if it is a video, pip install av to read it")
     try:
-        return _clip(read_with_decord(file, num_frames, None), "decord", file)
+        return _clip(read_with_decord(file, rule, None), "decord", file)
     except DecordRefusal as refusal:
         raise VideoError(f"{file}: {refusal}; pip install av to read it, or to learn what is wrong") from refusal
 

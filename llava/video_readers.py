@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,6 +27,8 @@ SEEKABLE_CONTAINERS = frozenset({"mp4", "matroska"})
 YUV_MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
 BT601 = 5
 FULL_RANGE = 2
+
+FrameChoice = Callable[[int, float], Sequence[int]]  # (total_frames, fps) to ascending frame indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def uniform_indices(total_frames: int, num_frames: int) -> list[int]:
     return np.linspace(0, total_frames - 1, num_frames, dtype=int).tolist()
 
 
-def read_with_decord(path: Path, num_frames: int, track: VideoTrack | None) -> SampledFrames:
+def read_with_decord(path: Path, choose: FrameChoice, track: VideoTrack | None) -> SampledFrames:
     """Sample frames with decord; ``track`` (None if PyAV is missing) tells how many frames there must be.
 
     Raises:
@@ -81,17 +83,17 @@ def read_with_decord(path: Path, num_frames: int, track: VideoTrack | None) -> S
         video = decord.VideoReader(str(path), ctx=decord.cpu(0))
         total = len(video)
         _check_decord_count(video, total, track)
-        indices = uniform_indices(total, num_frames)
+        fps = float(video.get_avg_fps()) if track is None else _rate(total, track)
+        indices = list(choose(total, fps))
         distinct, places = np.unique(indices, return_inverse=True)
         # without PyAV nobody knows where a seek is safe
         pictures = _next_pictures(video, distinct) if track is None else video.get_batch(distinct.tolist()).asnumpy()
         frames = pictures[places]
-        fps = float(video.get_avg_fps())
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         reason = re.sub(r"\[[\d:]+\] \S+:\d+: ", "", str(error)).strip().partition("\n")[0]  # its source lines
         raise DecordRefusal(f"decord cannot read it ({reason})") from error
     if track is not None:
-        return SampledFrames(frames, indices, total, _rate(total, track), track.duration)
+        return SampledFrames(frames, indices, total, fps, track.duration)
     return SampledFrames(frames, indices, total, fps, total / fps if fps > 0 else 0.0)
 
 
@@ -116,7 +118,7 @@ def _next_pictures(video: Any, indices: np.ndarray) -> np.ndarray:
     return np.stack(pictures)
 
 
-def read_with_pyav(path: Path, num_frames: int, track: VideoTrack) -> SampledFrames:
+def read_with_pyav(path: Path, choose: FrameChoice, track: VideoTrack) -> SampledFrames:
     """Sample frames with PyAV: seek once per group of pictures, or decode in order where a seek is not to be trusted.
 
     Raises:
@@ -126,13 +128,14 @@ def read_with_pyav(path: Path, num_frames: int, track: VideoTrack) -> SampledFra
 
     try:
         if track.times is not None and track.container in SEEKABLE_CONTAINERS:
-            indices = uniform_indices(len(track.times), num_frames)
+            fps = _rate(len(track.times), track)
+            indices = list(choose(len(track.times), fps))
             pictures = _decode_by_seeking(path, track, [track.times[index] for index in indices])
             if pictures is not None:
                 frames = np.stack([pictures[track.times[index]] for index in indices])
-                return SampledFrames(frames, indices, len(track.times), _rate(len(track.times), track), track.duration)
+                return SampledFrames(frames, indices, len(track.times), fps, track.duration)
             logger.info("%s: seeking misses frames; decoding it from the start", path)
-        return _sample_in_order(path, num_frames, track)
+        return _sample_in_order(path, choose, track)
     except (av.error.FFmpegError, _CorruptFrame) as error:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: the video is damaged ({reason}); of {track.packets} frames only the first"
@@ -177,11 +180,11 @@ def _decode_by_seeking(path: Path, track: VideoTrack, times: Sequence[int]) -> d
     return pictures
 
 
-def _sample_in_order(path: Path, num_frames: int, track: VideoTrack) -> SampledFrames:
+def _sample_in_order(path: Path, choose: FrameChoice, track: VideoTrack) -> SampledFrames:
     """Decode from the first frame on. A second pass is needed only if packets are not frames one to one."""
     total = track.packets
     while True:
-        indices = uniform_indices(total, num_frames)
+        indices = list(choose(total, _rate(total, track)))
         pictures, count = _decode_in_order(path, track, frozenset(indices))
         if count == total:
             frames = np.stack([pictures[index] for index in indices])

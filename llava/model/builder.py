@@ -13,13 +13,13 @@ from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
 from llava.errors import CheckpointError, InputError
-from llava.model.checkpoint import KEY_MAPPING, read_config
+from llava.model.checkpoint import KEY_MAPPING, read_config, rename_key
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from llava.model.placement import check_reachable, resolve_device_map, tensor_parallel_arguments
+from llava.model.stored import check_stored, is_left_out, report_misfit
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 _LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
-_MOST_NAMES = 12  # tensor names an error message lists before it only counts
 
 
 def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
@@ -31,21 +31,6 @@ def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
         return dtype
     raise InputError(f"torch_dtype = {dtype!r} is not supported: use one of {', '.join(_DTYPES)}")
-
-
-def _resolve_device_map(device_map: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    """A device map that exists on this machine; without a GPU the automatic ones mean the CPU."""
-    if not isinstance(device_map, str):
-        return device_map
-    if device_map in _AUTOMATIC:
-        return device_map if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(device_map)
-    except RuntimeError:
-        raise InputError(f"device_map = {device_map!r} is no device: use 'auto', 'cpu' or 'cuda:0'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device_map = {device_map!r} needs a CUDA device, and there is none: use 'cpu' or 'auto'")
-    return device_map
 
 
 def _check_attention(implementation: str) -> None:
@@ -61,35 +46,22 @@ def _check_attention(implementation: str) -> None:
         )
 
 
-def _listed(names: list[str]) -> str:
-    names = sorted(names)
-    rest = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f", and {rest} more" if rest > 0 else "")
-
-
-def _mismatch(name: str, stored: Any, wanted: Any) -> str:
-    return f"{name} {tuple(stored)} instead of {tuple(wanted)}"
-
-
 def _check_loaded(model: LlavaQwenForCausalLM, info: Any, path: str) -> None:
     """Nothing missing, nothing left over, every shape right, nothing on the meta device."""
-    problems = []
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        found = info[what] if isinstance(info, dict) else getattr(info, what)
-        names = [entry if isinstance(entry, str) else _mismatch(*entry) for entry in found]
-        if names:
-            problems.append(f"{len(names)} tensors {what.split('_')[0]}: {_listed(names)}")
-    offloaded = getattr(model, "hf_device_map", None) is not None
-    if not offloaded:
+    found = {
+        what: info[what] if isinstance(info, dict) else getattr(info, what)
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }
+    extra = [name for name in found["unexpected_keys"] if not is_left_out(rename_key(name), model.config)]
+    sizes = {name: (stored, wanted) for name, stored, wanted in found["mismatched_keys"]}
+    report_misfit(path, found["missing_keys"], extra, sizes)
+    if getattr(model, "hf_device_map", None) is None:
         tensors = [*model.named_parameters(), *model.named_buffers()]
         meta = [name for name, tensor in tensors if tensor.is_meta]
         if meta:
-            problems.append(f"{len(meta)} tensors never loaded: {_listed(meta)}")
-    if problems:
-        raise CheckpointError(
-            f"the checkpoint {path!r} does not fit the model ({'; '.join(problems)}): download it again, "
-            "or check that it is a LLaVA-OneVision checkpoint"
-        )
+            raise CheckpointError(
+                f"{path!r}: {len(meta)} tensors were never loaded, {meta[0]} first: download it again"
+            )
 
 
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -118,6 +90,7 @@ def _quiet() -> Iterator[None]:
 
 def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
     """transformers' loader under our key table, with its failures as one clear line."""
+    check_stored(path, config, LlavaQwenForCausalLM)
     kwargs = {**kwargs, "key_mapping": KEY_MAPPING, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with _quiet():
@@ -126,6 +99,8 @@ def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenF
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
     _check_loaded(model, info, path)
+    if getattr(model, "hf_device_map", None) is not None:
+        check_reachable(model.get_model())
     return model
 
 
@@ -140,6 +115,7 @@ def load_pretrained_model(
     torch_dtype: str | torch.dtype | None = None,
     overwrite_config: dict[str, Any] | None = None,
     multimodal: bool = True,
+    tp_plan: str | dict[str, str] | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, SiglipImageProcessorPil, int]:
     """Load a LLaVA-OneVision or LLaVA-Video checkpoint.
@@ -155,11 +131,13 @@ def load_pretrained_model(
         load_8bit: must be False.
         load_4bit: must be False.
         device_map: ``"auto"`` spreads the model over the GPUs, or puts it on the CPU where there is none; also a
-            device, or a dictionary of modules to devices.
+            device, or a dictionary of modules to devices, ``"cpu"`` and ``"disk"`` among them (with
+            ``offload_folder``). Inside :func:`llava.model.placement.zero3` DeepSpeed shards the weights instead.
         attn_implementation: ``"sdpa"`` (default), ``"eager"`` or ``"flash_attention_2"``.
         torch_dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``; None is float16 on CUDA and float32 on the CPU.
         overwrite_config: configuration values that replace those of the checkpoint.
         multimodal: accepted for compatibility.
+        tp_plan: ``"auto"`` shards every layer over the processes of ``torchrun`` (tensor parallelism).
         **kwargs: passed on to transformers' ``from_pretrained`` (``revision``, ``offload_folder``, ...).
 
     Returns:
@@ -177,14 +155,13 @@ def load_pretrained_model(
     implementation = attn_implementation or "sdpa"
     _check_attention(implementation)
     dtype = _resolve_dtype(kwargs.pop("dtype", None) if torch_dtype is None else torch_dtype)
-    device_map = _resolve_device_map(device_map)
+    asked, device_map = device_map, resolve_device_map(device_map)
     if os.path.sep in path and not os.path.isdir(path) and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise CheckpointError(f"there is no folder {path!r}: pass a folder that holds a checkpoint, or a hub id")
     kwargs.pop("customized_config", None)
     config = read_config(path, overwrite_config)
     tokenizer = _load_tokenizer(path)
-    model = _load_model(
-        path, config, dtype=dtype, device_map=device_map, attn_implementation=implementation, **kwargs
-    ).eval()
+    where = {"device_map": device_map} if tp_plan is None else tensor_parallel_arguments(tp_plan, asked, config)
+    model = _load_model(path, config, dtype=dtype, attn_implementation=implementation, **where, **kwargs).eval()
     context_len = int(getattr(config, "max_sequence_length", None) or config.max_position_embeddings)
     return tokenizer, model, model.get_vision_tower().image_processor, context_len

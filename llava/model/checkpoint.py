@@ -16,7 +16,7 @@ KEY_MAPPING: dict[str, str] = {
     r"^model\.vision_tower\.vision_tower\.vision_model\.": "model.vision_tower.vision_tower.",
     # Hugging Face (transformers 5 and, without the leading "model.", older files)
     r"^(?:model\.)?vision_tower\.vision_model\.": "model.vision_tower.vision_tower.",
-    r"^(?:model\.)?vision_tower\.(?=embeddings|encoder|post_layernorm)": "model.vision_tower.vision_tower.",
+    r"^(?:model\.)?vision_tower\.(?=embeddings|encoder|post_layernorm|head)": "model.vision_tower.vision_tower.",
     r"^(?:model\.)?multi_modal_projector\.linear_1\.": "model.mm_projector.0.",
     r"^(?:model\.)?multi_modal_projector\.linear_2\.": "model.mm_projector.2.",
     r"^language_model\.lm_head\.": "lm_head.",
@@ -65,7 +65,8 @@ def _from_hugging_face(raw: dict[str, Any]) -> dict[str, Any]:
     drop = ("model_type", "architectures", "_name_or_path", "transformers_version", "torch_dtype", "dtype")
     return {
         **{key: value for key, value in text.items() if key not in drop},
-        "tie_word_embeddings": raw.get("tie_word_embeddings", text.get("tie_word_embeddings", False)),
+        # older files say it of the decoder alone and leave the default beside it
+        "tie_word_embeddings": bool(raw.get("tie_word_embeddings")) or bool(text.get("tie_word_embeddings")),
         "vision_config": {key: value for key, value in vision.items() if key not in drop},
         "mm_hidden_size": vision["hidden_size"],
         "mm_vision_tower": "siglip",

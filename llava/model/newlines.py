@@ -10,6 +10,18 @@ from llava.errors import InputError
 MODES = ("one_token", "grid", "frame", "no_token")
 
 
+def count_newlines(frames: int, mode: str, tokens_per_frame: int) -> int:
+    """Newline tokens of an uncompressed video; see :func:`insert_newlines`.
+
+    Raises:
+        InputError: for an unknown mode.
+    """
+    counts = {"one_token": 1, "grid": frames * math.isqrt(tokens_per_frame), "frame": frames, "no_token": 0}
+    if mode not in counts:
+        raise InputError(f"mm_newline_position = {mode!r} is not supported: use one of {', '.join(MODES)}")
+    return counts[mode]
+
+
 def newlines_before(index: Tensor, mode: str, tokens_per_frame: int) -> Tensor:
     """How many newline tokens stand in front of each token of a video, (kept,) int64; see :func:`insert_newlines`."""
     if mode not in ("grid", "frame"):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from llava.errors import CheckpointError
+from llava.model.placement import compute_device
 
 # Sizes of the towers that published checkpoints name; writing them here saves a download of the tower's config.
 KNOWN_TOWERS: dict[str, dict[str, int]] = {
@@ -22,16 +23,8 @@ KNOWN_TOWERS: dict[str, dict[str, int]] = {
 _FRAMES_PER_PASS = 16  # bounds the activations of a long video: 16 frames of so400m take about 0.4 GB in float32
 
 
-def tower_config(config: Any) -> SiglipVisionConfig:
-    """The tower's configuration, cut to the layers that LLaVA runs.
-
-    Args:
-        config: a LLaVA configuration with ``mm_vision_tower`` (a name) or ``vision_config`` (sizes, all layers
-            counted), and ``mm_vision_select_layer`` (negative: -2 leaves out the last layer).
-
-    Raises:
-        CheckpointError: for a tower other than SigLIP, or an impossible layer.
-    """
+def _tower_sizes(config: Any) -> dict[str, Any]:
+    """Sizes of the whole tower."""
     name = str(getattr(config, "mm_vision_tower", None) or "").rstrip("/").split("/")[-1]
     sizes: Any = getattr(config, "vision_config", None)
     sizes = sizes.to_dict() if hasattr(sizes, "to_dict") else sizes
@@ -42,6 +35,25 @@ def tower_config(config: Any) -> SiglipVisionConfig:
             f"mm_vision_tower = {name!r} is not a tower this runtime knows ({known}); "
             "use a checkpoint with one of them or give its sizes as vision_config"
         )
+    return sizes
+
+
+def full_tower_layers(config: Any) -> int:
+    """Layers of the whole tower, of which LLaVA runs the first ones (:func:`tower_config`)."""
+    return int(_tower_sizes(config)["num_hidden_layers"])
+
+
+def tower_config(config: Any) -> SiglipVisionConfig:
+    """The tower's configuration, cut to the layers that LLaVA runs.
+
+    Args:
+        config: a LLaVA configuration with ``mm_vision_tower`` (a name) or ``vision_config`` (sizes, all layers
+            counted), and ``mm_vision_select_layer`` (negative: -2 leaves out the last layer).
+
+    Raises:
+        CheckpointError: for a tower other than SigLIP, or an impossible layer.
+    """
+    sizes = _tower_sizes(config)
     fields = {key: value for key, value in sizes.items() if key not in ("model_type", "vision_use_head")}
     select_layer = int(getattr(config, "mm_vision_select_layer", -2))
     layers = int(fields["num_hidden_layers"]) + 1 + select_layer
@@ -102,7 +114,7 @@ class SiglipVisionTower(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the first layer."""
-        return self.vision_tower.embeddings.patch_embedding.weight.device
+        return compute_device(self.vision_tower.embeddings.patch_embedding)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Features of the last layer that runs, before the post-layernorm.

@@ -10,6 +10,7 @@ from llava.errors import InputError
 from llava.mm_utils import grid_pinpoints
 from llava.model.image_features import pack_image
 from llava.model.newlines import insert_newlines
+from llava.model.placement import compute_device, whole_parameter
 from llava.model.pooling import pool_frames
 from llava.model.splicing import VisualTokens
 
@@ -67,7 +68,8 @@ class VisualEncoder:
         self.config = config
         self.compressor = compressor
         unpads = "unpad" in getattr(config, "mm_patch_merge_type", "flat")
-        self.newline = model.image_newline if unpads else None
+        self.image_newline = whole_parameter(model, "image_newline")
+        self.newline = self.image_newline if unpads else None
 
     def encode(
         self,
@@ -104,7 +106,7 @@ class VisualEncoder:
     def _project(self, pixels: Tensor) -> Tensor:
         """(images, 3, side, side) to (images, patches, dim)."""
         features = self.model.vision_tower(pixels)
-        return self.model.mm_projector(features.to(self.model.mm_projector[0].weight.device))
+        return self.model.mm_projector(features.to(compute_device(self.model.mm_projector[0])))
 
     def pool(self, features: Tensor) -> Tensor:
         """Pooling of video frames with the settings of the configuration."""
@@ -115,14 +117,16 @@ class VisualEncoder:
             getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear",
         )
 
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """(frames, 3, side, side) to (frames, tokens, dim): projected and pooled, without newlines or compression."""
+        return self.pool(self._project(pixels))
+
     def encode_video(self, pixels: Tensor) -> VisualTokens:
         """Tokens of one video (frames, 3, side, side), compressed if there is a compressor, with newlines."""
-        mode = getattr(self.config, "mm_newline_position", None) or "one_token"
-        if self.newline is None and mode == "one_token":
-            mode = "no_token"
+        mode = self.newline_mode
 
         def encode() -> Tensor:
-            return self.pool(self._project(pixels))
+            return self.encode_frames(pixels)
 
         if self.compressor is None:
             pooled = encode()
@@ -131,7 +135,7 @@ class VisualEncoder:
         else:
             kept = self.compressor.compress_video(encode, self.pool, mode)
             features, index = kept.features, kept.index
-        tokens = insert_newlines(features, index, self.model.image_newline, mode, self.tokens_per_frame)
+        tokens = insert_newlines(features, index, self.image_newline, mode, self.tokens_per_frame)
         if self.compressor is None or not self.compressor.keeps_positions:
             return VisualTokens(tokens, is_video=True)
         if mode not in ("one_token", "no_token"):
@@ -142,6 +146,12 @@ class VisualEncoder:
         newlines = tokens.shape[0] - features.shape[0]
         positions = torch.cat([index, torch.arange(whole, whole + newlines, device=index.device)])
         return VisualTokens(tokens, True, positions, whole + newlines)
+
+    @property
+    def newline_mode(self) -> str:
+        """How newline tokens stand in a video; none in checkpoints whose merge type does not unpad, unless they ask."""
+        mode = getattr(self.config, "mm_newline_position", None) or "one_token"
+        return "no_token" if self.newline is None and mode == "one_token" else mode
 
     @property
     def tokens_per_frame(self) -> int:

@@ -67,6 +67,20 @@ def test_inner_methods_are_counted_without_the_newline(capsys, name: str) -> Non
     assert all(0 <= most - count <= 1 for count, most in zip(counts, want, strict=True))
 
 
+def test_llava_video_is_measured_at_its_own_size(capsys) -> None:
+    """13 x 13 tokens and grid newlines, which are not counted; 28 layers and the printed FLOPs of the 7B sizes."""
+    folder = Path("configs/llava_video_7b")
+    main([str(folder / f"{name}.yaml") for name in ("vanilla", "visionzip_r15", "fastv")] + ["--frames", "4"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["model"], result["frames"], result["tokens_per_frame"]) == ("LLaVA-Video-7B", 4, 169)
+    vanilla, visionzip, fastv = (row["measured"] for row in result["rows"])
+    assert (vanilla, visionzip) == (str(4 * 169), str(4 * 26))
+    before, after = map(int, fastv.split(" > "))
+    assert before == 4 * 169
+    assert 0 < after <= round(0.2 * 4 * 13 * 14)  # of the span with its newlines, some of which may be kept
+    assert all(row["nominal"] is None for row in result["rows"])
+
+
 def test_folders_and_mistakes(tmp_path: Path, capsys) -> None:
     assert len(config_files([CONFIGS])) >= 24
     with pytest.raises(InputError, match="holds no"):

@@ -36,7 +36,7 @@ def expected_kinds(found, frames, tokens):
     return kinds
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=100)
 @given(
     seed=st.integers(0, 10**6),
     frames=st.integers(1, 9),
@@ -49,6 +49,8 @@ def expected_kinds(found, frames, tokens):
     similarity_threshold=st.sampled_from([0.65, 0.8]),
     neighbors=st.sampled_from([1, 2, 3, 7]),
     max_segment_frames=st.sampled_from([1, 2, 3, 1024]),
+    segmentation=st.sampled_from(["global", "global", "greedy", "fixed"]),
+    static_rule=st.sampled_from(["clusters", "clusters", "attention"]),
     contextual_ratio=st.sampled_from([0.0, 0.0, 0.4, 1.0]),
     plain_mean=st.booleans(),
 )

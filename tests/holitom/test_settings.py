@@ -11,7 +11,9 @@ from holitom.methods.holitom import HolitomConfig
 from holitom.settings import RunConfig, parse_config
 from llava.errors import InputError
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+CONFIGS = sorted(
+    path for path in Path("configs").rglob("*.yaml") if path.parent.name not in {"sweeps", "launch", "ablations"}
+)
 GOOD = {
     "model": {"pretrained": None, "num_frames": 8, "conv_template": "qwen_1_5"},
     "compressor": {
@@ -37,6 +39,8 @@ def write(tmp_path: Path, raw: object) -> Path:
         *[("neighbors", value) for value in (0, 2.5, True)],
         *[("max_segment_frames", value) for value in (0, -3, 1.5)],
         *[("contextual_ratio", value) for value in (-0.1, 1.1)],
+        *[("segmentation", value) for value in ("best", None, 1)],
+        *[("static_rule", value) for value in ("mean", False)],
         *[("plain_mean", value) for value in (1, "yes")],
     ],
 )

@@ -7,13 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holitom import temporal_segmentation
-from holitom.temporal_segmentation import adjacent_similarity, optimal_segments, static_counts, static_run_lengths
+from holitom.temporal_segmentation import (
+    SEGMENTERS,
+    adjacent_similarity,
+    optimal_segments,
+    static_counts,
+    static_run_lengths,
+)
 from tests.references import outer as reference
 
 
-def segment(similarity, threshold=0.8, longest=1024):
+def segment(similarity, threshold=0.8, longest=1024, rule="global"):
     runs = static_run_lengths(torch.as_tensor(similarity, dtype=torch.float32), threshold)
-    return optimal_segments(static_counts(runs, min(len(similarity) + 1, longest)), longest)
+    return SEGMENTERS[rule](static_counts(runs, min(len(similarity) + 1, longest)), longest)
 
 
 def test_a_tie_leaves_the_last_frames_alone():
@@ -29,6 +35,19 @@ def test_the_best_segmentation_is_not_the_greedy_one():
     assert found.segments == [(0, 1), (2, 3), (4, 4)]
     assert found.removable == 6
     assert found.static_counts == [3, 3, 0]
+
+
+def test_greedy_cuts_see_no_further_than_their_own_segment():
+    """Alone, [0, 2] saves most of what begins at 0; but then the pair [2, 3] is lost, which saves more."""
+    similarity = [[0.9, 0.9, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1], [0.1, 0.9, 0.9, 0.9]]
+    greedy, best = segment(similarity, rule="greedy"), segment(similarity)
+    assert (greedy.segments, greedy.removable) == ([(0, 2), (3, 3)], 4)
+    assert (best.segments, best.removable) == ([(0, 1), (2, 3)], 5)
+
+
+def test_fixed_cuts_do_not_look():
+    found = segment([[0.9], [0.1], [0.9], [0.9], [0.9], [0.9]], longest=3, rule="fixed")
+    assert (found.segments, found.static_counts, found.removable) == ([(0, 2), (3, 5), (6, 6)], [0, 1, 0], 2)
 
 
 def test_counts_by_last_frame_and_length():
@@ -57,6 +76,10 @@ def test_no_segmentation_is_better_and_ties_follow_the_rule(frames, tokens, long
     found = segment(similarity, longest=longest)
     assert (found.removable, found.segments) == (value, segments)
     assert (value, segments) == reference.segment_by_prefixes(similarity, 0.8, longest)
+    for rule in ("greedy", "fixed"):
+        other = segment(similarity, longest=longest, rule=rule)
+        assert (other.removable, other.segments) == reference.SEGMENTERS[rule](similarity, 0.8, longest)
+        assert other.removable <= value
     expected = [len(reference.static_positions(similarity, 0.8, first, last)) for first, last in segments]
     assert found.static_counts == expected
 

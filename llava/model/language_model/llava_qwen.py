@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.model.placement import compute_device
 from llava.model.projector import build_projector
 from llava.model.splicing import SplicedBatch, splice
 from llava.model.vision_tower import SiglipVisionTower
@@ -126,10 +127,11 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             modalities: ``"video"`` or ``"image"`` per placeholder, or one word for all; ``"image"`` by default.
         """
         encoder = VisualEncoder(self.model, self.config, self.visual_compressor)
+        device = compute_device(self.model.embed_tokens)
         return splice(
-            input_ids.to(self.model.embed_tokens.weight.device),
-            attention_mask,
-            labels,
+            input_ids.to(device),
+            None if attention_mask is None else attention_mask.to(device),
+            None if labels is None else labels.to(device),
             encoder.encode(images, image_sizes, modalities),
             self.model.embed_tokens,
             getattr(self.config, "tokenizer_model_max_length", None),
