@@ -31,6 +31,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     "$python" -m pip install --quiet --disable-pip-version-check "${TORCH:-torch==2.13.0}"
   fi
   "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  # its tasks and models without its requirements, which would fetch torchvision and with it another build of torch
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps lmms-eval==0.7.3
   "$python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
   echo "$wanted" >"$stamp"
 fi
