@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The paper's rows for LLaVA-OneVision-72B, with the inner stage on (layer 60 of 80).
+# One line for each configuration: configs/sweeps/eval_ov-72b_holitom.yaml
+# Finished points are skipped, so the same command goes on after an interruption; a failed point is reported at the end
+# and makes the exit status 1.
+#
+#   bash scripts/eval_ov-72b_holitom.sh --data DIR             # the paper's benchmarks, see `python -m eval.data plan`
+#   bash scripts/eval_ov-72b_holitom.sh --fixture              # rehearsal on miniature data sets, a CPU is enough
+#   bash scripts/eval_ov-72b_holitom.sh --tasks synthvid       # rehearsal on the synthetic benchmark
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$here" # relative paths are the caller's; -P keeps a folder called eval there from hiding ours
+exec "$python" -P -m eval.sweep eval_ov-72b_holitom "$@"
