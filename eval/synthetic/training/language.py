@@ -15,7 +15,7 @@ from eval.synthetic.training.streams import Batch
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 TAP = 3  # side labels are read from the states that enter this layer
-_SIDE_WEIGHT = 0.3
+_SIDE_WEIGHT, _EARLY_WEIGHT = 0.3, 0.5
 
 
 class SideHeads(nn.Module):
@@ -70,6 +70,7 @@ def language_outcome(
     batch: Batch,
     features: Tensor,
     sides: Collection[str] = (),
+    early: int | None = None,
 ) -> Outcome:
     """Cross entropy of the answers of a batch.
 
@@ -80,11 +81,12 @@ def language_outcome(
         batch: questions and labels.
         features: of the kept tokens, ``(videos, kept, 128)``.
         sides: names of the side labels that count.
+        early: the states that enter this layer must tell the answer at the question mark; None asks for nothing.
     """
     decoder = model.get_model()
     with torch.autocast(features.device.type, torch.bfloat16):
         cache, tapped = prefix_pass(decoder, prefix_embeddings(model, before, features), TAP)
-        states = question_pass(decoder, cache, batch.tokens)
+        states, middle = question_pass(decoder, cache, batch.tokens, early)
         wanted = batch.labels >= 0
         logits = (states[wanted] @ decoder.embed_tokens.weight.T).float()
     losses = F.cross_entropy(logits, batch.labels[wanted], reduction="none")
@@ -95,9 +97,20 @@ def language_outcome(
         side = heads(video, batch, sides)
         parts["side"] = float(side.detach())
         loss = loss + _SIDE_WEIGHT * side
+    if middle is not None and (batch.early >= 0).any():
+        told = _told_early(middle, batch.early, decoder.embed_tokens.weight)
+        parts["early"] = float(told.detach())
+        loss = loss + _EARLY_WEIGHT * told
     wrong = torch.zeros_like(wanted)
     wrong[wanted] = logits.argmax(-1) != batch.labels[wanted]
     return Outcome(loss, parts, ~wrong.any(dim=-1))
+
+
+def _told_early(states: Tensor, labels: Tensor, words: Tensor) -> Tensor:
+    """Cross entropy of the answer's words where the question ends, so that options can be compared with them."""
+    chosen = labels >= 0
+    logits = F.rms_norm(states[chosen], (DIM,)) @ words.T
+    return F.cross_entropy(logits.float(), labels[chosen])
 
 
 class Tally:

@@ -113,21 +113,26 @@ def _question_layer(
     return _finished(layer, states.flatten(0, 1), mixed.flatten(1, 2)).unflatten(0, (videos, questions))
 
 
-def question_pass(decoder: Qwen2Model, cache: list[tuple[Tensor, Tensor]], tokens: Tensor) -> Tensor:
+def question_pass(
+    decoder: Qwen2Model, cache: list[tuple[Tensor, Tensor]], tokens: Tensor, tap: int | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Final hidden states of questions behind their videos.
 
     Args:
         decoder: the Qwen2 decoder.
         cache: of :func:`prefix_pass`.
         tokens: ``(videos, questions, length)``, padded on the right.
+        tap: also return the states that enter this layer.
 
     Returns:
-        ``(videos, questions, length, dim)``, after the last norm.
+        ``(videos, questions, length, dim)`` after the last norm, and the tapped states.
     """
     states = decoder.embed_tokens(tokens).float()
     prefix, length = cache[0][0].shape[2], tokens.shape[2]
     turn = rotary(prefix + torch.arange(length, device=tokens.device), decoder.config)
     mask = _mask(length, tokens.device)
-    for layer, shared in zip(decoder.layers, cache, strict=True):
+    tapped = None
+    for number, (layer, shared) in enumerate(zip(decoder.layers, cache, strict=True)):
+        tapped = states if number == tap else tapped
         states = _question_layer(layer, states, shared, turn, mask)
-    return _norm(states, decoder.norm)
+    return _norm(states, decoder.norm), tapped

@@ -45,6 +45,11 @@ class Prompts:
         ids += [*self._encode(WORD_PROMPT), *self._encode(self._after)]
         return ids, [*self._encode(f" {question.options[question.answer]}"), *self.end]
 
+    def early(self, question: Question) -> tuple[int, list[int]]:
+        """Place of the question mark among the tokens after the video, and the tokens of the answer's words."""
+        place = len(self._encode(self._between)) + len(self._encode(question.text)) - 1
+        return place, [*self._encode(f" {question.options[question.answer]}")]
+
     def half(self, question: Question, word: int) -> tuple[list[int], list[int]]:
         """One of the two words that say where something is: it teaches the two axes one by one."""
         pair = ("top bottom", "left right")[word]

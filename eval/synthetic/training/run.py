@@ -127,7 +127,9 @@ class StageRun:
         else:
             features = kept_features(self.model, batch)
             before = self.prompts.before
-            outcome = language_outcome(self.model, self.heads, before, batch, features, self.stage.sides)
+            outcome = language_outcome(
+                self.model, self.heads, before, batch, features, self.stage.sides, self.stage.early
+            )
             loss, parts = outcome.loss, outcome.parts
             self.tally.add(batch, outcome.right)
         self.optimizers.step(loss)

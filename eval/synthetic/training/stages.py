@@ -24,6 +24,7 @@ class Stage:
         stream: questions of a language stage.
         sides: labels of visual tokens that a language stage learns beside the answers.
         layers: of the decoder.
+        early: layer before which the answer must stand at the question mark, see ``language_outcome``.
         frames, crowded: of a tower stage: frames per batch and share of them that are full of objects.
         gates: least value of named validation numbers.
     """
@@ -41,6 +42,7 @@ class Stage:
     stream: StreamConfig = field(default_factory=StreamConfig)
     sides: tuple[str, ...] = ("motion", "things", "shots")
     layers: int = FIRST_LAYERS
+    early: int | None = None
     frames: int = 16
     crowded: float = 0.8
     gates: dict[str, float] = field(default_factory=dict)
@@ -109,13 +111,31 @@ STAGES = (
         gates={"letters.existence": 0.9},
     ),
     Stage(
-        "deeper", "language", steps=4000, rate=2e-3, seed=12, vectors=0.3, decay=0.4, language="together",
+        "deeper", "language", steps=554, rate=2e-3, seed=12, vectors=0.3, decay=0.0, language="together",
         layers=LAYERS, sides=_HISTORY, stream=_MIXED,
-        gates={"letters.mean": 0.8},
+        gates={"letters.color": 0.85},
     ),
     Stage(
-        "full", "language", steps=400, rate=1e-3, seed=6, vectors=0.3, decay=0.7, tower="tower", language="deeper",
-        layers=LAYERS, sides=_HISTORY,
+        "last", "language", steps=404, rate=2.5e-3, seed=13, vectors=0.4, decay=0.0, language="deeper",
+        layers=LAYERS, sides=(*_HISTORY, "shots"),
+        stream=StreamConfig(
+            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.6, told=0.15, firsts=0.2, stills=0.05,
+            rare=("shape", "color", "count", "existence", "shots", "attribute"),
+        ),
+        gates={"letters.color": 0.85},
+    ),
+    Stage(
+        "early", "language", steps=3000, rate=2e-3, seed=14, vectors=0.3, decay=0.3, language="last",
+        layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
+        stream=StreamConfig(
+            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.7, told=0.1, firsts=0.4, stills=0.05,
+            rare=("shape", "color", "count", "existence", "shots", "attribute"),
+        ),
+        gates={"letters.mean": 0.85},
+    ),
+    Stage(
+        "full", "language", steps=400, rate=1e-3, seed=6, vectors=0.3, decay=0.7, tower="tower", language="early",
+        layers=LAYERS, early=5, sides=_HISTORY,
         stream=StreamConfig(
             videos=8, frames=(8, 16), tokens_per_frame=(64,), letters=0.9, told=0.02, stills=0.05, pixels=True
         ),

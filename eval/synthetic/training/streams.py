@@ -28,6 +28,7 @@ from eval.synthetic.world import (
     sampled_times,
 )
 
+_RARELY = 0.25
 _OBJECTS_FIRST = 0.9  # share of videos
 _HALVES = 0.6  # share of questions for a place, without options, that ask for one axis only
 NEED_OPTIONS = ("existence",)  # families with several right answers
@@ -45,6 +46,8 @@ class StreamConfig:
         prefer: head start of tokens that show objects; 1 takes them all before any other.
         letters: share of batches asked with options, the others want the words.
         families: that are asked.
+        rare: families that are asked a quarter as often.
+        firsts: how often a question for the first is kept; below 1 the last comes first to be learned.
         told: share of questions with options that carry their answer.
         stills: share of videos in which nothing happens: one scene, objects at rest.
         pixels: render frames instead of giving exact codes.
@@ -57,6 +60,8 @@ class StreamConfig:
     prefer: float = 1.0
     letters: float = 0.5
     families: tuple[str, ...] = FAMILIES
+    rare: tuple[str, ...] = ()
+    firsts: float = 1.0
     told: float = 0.1
     stills: float = 0.0
     pixels: bool = False
@@ -72,6 +77,7 @@ class Batch:
         kept: flat indices of the kept tokens among all, ``(videos, frames * kept)``.
         sides: labels of the kept tokens by name, ``(videos, frames * kept)``, see ``side_labels``.
         tokens, labels: ``(videos, questions, length)``; labels are -100 but for the answers.
+        early: the answer's words from the question mark on, for questions that need no options, else -100.
         family: index into ``FAMILIES`` or -1, ``(videos, questions)``.
         with_letters: questions with options.
     """
@@ -82,6 +88,7 @@ class Batch:
     sides: dict[str, Tensor]
     tokens: Tensor
     labels: Tensor
+    early: Tensor
     family: Tensor
     with_letters: Tensor
 
@@ -111,14 +118,20 @@ def draw_still(rng: np.random.Generator) -> tuple[World, Facts]:
             return world, facts
 
 
-def draw_questions(facts: Facts, count: int, families: Collection[str], rng: np.random.Generator) -> list[Question]:
+def draw_questions(
+    facts: Facts, count: int, families: Collection[str], config: StreamConfig, rng: np.random.Generator
+) -> list[Question]:
     """Questions of as many of the families as apply, then more of the same, in random order."""
-    groups = [group for family, group in candidates(facts, rng).items() if group and family in families]
+    found = candidates(facts, rng)
+    groups = [group for family, group in found.items() if group and family in families]
     chosen: list[Question] = []
     while len(chosen) < count:
         for number in rng.permutation(len(groups)):
-            group = groups[number]
-            chosen.append(with_options(group[int(rng.integers(len(group)))], rng))
+            candidate = groups[number][int(rng.integers(len(groups[number])))]
+            skipped = rng.random() > _RARELY and candidate.family in config.rare
+            if skipped or (rng.random() > config.firsts and " first" in candidate.text):
+                continue
+            chosen.append(with_options(candidate, rng))
     return chosen[:count]
 
 
@@ -166,6 +179,7 @@ class VideoQuestions(IterableDataset[Batch]):
         times = sampled_times(frames)
         rows: list[tuple[list[int], list[int]]] = []
         family, with_letters = [], []
+        early: list[tuple[int, list[int]]] = []
         parts: dict[str, list] = {"features": [], "pixels": [], "kept": [], "sides": []}
         for _ in range(config.videos):
             world, facts = draw_still(rng) if rng.random() < config.stills else draw_sound(rng)
@@ -180,12 +194,17 @@ class VideoQuestions(IterableDataset[Batch]):
                 codes = target_codes(world, pooled).flatten(0, 1)[chosen]
                 noise = rng.standard_normal(codes.shape, dtype=np.float32)
                 parts["features"].append(codes + 0.03 * torch.from_numpy(noise))
-            for question in draw_questions(facts, config.questions, asked, rng):
+            for question in draw_questions(facts, config.questions, asked, config, rng):
                 helper = rng.random() < (config.told if letters else _HALVES * (question.family == "location"))
                 rows.append(self._row(question, letters, helper, rng))
+                plain = not helper and question.family not in NEED_OPTIONS
+                early.append(self.prompts.early(question) if plain else (0, []))
                 family.append(-1 if helper else FAMILIES.index(question.family))
                 with_letters.append(letters)
         tokens, labels = padded(rows, self.prompts.tokenizer.pad_token_id)
+        marks = np.full_like(labels, -100)
+        for row, (place, words) in enumerate(early):
+            marks[row, place : place + len(words)] = words
         shape = (config.videos, config.questions)
         sides = {name: torch.from_numpy(np.stack([row[name] for row in parts["sides"]])) for name in SIDES}
         return Batch(
@@ -193,6 +212,7 @@ class VideoQuestions(IterableDataset[Batch]):
             torch.stack(parts["pixels"]) if parts["pixels"] else None,
             torch.stack(parts["kept"]), sides,
             torch.from_numpy(tokens).view(*shape, -1), torch.from_numpy(labels).view(*shape, -1),
+            torch.from_numpy(marks).view(*shape, -1),
             torch.tensor(family).view(shape), torch.tensor(with_letters).view(shape),
         )  # fmt: skip
 

@@ -76,6 +76,9 @@ def test_pieces_equal_the_whole_prompt(prompts: Prompts, seed: int) -> None:
             assert ids == prompts.tokenizer.encode(after)
             assert prompts.tokenizer.decode(answer) == "ABCD"[question.answer] + "<|im_end|>"
             words, wanted = prompts.words(question)
+            place, early = prompts.early(question)
+            assert prompts.tokenizer.decode(ids[place]) == "?" == prompts.tokenizer.decode(words[place])
+            assert early == wanted[:-1]
             assert prompts.tokenizer.decode(wanted) == f" {question.options[question.answer]}<|im_end|>"
             assert "A." not in prompts.tokenizer.decode(words)
 
@@ -172,11 +175,24 @@ def test_only_families_that_are_wanted_are_asked(prompts: Prompts) -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         _, facts = draw_sound(rng)
-        assert {q.family for q in draw_questions(facts, 12, ("shape", "count"), rng)} == {"shape", "count"}
+        assert {q.family for q in draw_questions(facts, 12, ("shape", "count"), StreamConfig(), rng)} == {
+            "shape",
+            "count",
+        }
     for letters in (0.0, 1.0):  # without options, families with several right answers are left out
         config = StreamConfig(videos=4, questions=24, letters=letters, told=0.0)
         batch = next(iter(VideoQuestions(config, prompts.tokenizer.name_or_path, seed=0)))
         assert (FAMILIES.index("existence") in batch.family.flatten().tolist()) == bool(letters)
+
+
+def test_rare_families_and_firsts_are_asked_less() -> None:
+    rng = np.random.default_rng(2)
+    config = StreamConfig(rare=("shape",), firsts=0.1)
+    drawn = [question for _ in range(40) for question in draw_questions(draw_sound(rng)[1], 12, FAMILIES, config, rng)]
+    asked = [question.family for question in drawn]
+    assert 0.1 < asked.count("shape") / asked.count("count") < 0.5
+    first = sum(" first" in question.text for question in drawn)
+    assert 0 < first < 0.3 * sum(" last" in question.text for question in drawn)
 
 
 def test_still_worlds_say_everything_in_every_frame() -> None:

@@ -36,7 +36,7 @@ def test_equals_every_question_alone(
     states = torch.randn(videos, prefix, 48)
     tokens = torch.randint(50, (videos, questions, length))
     cache, _ = prefix_pass(decoder, states)
-    packed = question_pass(decoder, cache, tokens)
+    packed, _ = question_pass(decoder, cache, tokens)
     for video, question in np.ndindex(videos, questions):
         expected = alone(decoder, states[video], tokens[video, question])
         torch.testing.assert_close(packed[video, question], expected, atol=2e-4, rtol=1e-4)
@@ -50,10 +50,20 @@ def test_tap_gives_the_states_that_enter_a_layer(decoder: Qwen2Model) -> None:
     torch.testing.assert_close(tapped, expected, atol=2e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_questions_are_tapped_too(decoder: Qwen2Model) -> None:
+    states, tokens = torch.randn(1, 6, 48), torch.randint(50, (1, 1, 4))
+    cache, _ = prefix_pass(decoder, states)
+    _, tapped = question_pass(decoder, cache, tokens, tap=1)
+    whole = torch.cat([states[0], decoder.embed_tokens(tokens[0, 0])])[None]
+    expected = decoder(inputs_embeds=whole, output_hidden_states=True).hidden_states[1][0, 6:]
+    torch.testing.assert_close(tapped[0, 0], expected, atol=2e-4, rtol=1e-4)
+
+
 def test_gradients_reach_the_prefix_and_every_layer(decoder: Qwen2Model) -> None:
     states = torch.randn(1, 4, 48, requires_grad=True)
     cache, _ = prefix_pass(decoder, states)
-    question_pass(decoder, cache, torch.randint(50, (1, 2, 3))).square().sum().backward()
+    question_pass(decoder, cache, torch.randint(50, (1, 2, 3)))[0].square().sum().backward()
     assert states.grad is not None
     assert float(states.grad.abs().min()) > 0
     assert all(layer.self_attn.k_proj.weight.grad.abs().sum() > 0 for layer in decoder.layers)
