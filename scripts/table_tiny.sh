@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The paper's main table and ablations on the learned tiny model and rendered clips, into results/tiny/: JSON with
+# provenance, tables.md, figures. An instrument, not evidence about the 7B model. About an hour on 2 cores; an interrupted
+# run goes on where it stopped. The data set is written first, which takes a few minutes.
+#
+#   bash scripts/table_tiny.sh
+#   bash scripts/table_tiny.sh --limit 20 --allow-dirty   # a rehearsal on 20 clips, into outputs/
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+results=results/tiny dirty=() options=()
+for word in "$@"; do
+  case $word in
+    --allow-dirty) dirty+=("$word") ;;
+    *) options+=("$word") ;;
+  esac
+  case $word in --limit*) results=outputs/results_tiny ;; esac # a part of the questions is no result
+done
+data=outputs/synthvid
+"$python" -P -m eval.synthetic.dataset "$data"
+measure() { # name, then the arguments of eval.synthetic.table
+  "$python" -P -m eval.record "$results/$1.json" "${dirty[@]}" -- \
+    python -P -m eval.synthetic.table "${@:2}" --data "$data" "${options[@]}"
+}
+measure main main
+measure ablations ablations
+measure long main --split long --frames 64 \
+  --only vanilla {holitom_without_inner,holitom,uniform,random}_r{25,10}
+"$python" -P -m eval.synthetic.table_pages "$results"

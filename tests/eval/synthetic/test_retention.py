@@ -1,0 +1,61 @@
+"""Compression must not cost more answers than it did: the learned tiny model on 200 fixed questions.
+
+Bounds are those of guard.json, which ``python -m eval.synthetic.guard`` writes after the checkpoint has changed. Three
+faults show that the bounds are tight: each must fail the check that is named for it.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.synthetic.campaign import checkpoint_hash
+from eval.synthetic.dataset import make_split
+from eval.synthetic.guard import ALWAYS, CHECKPOINT, CHECKS, FAULTS, FRAMES, Guard
+
+BOUNDS = Path(__file__).with_name("guard.json")
+REMEASURE = "python -m eval.synthetic.guard outputs/synthvid tests/eval/synthetic/guard.json"
+pytestmark = pytest.mark.skipif(
+    not (CHECKPOINT / "config.json").is_file(), reason="checkpoints/tiny is absent: bash scripts/train_tiny.sh makes it"
+)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict:
+    assert BOUNDS.is_file(), f"the bounds were not measured: {REMEASURE}"
+    return json.loads(BOUNDS.read_text())
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory) -> Guard:
+    data = tmp_path_factory.mktemp("synthvid")
+    make_split(data, "guard")
+    return Guard(CHECKPOINT, data)
+
+
+def test_the_bounds_belong_to_this_checkpoint(recorded: dict) -> None:
+    found = checkpoint_hash(CHECKPOINT)
+    assert recorded["checkpoint"] == found, f"guard.json was measured on another checkpoint: {REMEASURE}"
+    assert recorded["frames"] == FRAMES
+    assert {ALWAYS, *recorded["shown_by"].values()} == set(recorded["most_lost"]) <= set(CHECKS)
+    assert set(recorded["shown_by"]) == set(FAULTS)
+
+
+def test_all_tokens_answer_as_before(guard: Guard, recorded: dict) -> None:
+    assert len(guard.full) == 200
+    assert sum(answer.right for answer in guard.full) >= recorded["least_full"]
+
+
+def test_compression_costs_no_more_answers_than_it_did(guard: Guard, recorded: dict) -> None:
+    for name, most in recorded["most_lost"].items():
+        found = guard.count(CHECKS[name])
+        assert found["questions"] == recorded["checks"][name]["questions"]
+        assert found["lost"] <= most, (name, found)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_guard_fails_with(guard: Guard, recorded: dict, fault: str) -> None:
+    name = recorded["shown_by"][fault]
+    with FAULTS[fault]():
+        found = guard.count(CHECKS[name])
+    assert found["lost"] > recorded["most_lost"][name], found
