@@ -1,5 +1,6 @@
 """The tiny model: sizes, and a start from which lookups are learned quickly."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,8 @@ def start(model: LlavaQwenForCausalLM, prompts: Prompts, seed: int) -> None:
     for layer in decoder.layers:
         layer.self_attn.o_proj.weight.mul_(0.5)
         layer.mlp.down_proj.weight.mul_(0.5)
-    group = decoder.config.num_attention_heads // decoder.config.num_key_value_heads
     for layer in decoder.layers[:_MATCHED_LAYERS]:
-        key, query = layer.self_attn.k_proj.weight, layer.self_attn.q_proj.weight
-        size = layer.self_attn.head_dim
-        alike = key.view(-1, 1, size, DIM).expand(-1, group, -1, -1).reshape(query.shape)
-        query.copy_(alike + 0.3 * query)
+        _match(layer.self_attn)
     for token, direction in _word_rows(prompts).items():
         decoder.embed_tokens.weight[token] = direction + 0.3 * decoder.embed_tokens.weight[token]
 
@@ -88,6 +85,25 @@ def new_model(folder: Path, seed: int, layers: int = LAYERS) -> tuple[LlavaQwenF
     model, prompts = LlavaQwenForCausalLM(config), Prompts(folder)
     start(model, prompts, seed)
     return model, raw, prompts
+
+
+def _match(attention: Any) -> None:
+    """Make queries alike to keys, but for some noise."""
+    key, query, size = attention.k_proj.weight, attention.q_proj.weight, attention.head_dim
+    alike = key.view(-1, 1, size, DIM).expand(-1, query.shape[0] // key.shape[0], -1, -1).reshape(query.shape)
+    query.copy_(alike + 0.3 * query)
+
+
+@torch.no_grad()
+def match_anew(model: LlavaQwenForCausalLM, layers: Collection[int], seed: int) -> None:
+    """Let some layers begin again as a search for equal content: queries and keys from the seed, the rest stays."""
+    generator = torch.Generator().manual_seed(seed)
+    for number in layers:
+        attention = model.get_model().layers[number].self_attn
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.copy_(torch.randn(projection.weight.shape, generator=generator) * DIM**-0.5)
+            projection.bias.zero_()
+        _match(attention)
 
 
 @torch.no_grad()

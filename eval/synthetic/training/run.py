@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from eval.cli import Parser, provenance, user_errors
 from eval.synthetic.training.features import kept_features
 from eval.synthetic.training.language import SideHeads, Tally, language_outcome
-from eval.synthetic.training.model import grow, new_model
+from eval.synthetic.training.model import grow, match_anew, new_model
 from eval.synthetic.training.optimizers import Optimizers, trapezoid
 from eval.synthetic.training.stages import STAGES, Stage
 from eval.synthetic.training.streams import Frames, VideoQuestions
@@ -63,6 +63,7 @@ class StageRun:
         for origin in (stage.language, stage.tower):
             if origin is not None:
                 self._take(origin)
+        match_anew(self.model, stage.matched, seed)
         self.model.to(device)
         self.heads.to(device)
         decoder = self.model.get_model()

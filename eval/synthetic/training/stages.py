@@ -24,6 +24,7 @@ class Stage:
         stream: questions of a language stage.
         sides: labels of visual tokens that a language stage learns beside the answers.
         layers: of the decoder.
+        matched: layers whose attention begins anew as a search for equal content.
         early: layer before which the answer must stand at the question mark, see ``language_outcome``.
         frames, crowded: of a tower stage: frames per batch and share of them that are full of objects.
         gates: least value of named validation numbers.
@@ -42,6 +43,7 @@ class Stage:
     stream: StreamConfig = field(default_factory=StreamConfig)
     sides: tuple[str, ...] = ("motion", "things", "shots")
     layers: int = FIRST_LAYERS
+    matched: tuple[int, ...] = ()
     early: int | None = None
     frames: int = 16
     crowded: float = 0.8
@@ -125,16 +127,34 @@ STAGES = (
         gates={"letters.color": 0.85},
     ),
     Stage(
-        "early", "language", steps=3000, rate=2e-3, seed=14, vectors=0.3, decay=0.3, language="last",
+        "early", "language", steps=664, rate=2e-3, seed=14, vectors=0.3, decay=0.0, language="last",
         layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
         stream=StreamConfig(
             videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.7, told=0.1, firsts=0.4, stills=0.05,
             rare=("shape", "color", "count", "existence", "shots", "attribute"),
         ),
+        gates={"letters.color": 0.85},
+    ),
+    Stage(
+        "match", "language", steps=506, rate=2e-3, seed=15, vectors=0.3, decay=0.0, language="early",
+        layers=LAYERS, matched=(6,), early=5, sides=(*_HISTORY, "shots"),
+        stream=StreamConfig(
+            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.8, told=0.1, firsts=0.5, stills=0.05,
+            rare=("shape", "color", "count", "existence", "shots", "attribute"),
+        ),
+        gates={"letters.color": 0.85},
+    ),
+    Stage(
+        "options", "language", steps=2600, rate=2e-3, seed=16, vectors=0.5, decay=0.3, language="match",
+        layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
+        stream=StreamConfig(
+            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.85, told=0.35, firsts=0.7, stills=0.05,
+            rare=("shape", "color", "count", "existence", "shots", "attribute"),
+        ),
         gates={"letters.mean": 0.85},
     ),
     Stage(
-        "full", "language", steps=400, rate=1e-3, seed=6, vectors=0.3, decay=0.7, tower="tower", language="early",
+        "full", "language", steps=400, rate=1e-3, seed=6, vectors=0.3, decay=0.7, tower="tower", language="options",
         layers=LAYERS, early=5, sides=_HISTORY,
         stream=StreamConfig(
             videos=8, frames=(8, 16), tokens_per_frame=(64,), letters=0.9, told=0.02, stills=0.05, pixels=True
