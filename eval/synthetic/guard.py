@@ -27,6 +27,7 @@ from eval.record import write_whole
 from eval.synthetic.campaign import checkpoint_hash
 from eval.synthetic.dataset import Item, load_questions
 from eval.synthetic.evaluate import Answer, Answerer, Encoded, by_clip, needed_signals
+from eval.synthetic.questions import SCORED
 from holitom import load_config
 from holitom.methods.holitom import HolitomOuter
 from holitom.temporal_segmentation import SEGMENTERS, Segmentation, segmentation
@@ -97,12 +98,12 @@ class Check:
     Attributes:
         config: name of a file of ``configs/tiny``.
         overrides: changes of it.
-        families: the families asked about; None for all.
+        families: the families asked about.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
-    families: tuple[str, ...] | None = None
+    families: tuple[str, ...] = SCORED
 
 
 # the first is always held; of the harder ones those in which a fault shows best
@@ -132,12 +133,12 @@ class Guard:
             (self._answerer.encoded(load_video(items[0].clip, FRAMES).frames), items)
             for _, items in by_clip(load_questions(data, "guard"))
         ]
-        self.full = self._ask(None, None)
+        self.full = self._ask(None, SCORED)
 
-    def _ask(self, compressor: Any, families: Sequence[str] | None) -> list[Answer]:
+    def _ask(self, compressor: Any, families: Sequence[str]) -> list[Answer]:
         found = []
         for video, items in self._clips:
-            asked = [item for item in items if families is None or item.family in families]
+            asked = [item for item in items if item.family in families]
             found += self._answerer.answers(compressor, video, asked) if asked else []
         return found
 
@@ -145,7 +146,7 @@ class Guard:
         """Questions, right answers of all tokens and of the method, and how many more it loses than it gains."""
         config = load_config(CONFIGS / "tiny" / f"{check.config}.yaml", check.overrides)
         method = self._ask(config.build(), check.families)
-        full = [answer for answer in self.full if check.families is None or answer.family in check.families]
+        full = [answer for answer in self.full if answer.family in check.families]
         right, kept = (sum(answer.right for answer in answers) for answers in (full, method))
         return {"questions": len(full), "full": right, "method": kept, "lost": right - kept}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.statistics import clustered_mean, paired_difference
 from eval.synthetic.evaluate import Answer
+from eval.synthetic.questions import SCORED
 
 NOTICE = (
     "Tiny learned model (about 2 million parameters) on rendered clips: an instrument, not evidence about the 7B model."
@@ -27,8 +28,14 @@ def family_scores(answers: Sequence[Answer]) -> dict[str, float]:
     return {family: fmean(values) for family, values in found.items()}
 
 
+def counted(answers: Sequence[Answer]) -> list[Answer]:
+    """Those that count in a score: answers to the families the model has learned."""
+    return [answer for answer in answers if answer.family in SCORED]
+
+
 def difference(method: Sequence[Answer], reference: Sequence[Answer]) -> tuple[float, float, float]:
-    """Mean of the families' differences and its paired interval over clips (95 %)."""
+    """Mean of the scored families' differences and its paired interval over clips (95 %)."""
+    method, reference = counted(method), counted(reference)
     assert [answer.id for answer in method] == [answer.id for answer in reference]
     clips, families = [answer.clip for answer in method], [answer.family for answer in method]
     return paired_difference(right(method), right(reference), clips, families)
@@ -47,10 +54,11 @@ def scores(answers: Sequence[Answer], full: Sequence[Answer]) -> dict[str, Any]:
         full: of the run without compression on the same questions, in the same order.
 
     Returns:
-        Shares in [0, 1]: ``score`` (the mean of the families) and its standard error over clips, ``retention`` (score
-        over full score), ``difference`` to full with ``low`` and ``high``, ``families``; means over questions: visual
-        tokens ``before``, ``outer``, ``inside``, and ``gflops``.
+        Shares in [0, 1]: ``score`` (mean of the scored families) and its standard error over clips, ``retention``
+        (score over full score), ``difference`` to full with ``low`` and ``high``, ``families``; means over questions:
+        visual tokens ``before``, ``outer``, ``inside``, and ``gflops``.
     """
+    everything, answers, full = answers, counted(answers), counted(full)
     score, error = clustered_mean(right(answers), [a.clip for a in answers], [a.family for a in answers])
     change, low, high = difference(answers, full)
     return {
@@ -66,5 +74,5 @@ def scores(answers: Sequence[Answer], full: Sequence[Answer]) -> dict[str, Any]:
         "outer": fmean(answer.outer for answer in answers),
         "inside": fmean(answer.inside for answer in answers),
         "gflops": fmean(answer.flops for answer in answers) / 1e9,
-        "families": family_scores(answers),
+        "families": family_scores(everything),
     }

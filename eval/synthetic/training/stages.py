@@ -145,20 +145,30 @@ STAGES = (
         gates={"letters.color": 0.85},
     ),
     Stage(
-        "options", "language", steps=2600, rate=2e-3, seed=16, vectors=0.5, decay=0.3, language="match",
+        "options", "language", steps=378, rate=2e-3, seed=16, vectors=0.5, decay=0.0, language="match",
         layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
         stream=StreamConfig(
             videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.85, told=0.35, firsts=0.7, stills=0.05,
             rare=("shape", "color", "count", "existence", "shots", "attribute"),
         ),
-        gates={"letters.mean": 0.85},
+        gates={"letters.color": 0.85},
     ),
     Stage(
-        "full", "language", steps=400, rate=1e-3, seed=6, vectors=0.3, decay=0.7, tower="tower", language="options",
+        "settle", "language", steps=1100, rate=2e-3, seed=17, vectors=0.3, decay=0.7, language="options",
+        layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
+        stream=StreamConfig(
+            videos=8, frames=(8, 8, 16), tokens_per_frame=(12, 20), prefer=0.6, letters=0.9, told=0.05, firsts=0.4,
+            rare=("scene", "place", "location"), stills=0.05,
+        ),
+        gates={"letters.mean": 0.75},
+    ),
+    Stage(
+        "full", "language", steps=300, rate=1e-3, seed=6, vectors=0.3, decay=0.8, tower="tower", language="settle",
         layers=LAYERS, early=5, sides=_HISTORY,
         stream=StreamConfig(
-            videos=8, frames=(8, 16), tokens_per_frame=(64,), letters=0.9, told=0.02, stills=0.05, pixels=True
+            videos=8, frames=(8, 16), tokens_per_frame=(64,), letters=1.0, told=0.0, firsts=0.4,
+            rare=("scene", "place", "location"), pixels=True,
         ),
-        gates={"letters.mean": 0.9},
+        gates={"letters.mean": 0.75},
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from eval.synthetic.training import run as run_module
 from eval.synthetic.training.export import export
 from eval.synthetic.training.features import encode, kept_features
-from eval.synthetic.training.model import FIRST_LAYERS, LAYERS, grow, new_model
+from eval.synthetic.training.model import FIRST_LAYERS, LAYERS, grow, match_anew, new_model
 from eval.synthetic.training.optimizers import trapezoid
 from eval.synthetic.training.run import StageRun, main
 from eval.synthetic.training.stages import STAGES, Stage
@@ -133,6 +133,19 @@ def test_deeper_model_computes_the_same_at_first(tmp_path: Path) -> None:
     before, after = (model.eval()(ids).logits for model in (shallow, deep))
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     assert len(deep.get_model().layers) == LAYERS > FIRST_LAYERS
+
+
+def test_matched_layers_search_for_equal_content(tmp_path: Path) -> None:
+    model, _, _ = new_model(tmp_path, 0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    match_anew(model, (6,), 3)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {f"model.layers.6.self_attn.{kind}_proj.weight" for kind in "qk"}
+    attention = model.get_model().layers[6].self_attn
+    states = torch.nn.functional.normalize(torch.randn(30, 128)) * 128**0.5
+    query = attention.q_proj(states).unflatten(-1, (4, 32)).mean(dim=1)
+    key = attention.k_proj(states).unflatten(-1, (2, 32)).mean(dim=1)
+    assert float(((query @ key.T).argmax(dim=1) == torch.arange(30)).float().mean()) > 0.9
 
 
 def test_trapezoid() -> None:
