@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from eval.grids import Point
 from eval.paper_flops import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, VIDEO_7B
 from eval.paper_tables import CONFIGS
 from eval.random_checkpoint import make_random_checkpoint
+from eval.synthetic.dataset import data_folder, make_split, verify
 from llava.errors import InputError
 
 CHECKPOINT = CONFIGS.parent / "checkpoints" / "tiny"
@@ -24,6 +27,7 @@ LAYERS = {
     "llava_video_7b": VIDEO_7B.layers,
 }
 FRAMES_DIVISOR = 4
+OWN_SPLITS = {"synthvid": "test", "synthvid_long": "long"}  # task -> split of its data
 LAYER_KEYS = frozenset({"merge_layer", "prune_layer", "drop_layers"})  # settings that name layers of the decoder
 
 
@@ -44,8 +48,23 @@ def rehearsal_checkpoint(model: str, folder: Path) -> Path:
 
 def own_tasks(tasks: Sequence[str]) -> Path | None:
     """Folder of this project's own definition of one of the tasks, if it has any (``<task>.yaml`` below ``eval``)."""
-    found = [path for task in tasks for path in sorted((CONFIGS.parent / "eval").rglob(f"{task}.yaml"))]
+    names = [task for task in tasks if re.fullmatch(r"\w+", task)]  # else it is a path or a pattern
+    found = [path for task in names for path in sorted((CONFIGS.parent / "eval").rglob(f"{task}.yaml"))]
     return found[0].parent if found else None
+
+
+def prepare_own_data(tasks: Sequence[str]) -> None:
+    """Make the splits that tasks of this project ask about where there are none, and look at every file of them.
+
+    Raises:
+        InputError: a split is damaged, or the folder cannot be written.
+    """
+    folder = data_folder()
+    for split in [OWN_SPLITS[task] for task in tasks if task in OWN_SPLITS]:
+        if not (folder / split).exists():
+            print(f"making the split {split!r} of synthvid in {folder}, once: minutes", file=sys.stderr, flush=True)
+            make_split(folder, split)
+        verify(folder, split)
 
 
 def rehearsal_overrides(point: Point, checkpoint: Path) -> tuple[str, ...]:

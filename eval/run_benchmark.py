@@ -7,17 +7,20 @@ The task definitions are lmms-eval's own. Below ``--data`` lie ``data/<dataset i
 the videos (``python -m eval.data verify`` checks both); nothing is downloaded. Every answer is on disk before the next
 question begins: the same command continues a run that was stopped, whatever stopped it. ``result.json`` and
 ``samples.jsonl`` are written when all questions are answered; they do not depend on ``--num-processes``, and two runs
-differ in ``times`` alone.
+differ in ``times`` alone. ``--tasks synthvid`` asks this project's own benchmark, which is made
+on first use in ``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,15 +30,23 @@ import yaml
 
 from eval.cli import Parser, user_errors
 from eval.fixtures import fixture_marker
+from eval.grids import point_name
 from eval.lmms.fingerprints import local_checkpoint
 from eval.lmms.results import RESULT, SAMPLES, SUBMISSION
+from eval.lmms.settings import setting_path
 from eval.lmms.worker import ANSWERS, CACHE, LOGS, Job
 from eval.lmms_plugin import CLASSES
 from eval.record import check_target, write_whole
+from eval.rehearsal import own_tasks, prepare_own_data
+from eval.synthetic.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
 from llava.errors import InputError
 
 JOB = "job.json"
+OUTPUTS = Path("outputs/lmms")
+# a result is named and compared by its configuration and --set: --model-args must not change them unseen
+_OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
+_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video"})
 
 
 def parser() -> Parser:
@@ -43,10 +54,10 @@ def parser() -> Parser:
     found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("config", help="YAML file of configs/")
     found.add_argument("--tasks", required=True, help="names of lmms-eval, separated by commas")
-    found.add_argument("-o", "--output", type=Path, required=True, help="folder of the result")
+    found.add_argument("-o", "--output", type=Path, help=f"folder of the result; default: one of its own in {OUTPUTS}")
     found.add_argument("--checkpoint", help="folder or hub id; the configuration's without it")
     found.add_argument("--data", type=Path, help="folder with data/ and hf/; the current folder and HF_HOME without it")
-    found.add_argument("--include-path", type=Path, help="folder with task definitions of your own")
+    found.add_argument("--include-path", type=Path, help="task definitions of your own (synthvid needs none)")
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
     found.add_argument(
@@ -86,6 +97,31 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def model_arguments(texts: Sequence[str], method: str | None) -> dict[str, Any]:
+    """The stock model's arguments; what the configuration or an option decides is refused.
+
+    Raises:
+        InputError: for such an argument: the result would bear the name of a configuration it was not made with.
+    """
+    found = assignments(texts)
+    for name in found:
+        setting = _OF_THE_CONFIG.get(name) or (name if name.startswith("model.") else None)
+        if setting is None and method is not None:
+            with suppress(InputError):  # none of the method's
+                setting = setting_path(method, name)
+        if setting is not None:
+            raise InputError(f"--model-args {name}: the configuration decides it, use --set {setting}=VALUE")
+        if name in _OF_OPTIONS:
+            raise InputError(f"--model-args {name}: the command line has it elsewhere, see --help")
+    return found
+
+
+def default_output(options: argparse.Namespace, tasks: Sequence[str]) -> Path:
+    """Below ``outputs/lmms``: model, configuration with its changes, tasks with their limit."""
+    words = ",".join([*tasks, *([] if options.limit is None else [f"limit={options.limit}"])])
+    return OUTPUTS / point_name(Path(options.config).resolve(), options.set) / re.sub(r"[^-\w.=,]+", "_", words)
+
+
 def _check_counts(options: argparse.Namespace) -> None:
     for name in ("limit", "num_processes"):
         value = getattr(options, name)
@@ -117,12 +153,14 @@ def make_job(options: argparse.Namespace) -> Job:
         "pretrained": str(checkpoint),
         "config": str(Path(options.config).resolve()),
         **assignments(options.set),
-        **assignments(options.model_args),
+        **model_arguments(options.model_args, config.method),
     }
     fixture = options.data is not None and fixture_marker(options.data) is not None
-    include = None if options.include_path is None else str(options.include_path.resolve())
+    include = options.include_path or own_tasks(tasks)
+    output = options.output or default_output(options, tasks)
     return Job(
-        model, arguments, tasks, options.limit, include, str(options.output.resolve()), options.config, options.set,
+        model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
+        str(output.resolve()), options.config, options.set,
         str(named), fixture, options.on_bad_video, options.num_processes, time.time(),
     )  # fmt: skip
 
@@ -141,6 +179,7 @@ def environment(job: Job, data: Path | None) -> dict[str, str]:
             if not folder.is_dir():
                 raise InputError(f"{folder} is no folder: --data names the folder that holds hf/ and data/")
         found["HF_HOME"] = str((data / "hf").resolve())
+    found[VARIABLE] = str(data_folder().absolute())  # relative to the caller's folder, which the processes leave
     root = str(Path(__file__).resolve().parent.parent)
     found["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return found
@@ -194,6 +233,7 @@ def main() -> None:
     """Command line."""
     options = parser().parse_args()
     job = make_job(options)
+    prepare_own_data(job.tasks)
     env = environment(job, options.data)
     folder = options.data / "data" if options.data is not None else Path.cwd()
     path = prepare(job, options.resume)

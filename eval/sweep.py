@@ -25,7 +25,7 @@ from eval.cli import Parser, provenance, user_errors
 from eval.data import show_reports, verify
 from eval.fixtures import fixture_marker, make_fixtures
 from eval.grids import SWEEPS, Grid, load_grid
-from eval.rehearsal import CHECKPOINT, own_tasks, rehearsal_checkpoint, rehearsal_overrides
+from eval.rehearsal import CHECKPOINT, own_tasks, prepare_own_data, rehearsal_checkpoint, rehearsal_overrides
 from eval.sweep_runs import Request, finished, run_all
 from llava.errors import InputError
 
@@ -139,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     left = [request for request in asked if request not in done]
     if left and not options.list and left[0].data is not None:
         check_data(Path(left[0].data), left[0].tasks, options.on_bad_video)
+    if left and not options.list:
+        prepare_own_data(left[0].tasks)
     failed = {} if options.list else run_all(left, options.num_processes)
     for name, reason in failed.items():
         print(f"failed   {name}: {reason}", file=sys.stderr)

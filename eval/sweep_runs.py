@@ -16,9 +16,12 @@ from typing import Any
 
 from eval.cli import user_errors
 from eval.grids import POINT_FILE
+from eval.lmms.fingerprints import checkpoint_identity
 from eval.lmms.results import RESULT, SAMPLES
 from eval.paper_tables import CONFIGS
 from eval.record import write_whole
+from eval.synthetic.dataset import VARIABLE, data_folder
+from holitom.settings import load_config
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent
@@ -103,10 +106,10 @@ class Request:
 
 
 def finished(request: Request) -> bool:
-    """Whether the folder holds the whole result of this very request.
+    """Whether the folder holds the whole result of this very request, with the weights that are in the checkpoint now.
 
     Raises:
-        InputError: it holds the result of another one.
+        InputError: it holds the result of another one, or of other weights.
     """
     folder = Path(request.output)
     if not (folder / RESULT).is_file():
@@ -121,7 +124,19 @@ def finished(request: Request) -> bool:
         raise InputError(
             f"{folder} holds a result of other {', '.join(differs)}: name another folder with -o, or delete it"
         )
-    return (folder / SAMPLES).is_file()
+    if not (folder / SAMPLES).is_file():
+        return False
+    try:
+        weights = json.loads((folder / RESULT).read_text(encoding="utf-8"))["checkpoint"]["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / RESULT} is damaged: delete the folder, the point is run again") from None
+    named = request.checkpoint or load_config(request.config, request.overrides).model.pretrained
+    local = Path(named or "").expanduser()  # a name of the hub stands for the same weights on every day
+    if named and local.is_dir() and weights != checkpoint_identity(local)["weights_sha256"]:
+        raise InputError(
+            f"{folder} holds a result of other weights than those in {named}: name another folder with -o, or delete it"
+        )
+    return True
 
 
 def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
@@ -147,7 +162,8 @@ def _run_apart(request: Request, processes: int) -> str:
     words = [*request.arguments(), "--num-processes", str(processes)]
     words[0] = request.shown_config()
     command = [sys.executable, "-P", "-m", "eval.run_benchmark", *words]
-    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    env = {**os.environ, VARIABLE: str(data_folder().absolute())}  # it counts from the caller's folder
+    done = subprocess.run(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)
     lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
     return "" if done.returncode == 0 else lines[-1].removeprefix("error: ")

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.paper_flops import ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops, staged_layers
 from eval.paper_tables import EFFICIENCY
-from eval.tables_layout import NOT_RUN, Table, number
+from eval.tables_layout import NOT_RUN, Table, in_percent, number
 from eval.tables_runs import Run
 from eval.tables_scores import Row, Section
 
@@ -60,8 +60,8 @@ def _line(section: Section, row: Row) -> list[str]:
     paper = row.paper
     run = row.run
     retention = None if run is None else run.result["retention"]
-    kept = None if retention is None else 100 * retention["before_llm"]["mean"]
-    layers = None if retention is None else 100 * retention["layer_mean"]["mean"]
+    kept = None if retention is None else in_percent(retention["before_llm"]["mean"])
+    layers = None if retention is None else in_percent(retention["layer_mean"]["mean"])
     # a rehearsal has other frames and widths, so its counts are not the paper's sizes
     real = None if run is None or section.rehearsal else measured_tflops(run, GEOMETRIES[section.model])
     times = EFFICIENCY.get((paper.method, paper.retained)) if section.model == "llava_onevision_7b" else None

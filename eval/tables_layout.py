@@ -20,6 +20,11 @@ def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
     return f"{rounded:{'+' if sign else ''}.{digits}f}"
 
 
+def in_percent(share: float | None) -> float | None:
+    """A share in percent; None stays None."""
+    return None if share is None else 100 * share
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The paper's score, ours with its standard error, and the difference; marks point to notes.

@@ -18,8 +18,9 @@ from typing import Any
 from eval.benchmarks import BENCHMARKS, BY_TASK, MVBENCH
 from eval.grids import POINT_FILE, point_name
 from eval.lmms.results import load_result
-from eval.paper_tables import MODELS
+from eval.paper_tables import CONFIGS, MODELS
 from eval.statistics import clustered_mean, mcnemar, paired_difference
+from holitom.settings import load_config
 from llava.errors import InputError
 
 Sample = dict[str, Any]
@@ -105,6 +106,8 @@ class Run:
         _, wanted = MODELS.get(self.model, (self.model, None))
         if wanted is None or not re.search(rf"(^|[/-]){re.escape(wanted)}($|/)", str(checkpoint["name"])):
             return f"checkpoint {checkpoint['name']} is not named like the paper's ({wanted or 'none for this folder'})"
+        if not self._as_configured():
+            return f"the settings are not those of configs/{self.model}/{self.result['config']['name']}.yaml"
         if limit is not None:
             return f"limited to {limit} questions per task"
         for task in self.tasks:
@@ -113,6 +116,16 @@ class Run:
                 whole = BY_TASK[task].questions if task in BY_TASK else "none"
                 return f"{found} questions of {task} (the paper's benchmark has {whole})"
         return None
+
+    def _as_configured(self) -> bool:
+        """Whether the settings are those that the name promises: a file may have been changed before the run."""
+        config = self.result["config"]
+        try:
+            known = load_config(CONFIGS / self.model / f"{config['name']}.yaml", config["overrides"])
+        except InputError:
+            return False
+        settings = json.loads(json.dumps(known.as_dict()))  # lists, as in the result
+        return bool(settings == {key: config[key] for key in settings})
 
     def answers(self, task: str) -> list[Sample]:
         """The answers of one task or of the sub-tasks of a group."""

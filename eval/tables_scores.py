@@ -11,7 +11,7 @@ from eval.grids import Point
 from eval.paper_rows import PaperRow
 from eval.paper_tables import MODELS, PaperScores, config_name, row_of, rows_of, scores_of
 from eval.statistics import binomial_interval
-from eval.tables_layout import NOT_RUN, Cell, Comparison, Table, number
+from eval.tables_layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
 from eval.tables_runs import Run, Score, baseline_of, obstacle, tasks_in_order
 
 
@@ -203,7 +203,7 @@ def _averages(section: Section, row: Row, scores: PaperScores | None) -> list[Co
 
 
 def _kept(row: Row) -> str:
-    measured = None if row.run is None else 100 * row.run.result["retention"]["before_llm"]["mean"]
+    measured = None if row.run is None else in_percent(row.run.result["retention"]["before_llm"]["mean"])
     return f"{NOT_RUN if row.paper is None else row.paper.retained} / {number(measured)}"
 
 

@@ -63,12 +63,14 @@ class Record:
         if tokens.index.shape[0] == 0:
             return torch.zeros(0, dtype=torch.bool)
         # a video of which nothing is left, not even a newline, has no span
-        empty = sum(v.index.shape[0] == 0 for v in self.videos[:video]) if self.newline_mode != "one_token" else 0
+        spanless = [v.index.shape[0] == 0 and not v.every_row for v in self.videos[:video]]
+        empty = sum(spanless) if self.newline_mode != "one_token" else 0
         row, span = [(row, span) for row, spans in enumerate(self.inner.spans) for span in spans][video - empty]
         kept = torch.zeros(self.inner.cpu_source.shape[1] + 1, dtype=torch.bool)
         kept[positions[row].cpu()] = True  # padding is -1: the extra entry
         rows = torch.arange(tokens.index.shape[0], device=tokens.index.device)
-        before = newlines_before(tokens.index, self.newline_mode, tokens.details.tokens_per_frame)
+        per_frame, every_row = tokens.details.tokens_per_frame, tokens.every_row
+        before = newlines_before(tokens.index, self.newline_mode, per_frame, every_row)
         return kept[(rows + before + span[0]).cpu()]
 
     def kept_inside(self, video: int = 0) -> Tensor | None:

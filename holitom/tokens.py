@@ -104,8 +104,10 @@ class CompressedTokens:
         index: int64, frame * tokens_per_frame + position of each token; a token merged over a segment counts as
             the first frame's token at the position of its cluster's centre.
         details: how they came about, a :class:`TokenDetails`; methods add what is their own.
+        every_row: grid newlines follow every row of the video, also one that holds no token any more.
     """
 
     features: Float[Tensor, "kept dim"]
     index: Int[Tensor, " kept"]
     details: Any
+    every_row: bool = False

@@ -26,12 +26,13 @@ from tqdm import tqdm
 from eval.lmms.answer_log import AnswerLog, Entry, Served
 from eval.lmms.fingerprints import checkpoint_identity, digest, local_checkpoint, setup_of, video_digest
 from eval.lmms.questions import stock_prompt, task_of, tokens_of, video_of
-from eval.lmms.settings import may_compress, run_config
+from eval.lmms.settings import run_config, stages_that_compress
 from holitom.compressor import Compressor
 from llava.errors import InputError, VideoError
 from llava.video import VideoClip, load_video, uniform_indices
 
 SCORING_SEED = 0  # of the harness' random guesses, set after the last answer: they depend on the answers alone
+_PADDING = "__padding_only__"  # in the harness' metadata of a request that is there to make the processes' shares equal
 _IDLE_QUESTIONS = 3  # so many without compression show that it is off
 
 
@@ -115,6 +116,9 @@ class Answering:
         for request in tqdm(requests, desc="Questions", disable=self.rank != 0):
             task, doc_id = request.args[4], request.args[3]
             entry = self.served.entries.get((task, doc_id))  # the harness repeats one to make shares equal
+            if entry is None and (request.metadata or {}).get(_PADDING):
+                texts.append("")  # another process' question, for one that has none of its own
+                continue
             if entry is None:
                 self.tasks[task] = task_of(request)
                 entry = self.served.entries[task, doc_id] = self._serve(request)
@@ -203,16 +207,21 @@ class Answering:
         return text
 
     def _check_compressed(self, last: bool) -> None:
-        """Fail when a method that must leave tokens out has left out none."""
+        """Fail when a stage that must leave tokens out has left out none in any question."""
         tokens = [entry.tokens for entry in self.served.entries.values() if entry.tokens is not None]
-        if not tokens or any(count["inside_llm"] < count["before"] for count in tokens):
+        if not tokens or (not last and len(tokens) != _IDLE_QUESTIONS):
             return
-        if not last and len(tokens) != _IDLE_QUESTIONS:
-            return
+        seen = {
+            "outer": any(count["before_llm"] < count["before"] for count in tokens),
+            "inner": any(count["inside_llm"] < count["before_llm"] for count in tokens),
+        }
         frames = [entry.frames for entry in self.served.entries.values() if entry.frames]
-        if may_compress(self._compressor, frames[0], int(tokens[0]["before"]) // frames[0]):
-            settings = self.served.config["compressor"]
-            raise InputError(f"nothing was compressed in {len(tokens)} question(s), though {settings} asks for it")
+        asked = stages_that_compress(self._compressor, frames[0], int(tokens[0]["before"]) // frames[0])
+        for stage in asked:
+            if not seen[stage]:
+                settings = self.served.config["compressor"]
+                what = f"by the {stage} stage, though {settings} asks for it"
+                raise InputError(f"nothing was compressed in {len(tokens)} question(s) {what}")
 
 
 @cache

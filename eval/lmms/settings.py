@@ -76,9 +76,12 @@ def run_config(config: str | None, method: str | None, settings: Mapping[str, An
     return parse_config(raw)
 
 
-def may_compress(compressor: Compressor, frames: int, tokens_per_frame: int) -> bool:
-    """Whether these settings leave anything out of a video of this size; not for vanilla and ratios of 1."""
+def stages_that_compress(compressor: Compressor, frames: int, tokens_per_frame: int) -> list[str]:
+    """Which stages, "outer" and "inner", must leave tokens of such a video out; none for vanilla and ratios of 1."""
     outer, inner = compressor.outer, compressor.inner
+    found = []
     if outer is not None and outer.most_kept(frames, tokens_per_frame) < frames * tokens_per_frame:
-        return True
-    return any(not stage.keeps_all for stage in getattr(inner, "stages", ()))
+        found.append("outer")
+    if any(not stage.keeps_all for stage in getattr(inner, "stages", ())):
+        found.append("inner")
+    return found

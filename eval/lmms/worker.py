@@ -26,6 +26,7 @@ from eval.lmms.results import write_results
 from eval.lmms.summary import Asked, make_result, make_samples
 from eval.lmms_plugin import CLASSES
 from eval.record import write_whole
+from eval.synthetic.dataset import VARIABLE
 from llava.errors import InputError
 
 ANSWERS, LOGS, CACHE = "answers", "logs", "cache"
@@ -134,7 +135,8 @@ def finish(job: Job, served: Served, outcome: Any) -> dict[str, Any]:
     }
     names = (entry.name for entry in fields(Asked) if entry.name != "times")
     asked = Asked(**{name: getattr(job, name) for name in names}, times=times)
-    roots = [root for root in (os.environ.get("HF_HOME"), job.include_path) if root is not None]
+    named = (os.environ.get("HF_HOME"), os.environ.get(VARIABLE), job.include_path)
+    roots = [root for root in named if root is not None]
     samples = make_samples(outcome, served, roots)
     result = make_result(asked, served, outcome, samples)
     write_results(job.folder, result, samples)

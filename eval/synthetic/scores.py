@@ -11,7 +11,7 @@ from eval.synthetic.evaluate import Answer
 from eval.synthetic.questions import SCORED
 
 NOTICE = (
-    "Tiny learned model (about 2 million parameters) on rendered clips: an instrument, not evidence about the 7B model."
+    "Tiny learned model (2.5 million parameters) on rendered clips: an instrument, not evidence about the 7B model."
 )
 
 

@@ -86,11 +86,11 @@ class PromptEntrance(HookSet):
         named = self._named(body, args, kwargs)
         cache = named.get("past_key_values")
         if cache is None or cache.get_seq_length(0) == 0:
-            if named.get("input_ids") is None:
-                if brings_video(named):
-                    raise InputError("videos were given without input_ids: pass the ids that the processor wrote")
-                return None
+            if named.get("input_ids") is None and brings_video(named):
+                raise InputError("videos were given without input_ids: pass the ids that the processor wrote")
             self._compressor.start_prompt()
+            if named.get("input_ids") is None:
+                return None
             self._prompt = named
             return None
         if brings_video(named):
@@ -146,6 +146,9 @@ class PromptEntrance(HookSet):
         if self._compressor.inner is not None:
             named = {**named, "video_spans": torch.zeros(embeds.shape[0], 0, 2, dtype=torch.long)}
         if not brings_video(prompt):
+            holes = int((prompt["input_ids"] == self._layout.video_token_id).sum())
+            if holes:
+                raise InputError(f"the prompt has {holes} video placeholder(s) but no video: pass pixel_values_videos")
             return named
         mask, seq = named.get("attention_mask"), embeds.shape[1]
         check_supported(mask, named.get("past_key_values"))
@@ -175,8 +178,11 @@ class PromptEntrance(HookSet):
 
         Raises:
             RuntimeError: if it was before the compressor was applied.
+            InputError: if ``generate`` cut the features into chunks.
         """
         encoded = (prompt.get("mm_encoder_outputs") or {}).get("video")
+        if encoded is not None and encoded.last_hidden_state is None:
+            raise InputError("prefill_chunk_size is not possible while videos are compressed: leave it out")
         call = self._tower.of(encoded) if prompt.get("pixel_values_videos") is None else self._tower.latest
         self._tower.latest = None
         if call is None:

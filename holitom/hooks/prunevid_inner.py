@@ -91,7 +91,8 @@ class PruneVidInner(StagedCompression):
             places = torch.arange(length)
         else:
             rows = torch.arange(len(video.index), device=video.index.device)
-            before = newlines_before(video.index, self.outer.newline_mode, video.details.tokens_per_frame)
+            per_frame, every_row = video.details.tokens_per_frame, video.every_row
+            before = newlines_before(video.index, self.outer.newline_mode, per_frame, every_row)
             numbers = getattr(video.details, "group", torch.zeros_like(rows))
             places, numbers = torch.stack([rows + before, numbers]).cpu()
             if len(places) > length or int(places[-1]) >= length:

@@ -4,7 +4,8 @@ Stage: before the LLM, after projector and pooling, in the variant that video pa
 from the tower's last layer and are pooled like the features; SigLIP has no CLS token, so the score is the attention a
 patch receives from all patches. Each frame keeps ``tokens_per_frame`` tokens, 54 of 64 of them dominant: 50, 40, 30 and
 20 tokens in the rows of 25, 20, 15 and 10 % (50, not 49, of 196). Order: every frame's dominant tokens in raster order,
-then its contextual ones; positions are contiguous. Where newlines need raster order, each frame is sorted.
+then its contextual ones; positions are contiguous. Where newlines need raster order, each frame is sorted; in a grid a
+newline follows every row, also one that keeps no token, as in the released code.
 
 A contextual token is the mean of its target and the tokens that join it. The released code adds the mean of those
 tokens to the target, which makes it up to twice as long as a normal token; ``contextual_sum`` does the same, and the
@@ -86,7 +87,8 @@ class VisionzipOuter:
         kinds = torch.where(kept.owner < 0, TokenKind.DYNAMIC_DROPPED.value, TokenKind.CONTEXTUAL_MERGED.value)
         kinds.view(-1).index_fill_(0, index, TokenKind.CONTEXTUAL_CENTER.value)
         kinds.masked_fill_(kept.dominant, TokenKind.DYNAMIC_KEPT.value)
-        return CompressedTokens(flat, index, PlainDetails(frames, tokens, [(0, frames - 1)], source, kinds))
+        details = PlainDetails(frames, tokens, [(0, frames - 1)], source, kinds)
+        return CompressedTokens(flat, index, details, every_row=True)
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens a video of this size is compressed to, exactly."""

@@ -131,11 +131,12 @@ class VisualEncoder:
         if self.compressor is None:
             pooled = encode()
             features = pooled.flatten(0, 1)
-            index = torch.arange(features.shape[0], device=features.device)
+            index, every_row = torch.arange(features.shape[0], device=features.device), False
         else:
             kept = self.compressor.compress_video(encode, self.pool, mode)
-            features, index = kept.features, kept.index
-        tokens = insert_newlines(features, index, self.image_newline, mode, self.tokens_per_frame)
+            features, index, every_row = kept.features, kept.index, kept.every_row
+        frames = pixels.shape[0] if every_row else None
+        tokens = insert_newlines(features, index, self.image_newline, mode, self.tokens_per_frame, frames)
         if self.compressor is None or not self.compressor.keeps_positions:
             return VisualTokens(tokens, is_video=True)
         if mode not in ("one_token", "no_token"):

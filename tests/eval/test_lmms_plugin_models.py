@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,11 @@ def test_a_method_that_did_nothing_fails(tiny: Path, tmp_path: Path, closing: li
     model._compressor.inner.remove()  # a mode that was never switched on
     with pytest.raises(InputError, match="nothing was compressed in 3 question"):
         evaluate(model, "llava_onevision", ["videomme"])
+    half = ours("llava_onevision", tiny, tmp_path / "half", method="holitom", retain_ratio=0.25, merge_layer=3)
+    closing.append(half)
+    half._compressor.inner.remove()  # the outer stage alone would pass for the whole method
+    with pytest.raises(InputError, match=r"nothing was compressed in 2 question.* by the inner stage"):
+        evaluate(half, "llava_onevision", ["egoschema_subset"])
     idle = ours("llava_onevision", tiny, tmp_path / "fresh", method="uniform", retain_ratio=1.0)
     closing.append(idle)
     evaluate(idle, "llava_onevision", ["egoschema_subset"])  # says itself that it keeps all
@@ -194,3 +200,12 @@ def test_frames_are_those_the_stock_reader_takes(benchmarks: Path) -> None:
     path = next((benchmarks / "hf/videomme/data").iterdir())
     clip = load_video(path, FRAMES)
     assert np.array_equal(clip.frames, VideoReader(str(path)).get_batch(list(clip.indices)).asnumpy())
+
+
+def test_another_process_question_is_left_to_it(tiny: Path, tmp_path: Path, closing: list[Any]) -> None:
+    """A process without questions of its own is given one that does not count."""
+    model = ours("llava_onevision", tiny, tmp_path)
+    closing.append(model)
+    padding = SimpleNamespace(args=("?", {}, None, 0, "videomme", "test"), metadata={"__padding_only__": True})
+    assert model.generate_until([padding]) == [""]
+    assert (model.served.entries, model.served.computed) == ({}, 0)

@@ -293,6 +293,11 @@ def test_columns_of_questions() -> None:
         (["--num-processes", "0"], "--num-processes = 0"),
         (["--set", "outer.retain_ration=1"], "retain_ration"),
         (["--model-args", "dtype"], "not of the form key=value"),
+        (["--model-args", "max_frames_num=4"], "use --set model.num_frames"),
+        (["--model-args", "model.num_frames=4"], "use --set model.num_frames"),
+        (["--model-args", "retain_ratio=0.5"], "use --set outer.retain_ratio"),
+        (["--model-args", "inner=null"], "use --set inner"),
+        (["--model-args", "method=fastv"], "has it elsewhere"),
         (["--checkpoint", "/absent"], "no folder"),
         (["--tasks", "videomme,videomme"], "twice"),
     ],
@@ -342,3 +347,41 @@ def test_results_that_disagree_are_refused(tmp_path: Path) -> None:
             load_result(tmp_path)
     (tmp_path / "result.json").write_text('{"schema": 1, "tasks": {"a": {"questions": 1}}}')
     assert load_result(tmp_path)[1] == [{"subtask": "a"}]
+
+
+def test_a_result_has_a_folder_of_its_own(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without -o: configuration, changes, tasks and limit tell it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    config = write_config(tmp_path / "mine" / "h.yaml", HOLITOM)
+
+    def output(*words: str) -> str:
+        options = run_benchmark.parser().parse_args([str(config), "--checkpoint", str(tiny), "--tasks", *words])
+        return run_benchmark.make_job(options).output
+
+    assert output("videomme") == str(tmp_path / "outputs/lmms/mine/h/videomme")
+    changed = output("videomme,a/b", "--limit", "3", "--set", "outer.retain_ratio=0.5")
+    assert changed == str(tmp_path / "outputs/lmms/mine/h,outer.retain_ratio=0.5/videomme,a_b,limit=3")
+
+
+def test_the_own_benchmark_needs_no_include_path(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.eval.synthetic.small_data import small_data  # noqa: PLC0415 - makes them when imported first
+
+    monkeypatch.setenv("SYNTHVID_DATA", str(small_data()))
+    result, samples = run(HOLITOM, "synthvid", "own", "--limit", "2", data=None)
+    assert [sample["video"].startswith("test/clips/") for sample in samples] == [True, True]
+    assert result["tasks"]["synthvid"]["seen"] == 2
+    assert result["retention"]["inside_llm"]["mean"] < 0.2
+
+
+def test_relative_folders_count_from_the_callers(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = write_config(tmp_path / "h.yaml", HOLITOM)
+    job = run_benchmark.make_job(run_benchmark.parser().parse_args(command(config, tiny, None, "synthvid", tmp_path)))
+    for value, expected in ((None, "outputs/synthvid"), ("mine", "mine")):
+        monkeypatch.delenv("SYNTHVID_DATA", raising=False)
+        if value is not None:
+            monkeypatch.setenv("SYNTHVID_DATA", value)
+        assert run_benchmark.environment(job, None)["SYNTHVID_DATA"] == str(tmp_path / expected)

@@ -138,3 +138,12 @@ def test_an_error_of_a_process_is_one_line(arguments: Callable[..., list[str]], 
     assert line.startswith("error: task 'videomm' is unknown to lmms-eval: did you mean videomme")
     assert "Traceback" not in err
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_process_without_questions(tiny: Path, benchmarks: Path, tmp_path: Path) -> None:
+    """One question and two processes: the harness gives the second one the same question to do something."""
+    config = write_config(tmp_path / "config.yaml", VANILLA)
+    words = ("--limit", "1", "--num-processes", "2")
+    finish(start(command(config, tiny, benchmarks, "egoschema_subset", tmp_path / "out", *words)))
+    result, samples = load_result(tmp_path / "out")
+    assert len(samples) == result["times"]["questions_computed"] == 1

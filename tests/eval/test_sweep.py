@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from eval import sweep_runs
+from eval import rehearsal, sweep_runs
 from eval.grids import POINT_FILE, SWEEPS, Point, load_grid, paper_grids, point_name
+from eval.lmms.fingerprints import checkpoint_identity
 from eval.paper_tables import CONFIGS
 from eval.random_checkpoint import make_random_checkpoint
 from eval.rehearsal import own_tasks, rehearsal_overrides
 from eval.sweep import find_grid, main
 from eval.sweep_runs import Request, finished, run_all
+from eval.synthetic.dataset import make_split
 from eval.tables_runs import load_runs
 from llava.errors import InputError
 
@@ -136,12 +138,12 @@ def request(folder: Path, name: str, **changes) -> Request:
     return Request(name=name, config=config, output=str(folder / name), **{**known, **changes})
 
 
-def leave_result(asked: Request) -> None:
+def leave_result(asked: Request, weights: str = "w") -> None:
     folder = Path(asked.output)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / POINT_FILE).write_text(json.dumps(asked.record()))
     (folder / "samples.jsonl").write_text("")
-    (folder / "result.json").write_text("{}")
+    (folder / "result.json").write_text(json.dumps({"checkpoint": {"weights_sha256": weights}}))
 
 
 def test_finished_is_the_whole_result_of_the_same_request(tmp_path: Path) -> None:
@@ -157,6 +159,50 @@ def test_finished_is_the_whole_result_of_the_same_request(tmp_path: Path) -> Non
     (tmp_path / "a" / POINT_FILE).unlink()
     with pytest.raises(InputError, match="name another folder"):
         finished(asked)
+
+
+def test_finished_is_of_the_weights_that_are_there_now(tmp_path: Path) -> None:
+    """A checkpoint of the same name in another folder, or one that was trained again, is another one."""
+    for name in ("a/final", "b/final"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text(name)
+    asked = request(tmp_path, "point", checkpoint=str(tmp_path / "a/final"))
+    leave_result(asked, checkpoint_identity(tmp_path / "a/final")["weights_sha256"])
+    assert finished(asked)
+    with pytest.raises(InputError, match=r"of other weights than those in .*b/final"):
+        finished(request(tmp_path, "point", checkpoint=str(tmp_path / "b/final")))
+    (tmp_path / "a/final/model.safetensors").write_text("trained again")
+    with pytest.raises(InputError, match="of other weights"):
+        finished(asked)
+    (tmp_path / "point" / "result.json").write_text("[")
+    with pytest.raises(InputError, match="is damaged"):
+        finished(asked)
+
+
+def test_tasks_that_are_paths_have_no_folder_of_ours() -> None:
+    assert own_tasks(["/tmp/x.yaml", "*", "../synthvid", ""]) is None
+    assert own_tasks(["mvbench", "synthvid"]) == CONFIGS.parent / "eval" / "synthetic" / "task"
+
+
+def test_own_data_are_made_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SYNTHVID_DATA", str(tmp_path / "data"))
+    made = []
+
+    def make(folder: Path, split: str) -> None:
+        made.append(split)
+        make_split(folder, split, 24)
+
+    monkeypatch.setattr(rehearsal, "make_split", make)
+    for _ in range(2):
+        rehearsal.prepare_own_data(["mvbench", "synthvid"])
+    assert made == ["test"]
+    next((tmp_path / "data/test/clips").iterdir()).unlink()
+    with pytest.raises(InputError, match="is missing"):
+        rehearsal.prepare_own_data(["synthvid"])
+    assert made == ["test"]  # what is damaged is not replaced unasked
 
 
 def fake_python(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:

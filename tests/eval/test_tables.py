@@ -429,3 +429,33 @@ def test_folders_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no folder"):
         load_runs(tmp_path / "absent")
     assert BY_TASK["videomme"].questions == 2700
+
+
+@pytest.mark.parametrize("change", ["compressor", "model"])
+def test_settings_that_the_name_does_not_promise_are_no_reproduction(tmp_path: Path, change: str) -> None:
+    """Someone changed the file before the run: the paper's row must not get such a score."""
+    write_run(tmp_path / "vanilla", f"{MODEL}/vanilla", paper_like())
+    folder = write_run(tmp_path / "holitom", f"{MODEL}/holitom_r15", paper_like(-1.0))
+    result = json.loads((folder / "result.json").read_text())
+    result["config"][change] |= {"num_frames": 8} if change == "model" else {"outer": {"retain_ratio": 0.5}}
+    (folder / "result.json").write_text(json.dumps(result))
+    runs = {run.folder.name: run.rehearsal for run in load_runs(tmp_path)}
+    assert runs["vanilla"] is None
+    assert runs["holitom"] == f"the settings are not those of configs/{MODEL}/holitom_r15.yaml"
+
+
+def test_every_configuration_is_known_by_its_result(tmp_path: Path) -> None:
+    """Lists and nothing but plain JSON come back from a result."""
+    for config in ("pdrop", "prunevid_r15", "dycoke_r25"):
+        write_run(tmp_path / config, f"{MODEL}/{config}", paper_like())
+    assert {run.rehearsal for run in load_runs(tmp_path)} == {None}
+
+
+def test_a_run_of_bad_videos_alone_has_no_retention(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "vanilla", f"{MODEL}/vanilla", {"videomme": whole("videomme", 0)})
+    result = json.loads((folder / "result.json").read_text())
+    result["retention"] = {stage: {"mean": None} for stage in result["retention"]}
+    (folder / "result.json").write_text(json.dumps(result))
+    tables, _ = made(tmp_path)
+    assert tables["main"].rows[0][1] == "100 / n/a"
+    assert tables["main_efficiency"].rows[0][1:3] == ["100 / n/a", "n/a"]

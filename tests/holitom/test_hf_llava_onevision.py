@@ -322,6 +322,15 @@ def test_the_one_liner(theirs) -> None:
         holitom(theirs)
 
 
+@torch.no_grad()
+def test_embeddings_without_ids_do_not_show_the_record_of_the_prompt_before(theirs) -> None:
+    with HolitomConfig(FULL.outer, None).build().applied(theirs) as compressor:
+        run(theirs, their_inputs([["video"]], clips(1)))
+        assert len(compressor.record.videos) == 1
+        theirs(inputs_embeds=theirs.get_input_embeddings()(prompt(4)))
+        assert compressor.record.videos == []
+
+
 def test_an_inner_stage_is_handed_the_record_of_the_outer_one(theirs) -> None:
     with INNER_STAGES[0].build().applied(theirs) as compressor:
         run(theirs, their_inputs([["video"]], clips(1)))
@@ -353,6 +362,10 @@ def test_what_cannot_be_served_is_refused(theirs) -> None:
             call(labels=ids, **pixel_values)
         with pytest.raises(InputError, match="logits_to_keep must be a number"):
             call(logits_to_keep=torch.tensor([3]), **pixel_values)
+        with pytest.raises(InputError, match=r"981 video placeholder\(s\) but no video"):
+            call()
+        with pytest.raises(InputError, match="prefill_chunk_size"):
+            run(theirs, {"inputs": ids, **inputs}, prefill_chunk_size=512)
         with pytest.raises(InputError, match="without input_ids"):
             theirs(inputs_embeds=theirs.get_input_embeddings()(ids), **pixel_values)
         with pytest.raises(RuntimeError, match="encode them again"):

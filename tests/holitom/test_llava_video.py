@@ -6,15 +6,18 @@ import pytest
 import torch
 
 from eval.random_checkpoint import make_random_checkpoint
+from holitom.compressor import Compressor
 from holitom.registry import available_methods
 from holitom.settings import from_mapping
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
+from llava.model.newlines import insert_newlines
 from llava.model.visual_inputs import VisualEncoder
 from llava.video_prompt import video_defaults
 from tests.tiny_models import greedily, hook_count, prompt, video
 
 SIDE, TOKENS, TEXT = 13, 169, 5
+EVERY_ROW = {"visionzip"}  # a newline follows the rows that hold no token, too
 REFUSE = {"evs", "fastvid"}  # their tokens keep positions, between which newlines have no place
 SMALL = {
     "holitom": {"inner": {"merge_layer": 4}},
@@ -91,12 +94,14 @@ def test_every_method_serves_the_grid_or_refuses_clearly(video_model, name: str)
         per_layer = compressor.record.tokens_per_layer(6)
     start, stop = batch.video_spans[0, 0].tolist()
     embeds, want, place = batch.inputs_embeds[0, start:stop], [], 0
-    for row in range(8 * SIDE):  # a newline follows the rows that still hold a token
-        here = kept.features[(kept.index // SIDE) == row]
-        want += [*here, video_model.model.image_newline] if len(here) else []
+    rows = [kept.features[(kept.index // SIDE) == row] for row in range(8 * SIDE)]
+    for here in rows:  # a newline follows the rows that still hold a token
+        want += [*here, video_model.model.image_newline] if len(here) or name in EVERY_ROW else []
         place += len(here)
     assert place == len(kept.index), "raster order"
     assert torch.equal(embeds, torch.stack(want))
+    if name in EVERY_ROW:
+        assert not all(map(len, rows)), "an empty row tells the two rules apart"
     assert per_layer[0] == len(kept.index) <= 8 * TOKENS
     assert per_layer[-1] < 8 * TOKENS or name == "dycoke"
     assert torch.isfinite(torch.stack(out.logits)).all()
@@ -128,6 +133,41 @@ def test_the_inner_stage_counts_the_newlines_as_part_of_the_video(video_model) -
     span = len(index) + len(set((index // SIDE).tolist()))
     assert record.inner.tokens_before == ((span,),)
     assert record.inner.tokens_after == ((round(span / 2),),)
+
+
+@pytest.mark.parametrize("index", [[2, 5, 7, 9], [0, 15], []], ids=["inside", "ends", "none"])
+def test_every_row_gets_its_newline_at_both_ends_and_in_the_middle(index: list[int]) -> None:
+    """Two frames of 3 x 3 cells, numbered, and -1 for a newline."""
+    want = []
+    for row in range(6):
+        want += [*(cell for cell in index if cell // 3 == row), -1]
+    places = torch.tensor(index, dtype=torch.long)
+    tokens = insert_newlines(places[:, None].float(), places, torch.tensor([-1.0]), "grid", 9, 2)
+    assert tokens.flatten().tolist() == want
+
+
+def test_tokens_are_found_behind_the_newlines_of_empty_rows(video_model) -> None:
+    """An inner stage after an outer one whose newlines follow every row: what it kept, place by place."""
+    outer = from_mapping(available_methods()["visionzip"], {"tokens_per_frame": 9}).build().outer
+    inner = from_mapping(available_methods()["holitom"], SMALL["holitom"]).build().inner
+    clips = [video(3, cuts=(2,)), video(2, seed=3)]
+    with Compressor(outer, inner).applied(video_model) as compressor:
+        greedily(video_model, prompt(TEXT, "video", 4, "video", 4), 1, images=clips, modalities=["video"] * 2)
+        record = compressor.record
+    survivors = set(record.inner.cpu_kept[0].tolist())
+    for number, frames in enumerate((3, 2)):
+        start, stop = record.inner.spans[0][number]
+        kept = [token % SIDE + (SIDE + 1) * (token // SIDE) for token in record.videos[number].index.tolist()]
+        places, place = [], start
+        for cell in range(frames * SIDE * (SIDE + 1)):  # the last of every row is its newline
+            if cell in kept:
+                places.append(place)
+            place += cell in kept or cell % (SIDE + 1) == SIDE
+        assert place == stop
+        want = [token in survivors for token in places]
+        assert record.rows_kept_inside(number).tolist() == want
+        assert any(want)
+        assert not all(want)
 
 
 def test_images_end_with_a_newline_as_in_llava_onevision(video_model) -> None:

@@ -49,6 +49,11 @@ def share(records: Sequence[Record]) -> float:
 
 
 def mean_of_families(records: Sequence[Record]) -> float:
-    """Mean of the scored families' shares, so that a family counts the same however many questions it has."""
+    """Mean of the scored families' shares, so that a family counts the same however many questions it has.
+
+    Not a number where no question of a scored family was asked.
+    """
     families = sorted({record["family"] for record in records} & set(SCORED))
+    if not families:
+        return float("nan")
     return sum(share([r for r in records if r["family"] == family]) for family in families) / len(families)

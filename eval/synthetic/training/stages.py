@@ -163,7 +163,7 @@ STAGES = (
         gates={"letters.mean": 0.75},
     ),
     Stage(
-        "full", "language", steps=300, rate=1e-3, seed=6, vectors=0.3, decay=0.8, tower="tower", language="settle",
+        "full", "language", steps=180, rate=1e-3, seed=6, vectors=0.3, decay=0.8, tower="tower", language="settle",
         layers=LAYERS, early=5, sides=_HISTORY,
         stream=StreamConfig(
             videos=8, frames=(8, 16), tokens_per_frame=(64,), letters=1.0, told=0.0, firsts=0.4,

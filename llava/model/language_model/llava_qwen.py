@@ -30,13 +30,15 @@ class LlavaQwenConfig(Qwen2Config):
 class KeptTokens(Protocol):
     """Tokens of one video after compression: ``features`` (kept, dim) and ``index`` (kept,), in reading order.
 
-    ``index`` is frame * tokens_per_frame + position in the frame.
+    ``index`` is frame * tokens_per_frame + position in the frame; with ``every_row`` grid newlines follow every row.
     """
 
     @property
     def features(self) -> Tensor: ...
     @property
     def index(self) -> Tensor: ...
+    @property
+    def every_row(self) -> bool: ...
 
 
 class VisualCompressor(Protocol):

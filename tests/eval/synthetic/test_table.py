@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def answers(rights: str, outer: int = 10) -> list[Answer]:
     """One answer for each letter: questions of two families, three to a clip."""
     rows = []
     for number, right in enumerate(rights):
-        family, clip = "ab"[number % 2], f"{number // 3}"
+        family, clip = ("shape", "color")[number % 2], f"{number // 3}"
         rows.append(Answer(f"q{number}", family, clip, "A", right == "1", 64, outer, outer // 2, 1e9, 0.1 * number))
     return rows
 
@@ -32,15 +33,24 @@ def answers(rights: str, outer: int = 10) -> list[Answer]:
 def test_scores_are_means_of_families_beside_those_of_all_tokens():
     full, method = answers("111101111011"), answers("101101101001", outer=20)
     found = scores(method, full)
-    a = [answer.right for answer in method if answer.family == "a"]
-    b = [answer.right for answer in method if answer.family == "b"]
-    assert found["families"] == {"a": sum(a) / len(a), "b": sum(b) / len(b)}
+    a = [answer.right for answer in method if answer.family == "shape"]
+    b = [answer.right for answer in method if answer.family == "color"]
+    assert found["families"] == {"shape": sum(a) / len(a), "color": sum(b) / len(b)}
     assert found["score"] == pytest.approx((sum(a) / len(a) + sum(b) / len(b)) / 2)
     clips, families = [x.clip for x in full], [x.family for x in full]
     expected = paired_difference([x.right for x in method], [x.right for x in full], clips, families)
     assert (found["difference"], found["low"], found["high"]) == expected
     assert found["retention"] == pytest.approx(found["score"] / scores(full, full)["score"])
     assert (found["before"], found["outer"], found["inside"], found["gflops"]) == (64, 20, 10, 1)
+
+
+def test_families_that_were_not_learned_do_not_count():
+    """They are shown; the score stays that of the learned ones."""
+    learned, extra = answers("101101"), answers("000000")
+    unlearned = [replace(answer, id=f"x{answer.id}", family="scene") for answer in extra]
+    found = scores([*learned, *unlearned], [*learned, *unlearned])
+    assert found["score"] == scores(learned, learned)["score"]
+    assert found["families"]["scene"] == 0
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def outer_record(prompt, pattern: list[int]) -> tuple[SimpleNamespace, list[list
         for start, stop in spans:
             names = sorted((pattern * 20)[: stop - start - 1])
             details = SimpleNamespace(group=torch.tensor(names), tokens_per_frame=4)
-            videos.append(SimpleNamespace(index=torch.arange(stop - start - 1), details=details))
+            videos.append(SimpleNamespace(index=torch.arange(stop - start - 1), details=details, every_row=False))
             rows[-1].append([*names, -1])
     return SimpleNamespace(videos=videos, newline_mode="one_token"), rows
 
