@@ -151,28 +151,28 @@ class Guard:
         return {"questions": len(full), "full": right, "method": kept, "lost": right - kept}
 
 
-def bound(lost: int, faults: Mapping[str, int]) -> int:
-    """Most answers a check may lose.
+def band(lost: int, faults: Mapping[str, int]) -> tuple[int, int]:
+    """Fewest and most answers a check may lose; a fault that saves answers is a fault all the same.
 
     Args:
         lost: what was measured.
         faults: answers lost with each fault that the check is to find.
 
     Raises:
-        InputError: if a fault costs too little to be told from rounding.
+        InputError: if a fault changes too little to be told from rounding.
     """
-    weakest = min(faults.values(), default=lost + 2 * _MOST_SLACK)
-    slack = min(_MOST_SLACK, (weakest - lost) // 2)
+    distances = {fault: abs(wrong - lost) for fault, wrong in faults.items()}
+    slack = min(_MOST_SLACK, min(distances.values(), default=2 * _MOST_SLACK) // 2)
     if slack < _LEAST_SLACK:
-        name = min(faults, key=lambda fault: faults[fault])
+        name = min(distances, key=lambda fault: distances[fault])
         raise InputError(
-            f"{name} loses {weakest} answers, {lost} are lost without it: too few to tell; add a harder check"
+            f"{name} loses {faults[name]} answers, {lost} are lost without it: too few to tell; add a harder check"
         )
-    return lost + slack
+    return lost - slack, lost + slack
 
 
 def measure(guard: Guard) -> dict[str, Any]:
-    """Counts of every check, with each fault as well, and the bounds.
+    """Counts of every check, with each fault as well, and the bands.
 
     Raises:
         InputError: if a fault would pass.
@@ -184,19 +184,20 @@ def measure(guard: Guard) -> dict[str, Any]:
             faults[fault] = {name: guard.count(check) for name, check in CHECKS.items()}
         print(fault, json.dumps(faults[fault]), flush=True)
     lost = {
-        fault: {name: found[name]["lost"] - counts[name]["lost"] for name in CHECKS} for fault, found in faults.items()
+        fault: {name: abs(found[name]["lost"] - counts[name]["lost"]) for name in CHECKS}
+        for fault, found in faults.items()
     }
     shown_by = {fault: max(CHECKS, key=lambda name: costs[name]) for fault, costs in lost.items()}
-    bounds = {}
+    bands = {}
     for name in CHECKS:
         shown = {fault: faults[fault][name]["lost"] for fault, where in shown_by.items() if where == name}
         if shown or name == ALWAYS:
-            bounds[name] = bound(counts[name]["lost"], shown)
+            bands[name] = band(counts[name]["lost"], shown)
     return {
         "checks": counts,
         "faults": faults,
         "shown_by": shown_by,
-        "most_lost": bounds,
+        "lost": bands,
         "least_full": counts[ALWAYS]["full"] - _MOST_SLACK,
         "frames": FRAMES,
     }

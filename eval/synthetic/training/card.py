@@ -51,8 +51,9 @@ Share of right answers on validation worlds at the end, with options (a letter) 
 |---|---|---|---|
 {families}
 
-Families that do not count are asked and shown all the same. The model finds their answers (see the words), but has not
-learned to find the letter of an answer that it works out in a late layer.
+Families that do not count are asked and shown all the same. Asked for words, the model finds where an object stands and
+often the scene; it has not learned to find the letter of an answer that it works out in a late layer. Answers in words
+serve training alone: color and attribute were hardly asked that way.
 
 ## Limits
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.synthetic.guard import FAULTS, bound
+from eval.synthetic.guard import FAULTS, band
 from holitom.config import OuterConfig
 from holitom.methods.holitom import HolitomOuter
 from holitom.tokens import EncodedVideo
@@ -57,10 +57,10 @@ def test_wrong_positions_are_the_same_tokens_in_another_order():
     assert not torch.equal(wrong.features, right.features)
 
 
-def test_the_bound_lies_between_the_measurement_and_the_weakest_fault():
-    assert bound(4, {"a": 20, "b": 12}) == 8
-    assert bound(0, {"a": 60}) == 8
-    assert bound(-2, {"a": 4}) == 1
-    assert bound(2, {}) == 10
+def test_the_band_ends_half_way_to_the_weakest_fault():
+    assert band(4, {"a": 20, "b": 12}) == (0, 8)
+    assert band(0, {"a": 60}) == (-8, 8)
+    assert band(29, {"a": 35, "b": 14}) == (26, 32)  # a fault that saves answers counts as well
+    assert band(2, {}) == (-6, 10)
     with pytest.raises(InputError, match="b loses 9 answers, 4 are lost without it"):
-        bound(4, {"a": 60, "b": 9})
+        band(4, {"a": 60, "b": 9})

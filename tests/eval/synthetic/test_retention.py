@@ -1,7 +1,8 @@
-"""Compression must not cost more answers than it did: the learned tiny model on 200 fixed questions.
+"""Compression must cost as many answers as it did: the learned tiny model on 200 fixed questions, 152 of which count.
 
-Bounds are those of guard.json, which ``python -m eval.synthetic.guard`` writes after the checkpoint has changed. Three
-faults show that the bounds are tight: each must fail the check that is named for it.
+The bands are those of guard.json, which ``python -m eval.synthetic.guard`` writes after the checkpoint or the method
+has changed. They end on both sides: a method that suddenly loses fewer answers is another method. Three faults show that
+they are tight: each must fail the check that is named for it.
 """
 
 import json
@@ -37,20 +38,20 @@ def test_the_bounds_belong_to_this_checkpoint(recorded: dict) -> None:
     found = checkpoint_hash(CHECKPOINT)
     assert recorded["checkpoint"] == found, f"guard.json was measured on another checkpoint: {REMEASURE}"
     assert recorded["frames"] == FRAMES
-    assert {ALWAYS, *recorded["shown_by"].values()} == set(recorded["most_lost"]) <= set(CHECKS)
+    assert {ALWAYS, *recorded["shown_by"].values()} == set(recorded["lost"]) <= set(CHECKS)
     assert set(recorded["shown_by"]) == set(FAULTS)
 
 
 def test_all_tokens_answer_as_before(guard: Guard, recorded: dict) -> None:
-    assert len(guard.full) == 200
+    assert len(guard.full) == recorded["checks"][ALWAYS]["questions"]
     assert sum(answer.right for answer in guard.full) >= recorded["least_full"]
 
 
-def test_compression_costs_no_more_answers_than_it_did(guard: Guard, recorded: dict) -> None:
-    for name, most in recorded["most_lost"].items():
+def test_compression_costs_as_many_answers_as_it_did(guard: Guard, recorded: dict) -> None:
+    for name, (least, most) in recorded["lost"].items():
         found = guard.count(CHECKS[name])
         assert found["questions"] == recorded["checks"][name]["questions"]
-        assert found["lost"] <= most, (name, found)
+        assert least <= found["lost"] <= most, (name, found)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -58,4 +59,5 @@ def test_the_guard_fails_with(guard: Guard, recorded: dict, fault: str) -> None:
     name = recorded["shown_by"][fault]
     with FAULTS[fault]():
         found = guard.count(CHECKS[name])
-    assert found["lost"] > recorded["most_lost"][name], found
+    least, most = recorded["lost"][name]
+    assert not least <= found["lost"] <= most, found
