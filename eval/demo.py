@@ -213,7 +213,7 @@ def answer_default(options: argparse.Namespace, alone: bool) -> dict[str, Any]:
         console.print(f"{TINY} is not there: a random model of the true geometry takes its place, without a benchmark")
         with tempfile.TemporaryDirectory() as folder:
             return answer_all(options, str(make_random_checkpoint(folder)), "built in, random: its answers are noise")
-    options.frames = options.frames or _TINY_FRAMES
+    options.frames = _TINY_FRAMES if options.frames is None else options.frames
     return answer_all(options, str(TINY), _TINY_LABEL) if alone else tour(options)
 
 

@@ -118,7 +118,7 @@ def test_all_tokens_beyond_the_context_are_not_run_but_the_rest_is(capsys, tmp_p
         (["--retain-ratio", "nan"], "retain_ratio = nan"),
         (["--similarity-threshold", "2"], "similarity_threshold = 2.0"),
         (["--merge-layer", "0"], "merge_layer = 0"),
-        (["--merge-layer", "6"], "merge_layer = 6"),
+        (["--merge-layer", "8"], "merge_layer = 8"),
         (["--merge-ratio", "1"], "merge_ratio = 1.0"),
         (["--frames", "0"], "num_frames"),
         (["--max-new-tokens", "0"], "--max-new-tokens = 0"),
