@@ -9,7 +9,7 @@ generation. Weights depend on the seed alone.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,22 @@ def published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.replace(nested, nested + "vision_model."): tensor for name, tensor in state.items()}
 
 
+def write_checkpoint(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write weights and configuration into a checkpoint's folder; the tokenizer's files are not among them.
+
+    Args:
+        folder: that exists.
+        state: of the model; the output layer is left out where it is the embedding.
+        config: what ``config.json`` shall hold.
+    """
+    tied = {"lm_head.weight"} if config["tie_word_embeddings"] else set()
+    weights = {name: tensor.contiguous() for name, tensor in state.items() if name not in tied}
+    save_file(published_names(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    ids = {"eos_token_id": config["eos_token_id"], "pad_token_id": config["bos_token_id"]}
+    (folder / "generation_config.json").write_text(json.dumps(ids))
+
+
 def write_tokenizer_files(path: Path, vocabulary: int, phrases: Sequence[str] = ()) -> None:
     """The special tokens and settings of a byte-level tokenizer in Qwen2's file format.
 
@@ -169,10 +185,7 @@ def make_random_checkpoint(path: str | Path, seed: int = 0, layout: str = "llava
     config._attn_implementation = "sdpa"
     model = LlavaQwenForCausalLM(config)
     randomize(model, seed)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(published_names(state), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(raw, indent=1))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 258, "pad_token_id": 256}))
+    write_checkpoint(folder, model.state_dict(), raw)
     write_tokenizer(folder)
     return folder
 

@@ -21,8 +21,9 @@ import torch
 
 from eval.lmms.fingerprints import digest
 from eval.record import write_whole
-from eval.synthetic.dataset import Item, load_questions, read_manifest
+from eval.synthetic.dataset import load_questions, read_manifest
 from eval.synthetic.evaluate import Answer, Answerer, Encoded, by_clip, grey, needed_signals
+from eval.synthetic.items import Item
 from holitom.settings import RunConfig, parse_config
 from llava.model.builder import load_pretrained_model
 from llava.video import load_video

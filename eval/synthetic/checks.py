@@ -5,7 +5,8 @@
 
 Checked: each answer holds in each sampling by itself, letters and answers are balanced, classifiers that read only the
 text and learn on the ``val`` split stay near a guess, no clip is in two splits. Exit status 1 when a check fails; the
-last line is JSON. What a model answers without seeing anything needs the model: :func:`blank` gives it grey frames.
+last line is JSON. What a model answers without seeing anything needs the model: ``eval.synthetic.table`` asks
+it about a grey video (row ``blank``).
 """
 
 import argparse
@@ -13,7 +14,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,18 @@ from typing import Any
 import numpy as np
 
 from eval.cli import Parser, provenance, user_errors
-from eval.synthetic.dataset import FOLDER, Item, load_questions, read_manifest
+from eval.synthetic.dataset import FOLDER, load_questions, read_manifest
+from eval.synthetic.items import Item
 from eval.synthetic.questions import OPTIONS, Facts, candidates
 from eval.synthetic.selection import LETTERS, SPLITS, Split, answer_kinds, draw_world
-from llava.video import VideoClip
 
 LEARNED_ON = "val"
-_GREY = 127
 _LETTERS_OVERALL, _LETTERS_FAMILY = (0.22, 0.28), (0.15, 0.35)
 _TEXT_ALONE = 0.30  # share that a reader of the text may get right
 _SHOWN = 10  # problems printed for a check
 
 Counts = Counter[tuple[str, ...]]
 Guesser = Callable[[Counts, Item], Sequence[float]]
-
-
-def blank(clip: VideoClip) -> VideoClip:
-    """The clip with nothing to see: all frames grey."""
-    return replace(clip, frames=np.full_like(clip.frames, _GREY))
 
 
 def invisible(items: Sequence[Item], split: Split, seed: int) -> list[str]:

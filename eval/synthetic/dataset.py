@@ -14,18 +14,18 @@ import ast
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.cli import Parser, provenance, user_errors
 from eval.lmms.fingerprints import digest
+from eval.record import write_whole
 from eval.synthetic.clips import write_video
+from eval.synthetic.items import Item, item_of
 from eval.synthetic.questions import Question
 from eval.synthetic.selection import LETTERS, SPLITS, Clip, Split, choose_clips
 from llava.errors import InputError
@@ -35,33 +35,6 @@ VARIABLE = "SYNTHVID_DATA"  # environment variable that names another folder
 _SOURCES = ("world", "raster", "questions", "selection", "clips")
 _MANIFEST, _QUESTIONS = "manifest.json", "questions.jsonl"
 _SEEDS = 2**32  # the sum with the splits' own constant stays a whole number that NumPy takes
-
-
-@dataclass(frozen=True)
-class Item:
-    """A question about a clip.
-
-    Attributes:
-        identity: unique in the data set.
-        clip: the video file.
-        family: the kind of question.
-        question: its text, options and answer.
-        frames: how many frames to sample where nothing else is asked for.
-        world: number of the clip's world (:func:`eval.synthetic.selection.draw_world`).
-    """
-
-    identity: str
-    clip: Path
-    family: str
-    question: Question
-    frames: int
-    world: int
-
-
-def letter_of(text: str) -> str | None:
-    """The letter an answer gives: "B", "B.", "(B)" or "B. red circle"; None for anything else, which is wrong."""
-    found = re.fullmatch(r"\(?([A-D])(?:[.):].*)?", text.strip(), re.DOTALL)
-    return found[1] if found else None
 
 
 def data_folder() -> Path:
@@ -117,9 +90,7 @@ def _write_readme(folder: Path) -> None:
     for name in sorted(path.parent.name for path in folder.glob(f"*/{_QUESTIONS}")):
         lines += [f"- config_name: {name}", "  data_files:", "  - split: test", f"    path: {name}/{_QUESTIONS}"]
     lines += ["---", "# synthvid", "", "Made by `python -m eval.synthetic.dataset`; every clip is rendered.", ""]
-    part = folder / "README.md.part"
-    part.write_text("\n".join(lines), encoding="utf-8")
-    os.replace(part, folder / "README.md")
+    write_whole(folder / "README.md", "\n".join(lines))
 
 
 def read_manifest(folder: Path, split: str) -> dict[str, Any]:
@@ -217,13 +188,6 @@ def load_questions(folder: str | os.PathLike[str], split: str) -> list[Item]:
     verify(root, split)
     rows: Iterable[Any] = map(json.loads, (root / split / _QUESTIONS).read_text(encoding="utf-8").splitlines())
     return [item_of(root, row) for row in rows]
-
-
-def item_of(folder: Path, row: dict[str, Any]) -> Item:
-    """One line of a question file."""
-    options, right = tuple(row["options"]), LETTERS.index(row["answer"])
-    question = Question(row["family"], row["question"], options, right)
-    return Item(row["id"], folder / row["clip"], row["family"], question, row["frames"], row["world"])
 
 
 @user_errors

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from eval.answering import applied, prompt_ids
 from eval.paper_flops import paper_flops
-from eval.synthetic.dataset import Item, letter_of
+from eval.synthetic.items import Item, letter_of
 from eval.synthetic.selection import LETTERS
 from holitom import Compressor
 from holitom.compressor import all_tokens
@@ -28,6 +28,7 @@ from holitom.tokens import CompressedTokens
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.placement import compute_device
+from llava.model.static_cache import LayerPrompt
 from llava.model.visual_inputs import VisualEncoder
 
 
@@ -104,6 +105,10 @@ class SharedVideo:
         outer = self.compressor.outer
         signals = {name: self.video.signals[name] for name in (outer.signals if outer is not None else ())}
         return self.compressor.compress_features(self.video.features, signals, pool, newline_mode)
+
+    def layer_prompts(self, cache: Any) -> Sequence[LayerPrompt | None] | None:
+        """Called by the model before static decoding."""
+        return None if self.compressor is None else self.compressor.layer_prompts(cache)
 
     def align_labels(self, labels: Tensor, seq: int) -> Tensor:
         """Called by the model in training only."""

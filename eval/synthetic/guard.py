@@ -25,8 +25,9 @@ from eval.cli import Parser, provenance, user_errors
 from eval.paper_tables import CONFIGS
 from eval.record import write_whole
 from eval.synthetic.campaign import checkpoint_hash
-from eval.synthetic.dataset import Item, load_questions
+from eval.synthetic.dataset import load_questions
 from eval.synthetic.evaluate import Answer, Answerer, Encoded, by_clip, needed_signals
+from eval.synthetic.items import Item
 from eval.synthetic.questions import SCORED
 from holitom import load_config
 from holitom.methods.holitom import HolitomOuter

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.synthetic.dataset import data_folder, item_of, letter_of, verify
+from eval.synthetic.dataset import data_folder, verify
+from eval.synthetic.items import item_of, letter_of
 from eval.synthetic.questions import SCORED
 
 _DATA = {"test_data": "test", "long_data": "long"}  # a split for each task

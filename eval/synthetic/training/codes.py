@@ -61,6 +61,12 @@ def seen_shares(world: World, times: NDArray[np.float64], cells: int, steps: int
     return np.concatenate([grounds, shares[:, 1:]], axis=1).reshape(len(times), -1, cells * cells)
 
 
+def pooled_shares(world: World, times: NDArray[np.float64], steps: int) -> NDArray[np.float32]:
+    """Shares of :func:`seen_shares` of every token, the mean of its 2 x 2 patches, ``(frames, shots + things, 64)``."""
+    patches = seen_shares(world, times, GRID, steps).reshape(len(times), -1, POOLED, 2, POOLED, 2)
+    return patches.mean(axis=(3, 5)).reshape(len(times), -1, POOLED**2)
+
+
 def target_codes(world: World, shares: NDArray[np.float32]) -> Tensor:
     """Codes of every cell, ``(frames, cells * cells, 128)``, from :func:`seen_shares`."""
     cells = int(shares.shape[2] ** 0.5)

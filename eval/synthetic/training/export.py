@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from eval.cli import Parser, provenance, user_errors
-from eval.random_checkpoint import published_names
+from eval.random_checkpoint import write_checkpoint
 from eval.synthetic.training.card import card
 from eval.synthetic.training.model import learned_config
 from eval.synthetic.training.stages import STAGES, Stage
@@ -38,16 +37,12 @@ def export(root: Path, folder: Path, stages: Sequence[Stage] = STAGES) -> Path:
             raise InputError(f"stage {stage.name} is not done in {root}: run scripts/train_tiny.sh first")
     state = torch.load(root / stages[-1].name / "state.pt", map_location="cpu")["model"]
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.half().contiguous() for name, tensor in state.items() if name != "lm_head.weight"}
-    save_file(published_names(weights), folder / "model.safetensors", metadata={"format": "pt"})
     config = learned_config(state["model.embed_tokens.weight"].shape[0])
-    config["dtype"] = "float16"
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
-    ids = {"eos_token_id": config["eos_token_id"], "pad_token_id": config["bos_token_id"]}
-    (folder / "generation_config.json").write_text(json.dumps(ids))
+    write_checkpoint(folder, {name: tensor.half() for name, tensor in state.items()}, {**config, "dtype": "float16"})
     for name in _TOKENIZER_FILES:
         shutil.copyfile(root / "tokenizer" / name, folder / name)
-    (folder / "README.md").write_text(card(root, sum(tensor.numel() for tensor in weights.values()), stages))
+    parameters = sum(tensor.numel() for name, tensor in state.items() if name != "lm_head.weight")  # it is tied
+    (folder / "README.md").write_text(card(root, parameters, stages))
     return folder
 
 

@@ -1,21 +1,14 @@
 """Visual tokens as the runtime makes them: tower at rest, projector, 2 x 2 pooling, kept tokens."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from eval.synthetic.training.codes import GRID, POOLED
 from eval.synthetic.training.streams import Batch
 from eval.synthetic.training.vision import normalized, tower_pass
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+from llava.model.pooling import pool_frames
 
 _FRAMES_AT_ONCE = 32
-
-
-def pooled(grid: Tensor) -> Tensor:
-    """``(frames, 256, dim)`` to ``(frames, 64, dim)``, bilinear as the runtime does it."""
-    square = grid.transpose(1, 2).unflatten(2, (GRID, GRID))
-    return F.interpolate(square, size=(POOLED, POOLED), mode="bilinear").flatten(2).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -30,11 +23,12 @@ def encode(model: LlavaQwenForCausalLM, pixels: Tensor) -> tuple[Tensor, Tensor]
         ``(frames, 64, 128)`` and ``(frames, 64)``.
     """
     tokens, received = [], []
+    pooling = (model.config.mm_spatial_pool_stride, model.config.mm_spatial_pool_mode)
     with torch.autocast(pixels.device.type, torch.bfloat16):
         for part in pixels.split(_FRAMES_AT_ONCE):
             features, attention = tower_pass(model, normalized(part))
-            tokens.append(pooled(features))
-            received.append(pooled(attention[..., None])[..., 0])
+            tokens.append(pool_frames(features, *pooling))
+            received.append(pool_frames(attention[..., None], *pooling)[..., 0])
     return torch.cat(tokens), torch.cat(received)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eval.random_checkpoint import tiny_config
+from eval.random_checkpoint import SPECIAL_TOKENS, tiny_config
 from eval.synthetic.raster import SIDE
-from eval.synthetic.tokenizer import write_tokenizer
+from eval.synthetic.tokenizer import PHRASES, write_tokenizer
 from eval.synthetic.training.codes import DIM, GRID, directions
 from eval.synthetic.training.prompts import Prompts
 from eval.synthetic.world import COLORS, SCENES, SHAPES
@@ -25,10 +25,12 @@ _EMBEDDING = 0.09
 def learned_config(vocabulary: int, layers: int = LAYERS) -> dict[str, Any]:
     """``config.json`` of the tiny model: 128-pixel frames, 256 patches, 64 tokens per frame."""
     config = tiny_config(DIM, layers, _TOWER_LAYERS)
-    special = vocabulary - 6  # <|endoftext|>, <|im_start|>, <|im_end|>, then three phrases
+    first = vocabulary - len(PHRASES) - len(SPECIAL_TOKENS)  # the phrases come last
+    numbers = {token: first + place for place, token in enumerate(SPECIAL_TOKENS)}
     config.update(
         intermediate_size=384, num_attention_heads=4, num_key_value_heads=2, vocab_size=vocabulary,
-        bos_token_id=special, eos_token_id=special + 2, tie_word_embeddings=True, image_aspect_ratio="pad",
+        bos_token_id=numbers["<|endoftext|>"], eos_token_id=numbers["<|im_end|>"], tie_word_embeddings=True,
+        image_aspect_ratio="pad",
         mm_vision_tower="tiny-siglip-patch8-128", image_grid_pinpoints=[[SIDE, SIDE]],
     )  # fmt: skip
     config["vision_config"].update(

@@ -11,11 +11,15 @@ _CLIP = 1.0
 
 
 def trapezoid(steps: int, warmup: int, decay: float) -> Callable[[int], float]:
-    """Factor on the rate by step: up over ``warmup`` steps, flat, down to a fiftieth over the last share ``decay``."""
+    """Factor on the rate by step: up over ``warmup`` steps, flat, down to a fiftieth over the last share ``decay``.
+
+    It is asked for ``steps`` itself, too: the schedule looks one step ahead.
+    """
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / warmup)
-        return rise * (1.0 if step < (1 - decay) * steps else max(0.02, (steps - step) / (decay * steps)))
+        flat = decay == 0 or step < (1 - decay) * steps
+        return rise * (1.0 if flat else max(0.02, (steps - step) / (decay * steps)))
 
     return factor
 

@@ -10,21 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import Qwen2Config
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Model
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Model, apply_rotary_pos_emb
 
 
 def rotary(positions: Tensor, config: Qwen2Config) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of rotary positions, ``(positions, head_dim)`` each."""
+    """Cosine and sine of rotary positions, ``(positions, head_dim)`` each.
+
+    The decoder's own ``rotary_emb`` rounds the frequencies another way: the last bit of every weight that the recipe
+    trains would change.
+    """
     size = config.hidden_size // config.num_attention_heads
     theta = config.rope_parameters["rope_theta"]
     angles = positions[:, None].float() * theta ** (-torch.arange(0, size, 2, device=positions.device).float() / size)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
-
-
-def _turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return states * cos.to(states.dtype) + torch.cat([-second, first], dim=-1) * sin.to(states.dtype)
 
 
 def _norm(states: Tensor, module: Any) -> Tensor:
@@ -40,7 +39,9 @@ def _projections(layer: Qwen2DecoderLayer, states: Tensor, cos: Tensor, sin: Ten
         projection(normed).unflatten(-1, (-1, size)).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    return _turned(query * size**-0.5, cos, sin), _turned(key, cos, sin), value
+    cos, sin = cos.to(query.dtype), sin.to(query.dtype)
+    query, key = apply_rotary_pos_emb(query * size**-0.5, key, cos, sin, unsqueeze_dim=0)
+    return query, key, value
 
 
 def _finished(layer: Qwen2DecoderLayer, states: Tensor, mixed: Tensor) -> Tensor:

@@ -20,16 +20,17 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from eval.cli import Parser, provenance, user_errors
+from eval.record import write_whole
 from eval.synthetic.training.features import kept_features
+from eval.synthetic.training.frames import Frames
 from eval.synthetic.training.language import SideHeads, Tally, language_outcome
 from eval.synthetic.training.model import grow, match_anew, new_model
 from eval.synthetic.training.optimizers import Optimizers, trapezoid
 from eval.synthetic.training.stages import STAGES, Stage
-from eval.synthetic.training.streams import Frames, VideoQuestions
+from eval.synthetic.training.streams import VideoQuestions
 from eval.synthetic.training.validation import validate_language, validate_tower
 from eval.synthetic.training.vision import vision_loss
 from llava.errors import InputError
@@ -94,15 +95,11 @@ class StageRun:
         saved = torch.load(path, map_location="cpu")
         visual = {k: v for k, v in saved["model"].items() if "vision_tower" in k or "mm_projector" in k}
         chosen = visual if origin == self.stage.tower else saved["model"]
-        if origin == self.stage.language and self._depth(chosen) < self.stage.layers:
+        if origin == self.stage.language and self.model.state_dict().keys() - chosen.keys():  # layers it had not yet
             chosen = grow(self.model, chosen)
         self.model.load_state_dict(chosen, strict=False)
         if origin == self.stage.language:
             self.heads.load_state_dict(saved["heads"])
-
-    @staticmethod
-    def _depth(state: dict[str, Tensor]) -> int:
-        return len([name for name in state if name.endswith("self_attn.q_proj.bias") and "vision_tower" not in name])
 
     def _continue(self) -> None:
         saved = torch.load(self.state_path, map_location=self.device)
@@ -190,9 +187,7 @@ class StageRun:
             f"{name} {reached[name]:.3f} < {least}" for name, least in self.stage.gates.items() if reached[name] < least
         ]
         result = {"stage": asdict(self.stage), "reached": reached, "missed": missed, **provenance()}
-        temporary = self.folder / "done.tmp"
-        temporary.write_text(json.dumps(result, indent=1))
-        os.replace(temporary, self.folder / ("missed.json" if missed else "done.json"))
+        write_whole(self.folder / ("missed.json" if missed else "done.json"), json.dumps(result, indent=1))
         if missed:
             raise InputError(
                 f"stage {self.stage.name} misses its gates after {self.done} steps: {', '.join(missed)}; its log is "

@@ -26,7 +26,7 @@ def token_labels(world: World, shares: NDArray[np.float32]) -> dict[str, NDArray
 
     Args:
         world: the video.
-        shares: what each token shows, ``(frames, shots + things, cells)``, of :func:`codes.seen_shares` or pooled.
+        shares: what each token shows, ``(frames, shots + things, cells)``, of :func:`codes.pooled_shares`.
 
     Returns:
         ``(frames * cells,)`` each, -100 where a label does not apply: ``motion`` of the object a token shows, once that

@@ -1,6 +1,6 @@
 """The recipe: what is trained in which order, on what, for how long, and what each stage must reach."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from eval.synthetic.training.model import FIRST_LAYERS, LAYERS
@@ -51,7 +51,19 @@ class Stage:
 
 
 _HISTORY = ("motion", "things", "color", "shape", "scene", "opening", "earliest", "latest")
+_HISTORY_AND_SHOTS = (*_HISTORY, "shots")
+# what stages ask, where several ask alike
+_TIME = StreamConfig(
+    videos=8, questions=10, tokens_per_frame=(12, 24), prefer=0.6, told=0.05,
+    families=("direction", "attribute", "shots", "order", "scene", "needle", "location", "place"),
+)  # fmt: skip
+_ORDER = replace(_TIME, letters=0.6)
 _MIXED = StreamConfig(videos=8, frames=(8, 8, 16), tokens_per_frame=(12, 20), prefer=0.6, letters=0.7, stills=0.05)
+_LAST = replace(
+    _MIXED, frames=(8,), letters=0.6, told=0.15, firsts=0.2,
+    rare=("shape", "color", "count", "existence", "shots", "attribute"),
+)  # fmt: skip
+_SETTLE = replace(_MIXED, letters=0.9, told=0.05, firsts=0.4, rare=("scene", "place", "location"))
 STAGES = (
     Stage(
         "tower", "tower", steps=4000, rate=3e-3, seed=2, warmup=100, decay=0.4,
@@ -82,28 +94,19 @@ STAGES = (
     ),
     Stage(
         "time", "language", steps=1568, rate=3e-3, seed=8, vectors=0.5, decay=0.0, language="events",
-        stream=StreamConfig(
-            videos=8, questions=10, tokens_per_frame=(12, 24), prefer=0.6, told=0.05,
-            families=("direction", "attribute", "shots", "order", "scene", "needle", "location", "place"),
-        ),
+        stream=_TIME,
         gates={"letters.shots": 0.8},
     ),
     Stage(
         "order", "language", steps=1328, rate=2e-3, seed=9, vectors=0.3, decay=0.0, language="time",
         sides=("motion", "things", "shots", "color", "shape", "ground"),
-        stream=StreamConfig(
-            videos=8, questions=10, tokens_per_frame=(12, 24), prefer=0.6, letters=0.6, told=0.05,
-            families=("direction", "attribute", "shots", "order", "scene", "needle", "location", "place"),
-        ),
+        stream=_ORDER,
         gates={"letters.attribute": 0.75},
     ),
     Stage(
         "history", "language", steps=640, rate=2e-3, seed=10, vectors=0.3, decay=0.0, language="order",
         sides=_HISTORY,
-        stream=StreamConfig(
-            videos=8, questions=10, tokens_per_frame=(12, 24), prefer=0.6, letters=0.6, told=0.05,
-            families=("direction", "attribute", "shots", "order", "scene", "needle", "location", "place"),
-        ),
+        stream=_ORDER,
         gates={"letters.attribute": 0.75},
     ),
     Stage(
@@ -119,47 +122,32 @@ STAGES = (
     ),
     Stage(
         "last", "language", steps=404, rate=2.5e-3, seed=13, vectors=0.4, decay=0.0, language="deeper",
-        layers=LAYERS, sides=(*_HISTORY, "shots"),
-        stream=StreamConfig(
-            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.6, told=0.15, firsts=0.2, stills=0.05,
-            rare=("shape", "color", "count", "existence", "shots", "attribute"),
-        ),
+        layers=LAYERS, sides=_HISTORY_AND_SHOTS,
+        stream=_LAST,
         gates={"letters.color": 0.85},
     ),
     Stage(
         "early", "language", steps=664, rate=2e-3, seed=14, vectors=0.3, decay=0.0, language="last",
-        layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
-        stream=StreamConfig(
-            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.7, told=0.1, firsts=0.4, stills=0.05,
-            rare=("shape", "color", "count", "existence", "shots", "attribute"),
-        ),
+        layers=LAYERS, early=5, sides=_HISTORY_AND_SHOTS,
+        stream=replace(_LAST, letters=0.7, told=0.1, firsts=0.4),
         gates={"letters.color": 0.85},
     ),
     Stage(
         "match", "language", steps=506, rate=2e-3, seed=15, vectors=0.3, decay=0.0, language="early",
-        layers=LAYERS, matched=(6,), early=5, sides=(*_HISTORY, "shots"),
-        stream=StreamConfig(
-            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.8, told=0.1, firsts=0.5, stills=0.05,
-            rare=("shape", "color", "count", "existence", "shots", "attribute"),
-        ),
+        layers=LAYERS, matched=(6,), early=5, sides=_HISTORY_AND_SHOTS,
+        stream=replace(_LAST, letters=0.8, told=0.1, firsts=0.5),
         gates={"letters.color": 0.85},
     ),
     Stage(
         "options", "language", steps=378, rate=2e-3, seed=16, vectors=0.5, decay=0.0, language="match",
-        layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
-        stream=StreamConfig(
-            videos=8, tokens_per_frame=(12, 20), prefer=0.6, letters=0.85, told=0.35, firsts=0.7, stills=0.05,
-            rare=("shape", "color", "count", "existence", "shots", "attribute"),
-        ),
+        layers=LAYERS, early=5, sides=_HISTORY_AND_SHOTS,
+        stream=replace(_LAST, letters=0.85, told=0.35, firsts=0.7),
         gates={"letters.color": 0.85},
     ),
     Stage(
         "settle", "language", steps=1100, rate=2e-3, seed=17, vectors=0.3, decay=0.7, language="options",
-        layers=LAYERS, early=5, sides=(*_HISTORY, "shots"),
-        stream=StreamConfig(
-            videos=8, frames=(8, 8, 16), tokens_per_frame=(12, 20), prefer=0.6, letters=0.9, told=0.05, firsts=0.4,
-            rare=("scene", "place", "location"), stills=0.05,
-        ),
+        layers=LAYERS, early=5, sides=_HISTORY_AND_SHOTS,
+        stream=_SETTLE,
         gates={"letters.mean": 0.75},
     ),
     Stage(
@@ -167,7 +155,7 @@ STAGES = (
         layers=LAYERS, early=5, sides=_HISTORY,
         stream=StreamConfig(
             videos=8, frames=(8, 16), tokens_per_frame=(64,), letters=1.0, told=0.0, firsts=0.4,
-            rare=("scene", "place", "location"), pixels=True,
+            rare=_SETTLE.rare, pixels=True,
         ),
         gates={"letters.mean": 0.75},
     ),

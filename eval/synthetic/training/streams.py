@@ -1,32 +1,23 @@
 """Endless batches of worlds with questions, made by worker processes."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from eval.synthetic.questions import FAMILIES, Facts, Question, candidates, with_options
 from eval.synthetic.raster import render
-from eval.synthetic.training.codes import GRID, POOLED, seen_shares, target_codes
+from eval.synthetic.training.codes import pooled_shares, target_codes
+from eval.synthetic.training.drawn_worlds import draw_sound, draw_still
+from eval.synthetic.training.numbered import Numbered
 from eval.synthetic.training.prompts import Prompts, padded
 from eval.synthetic.training.side_labels import SIDES, token_labels
-from eval.synthetic.training.vision import VisionBatch
-from eval.synthetic.world import (
-    COLORS,
-    SCENES,
-    SHAPES,
-    Shot,
-    Thing,
-    World,
-    place_thing,
-    sample_world,
-    sampled_times,
-)
+from eval.synthetic.world import World, sampled_times
 
 _RARELY = 0.25
 _OBJECTS_FIRST = 0.9  # share of videos
@@ -100,24 +91,6 @@ class Batch:
         return replace(self, **moved)
 
 
-def draw_sound(rng: np.random.Generator) -> tuple[World, Facts]:
-    """A world in which everything can be seen."""
-    while True:
-        world = sample_world(rng)
-        facts = Facts(world)
-        if facts.sound():
-            return world, facts
-
-
-def draw_still(rng: np.random.Generator) -> tuple[World, Facts]:
-    """A world of one scene with objects at rest: every frame says everything."""
-    while True:
-        world = still_world(rng, int(rng.integers(1, 5)), True)
-        facts = Facts(world, samplings=(1,))
-        if facts.sound():
-            return world, facts
-
-
 def draw_questions(
     facts: Facts, count: int, families: Collection[str], config: StreamConfig, rng: np.random.Generator
 ) -> list[Question]:
@@ -147,21 +120,23 @@ def choose_tokens(
     return (chosen + cells * np.arange(frames)[:, None]).reshape(-1)
 
 
-class VideoQuestions(IterableDataset[Batch]):
-    """Endless batches; every batch depends on the seed and its number alone, whichever worker makes it."""
+class VideoQuestions(Numbered[Batch]):
+    """Endless batches of videos with questions.
+
+    Args:
+        config: what a batch holds.
+        tokenizer: folder of the tokenizer's files.
+        seed, first: see :class:`Numbered`.
+    """
 
     def __init__(self, config: StreamConfig, tokenizer: str, seed: int, first: int = 0) -> None:
-        self.config, self.tokenizer, self.seed, self.first = config, tokenizer, seed, first
+        super().__init__(seed, first)
+        self.config, self.tokenizer = config, tokenizer
 
-    def __iter__(self) -> Iterator[Batch]:
-        worker = torch.utils.data.get_worker_info()
-        step, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
-        torch.set_num_threads(1)
-        self.prompts = Prompts(self.tokenizer)
-        number += self.first
-        while True:
-            yield self.batch(np.random.default_rng([self.seed, number]))
-            number += step
+    @cached_property
+    def prompts(self) -> Prompts:
+        """Made where it is first asked for: in the worker."""
+        return Prompts(self.tokenizer)
 
     def _row(
         self, question: Question, letters: bool, helper: bool, rng: np.random.Generator
@@ -170,6 +145,20 @@ class VideoQuestions(IterableDataset[Batch]):
             return self.prompts.told(question) if letters else self.prompts.half(question, int(rng.integers(2)))
         return self.prompts.letters(question) if letters else self.prompts.words(question)
 
+    def _video(
+        self, world: World, times: NDArray[np.float64], kept: int, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """One video's share of a batch: kept tokens, their side labels by name, and pixels or features."""
+        pooled = pooled_shares(world, times, 1)
+        chosen = choose_tokens(pooled, len(world.shots), kept, self.config.prefer, rng)
+        part = {name: torch.from_numpy(row[chosen]) for name, row in token_labels(world, pooled).items()}
+        part["kept"] = torch.from_numpy(chosen)
+        if self.config.pixels:
+            return {**part, "pixels": torch.from_numpy(render(world, times))}
+        codes = target_codes(world, pooled).flatten(0, 1)[chosen]
+        noise = rng.standard_normal(codes.shape, dtype=np.float32)
+        return {**part, "features": codes + 0.03 * torch.from_numpy(noise)}
+
     def batch(self, rng: np.random.Generator) -> Batch:
         """One batch."""
         config = self.config
@@ -177,105 +166,27 @@ class VideoQuestions(IterableDataset[Batch]):
         letters = rng.random() < config.letters  # for the whole batch: questions without options are half as long
         asked = [family for family in config.families if letters or family not in NEED_OPTIONS]
         times = sampled_times(frames)
+        videos: list[dict[str, Tensor]] = []
         rows: list[tuple[list[int], list[int]]] = []
-        family, with_letters = [], []
         early: list[tuple[int, list[int]]] = []
-        parts: dict[str, list] = {"features": [], "pixels": [], "kept": [], "sides": []}
+        family = []
         for _ in range(config.videos):
             world, facts = draw_still(rng) if rng.random() < config.stills else draw_sound(rng)
-            shares = seen_shares(world, times, 2 * POOLED, 1)
-            pooled = shares.reshape(frames, -1, POOLED, 2, POOLED, 2).mean(axis=(3, 5)).reshape(frames, -1, POOLED**2)
-            chosen = choose_tokens(pooled, len(world.shots), kept, config.prefer, rng)
-            parts["kept"].append(torch.from_numpy(chosen))
-            parts["sides"].append({name: row[chosen] for name, row in token_labels(world, pooled).items()})
-            if config.pixels:
-                parts["pixels"].append(torch.from_numpy(render(world, times)))
-            else:
-                codes = target_codes(world, pooled).flatten(0, 1)[chosen]
-                noise = rng.standard_normal(codes.shape, dtype=np.float32)
-                parts["features"].append(codes + 0.03 * torch.from_numpy(noise))
+            videos.append(self._video(world, times, kept, rng))
             for question in draw_questions(facts, config.questions, asked, config, rng):
                 helper = rng.random() < (config.told if letters else _HALVES * (question.family == "location"))
                 rows.append(self._row(question, letters, helper, rng))
                 plain = not helper and question.family not in NEED_OPTIONS
                 early.append(self.prompts.early(question) if plain else (0, []))
                 family.append(-1 if helper else FAMILIES.index(question.family))
-                with_letters.append(letters)
         tokens, labels = padded(rows, self.prompts.tokenizer.pad_token_id)
         marks = np.full_like(labels, -100)
         for row, (place, words) in enumerate(early):
             marks[row, place : place + len(words)] = words
         shape = (config.videos, config.questions)
-        sides = {name: torch.from_numpy(np.stack([row[name] for row in parts["sides"]])) for name in SIDES}
+        stacked = {name: torch.stack([video[name] for video in videos]) for name in videos[0]}
         return Batch(
-            torch.stack(parts["features"]) if parts["features"] else None,
-            torch.stack(parts["pixels"]) if parts["pixels"] else None,
-            torch.stack(parts["kept"]), sides,
+            stacked.get("features"), stacked.get("pixels"), stacked["kept"], {name: stacked[name] for name in SIDES},
             torch.from_numpy(tokens).view(*shape, -1), torch.from_numpy(labels).view(*shape, -1),
-            torch.from_numpy(marks).view(*shape, -1),
-            torch.tensor(family).view(shape), torch.tensor(with_letters).view(shape),
+            torch.from_numpy(marks).view(*shape, -1), torch.tensor(family).view(shape), torch.full(shape, letters),
         )  # fmt: skip
-
-
-def still_world(rng: np.random.Generator, count: int, apart: bool) -> World:
-    """One scene with objects that stand still.
-
-    Args:
-        rng: source of every choice.
-        count: number of objects.
-        apart: unequal colors and places that do not touch, as far as that is possible.
-    """
-    shot = Shot(
-        0.0, str(rng.choice(SCENES)), (float(rng.uniform(0, 256)), float(rng.uniform(0, 256))), (0.0, 0.0),
-        float(rng.uniform(0.85, 1.12)),
-    )  # fmt: skip
-    colors = rng.permutation(len(COLORS))[:count] if apart else rng.integers(len(COLORS), size=count)
-    things: list[Thing] = []
-    for color in colors:
-        words = (COLORS[color], str(rng.choice(SHAPES)), "still")
-        if apart:
-            things.append(place_thing(rng, words, (0.0, 1.0), False, things))
-            continue
-        radius = float(rng.uniform(0.1, 0.14))
-        x, y = (float(value) for value in rng.uniform(radius, 1 - radius, 2))
-        things.append(Thing(*words, radius, 0.0, 1.0, (x, y), 0.0))
-    quality = int(rng.integers(35, 80)) if rng.random() < 0.6 else 0
-    return World((shot,), tuple(things), 0.0, float(rng.uniform(0, 6)), quality, int(rng.integers(2**31)))
-
-
-class Frames(IterableDataset[VisionBatch]):
-    """Endless batches of single frames with labels for every patch."""
-
-    def __init__(self, frames: int, crowded: float, seed: int, first: int = 0) -> None:
-        self.frames, self.crowded, self.seed, self.first = frames, crowded, seed, first
-
-    def __iter__(self) -> Iterator[VisionBatch]:
-        worker = torch.utils.data.get_worker_info()
-        step, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
-        torch.set_num_threads(1)
-        number += self.first
-        while True:
-            yield self.batch(np.random.default_rng([self.seed, number]))
-            number += step
-
-    def batch(self, rng: np.random.Generator) -> VisionBatch:
-        """One batch."""
-        rows: list[tuple[Tensor, ...]] = []
-        while len(rows) < self.frames:
-            world = (
-                still_world(rng, int(rng.integers(3, 9)), False) if rng.random() < self.crowded else sample_world(rng)
-            )
-            rows.append(_labelled_frame(world, rng.random(1)))
-        return VisionBatch(*(torch.stack(column) for column in zip(*rows, strict=True)))
-
-
-def _labelled_frame(world: World, time: NDArray[np.float64]) -> tuple[Tensor, ...]:
-    shares = seen_shares(world, time, GRID, 4)
-    top, most = shares[0].argmax(axis=0), shares[0].max(axis=0)
-    shots = len(world.shots)
-    colors = [-100] * shots + [COLORS.index(thing.color) for thing in world.things]
-    shapes = [-100] * shots + [SHAPES.index(thing.shape) for thing in world.things]
-    scenes = [SCENES.index(shot.scene) for shot in world.shots] + [-100] * len(world.things)
-    labels = (torch.from_numpy(np.where(most > 0.6, np.array(names)[top], -100)) for names in (colors, shapes, scenes))
-    objects = torch.from_numpy(shares[0, shots:].sum(axis=0))
-    return (torch.from_numpy(render(world, time))[0], target_codes(world, shares)[0], objects, *labels)

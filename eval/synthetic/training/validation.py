@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from eval.synthetic.raster import render
-from eval.synthetic.training.codes import POOLED, seen_shares
+from eval.synthetic.training.codes import pooled_shares
+from eval.synthetic.training.drawn_worlds import draw_sound
 from eval.synthetic.training.features import encode, kept_features
+from eval.synthetic.training.frames import Frames
 from eval.synthetic.training.language import Tally, language_outcome
 from eval.synthetic.training.prompts import Prompts
-from eval.synthetic.training.streams import Frames, StreamConfig, VideoQuestions, draw_sound
+from eval.synthetic.training.streams import StreamConfig, VideoQuestions
 from eval.synthetic.training.vision import vision_loss
 from eval.synthetic.world import sampled_times
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
@@ -27,8 +29,7 @@ def _similarities(model: LlavaQwenForCausalLM) -> dict[str, float]:
     for number in range(_VIDEOS):
         world, _ = draw_sound(np.random.default_rng([SEED, number]))
         times = sampled_times(8)
-        fine = seen_shares(world, times, 2 * POOLED, 2).reshape(8, -1, POOLED, 2, POOLED, 2).mean(axis=(3, 5))
-        objects = torch.from_numpy(fine.reshape(8, -1, POOLED**2)[:, len(world.shots) :].sum(axis=1))
+        objects = torch.from_numpy(pooled_shares(world, times, 2)[:, len(world.shots) :].sum(axis=1))
         tokens, received = encode(model, torch.from_numpy(render(world, times)))
         top = torch.zeros_like(received).scatter_(1, received.topk(_RETAINED).indices, 1.0)
         shown = objects > 0.5

@@ -1,14 +1,12 @@
 """A checkpoint with the tiny model's sizes and no training, and questions about rendered worlds."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
-from eval.random_checkpoint import published_names
-from eval.synthetic.dataset import Item
+from eval.random_checkpoint import write_checkpoint
+from eval.synthetic.items import Item
 from eval.synthetic.questions import Facts, candidates, with_options
 from eval.synthetic.raster import render
 from eval.synthetic.training.model import new_model
@@ -21,9 +19,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the tiny model's sizes."""
     folder = tmp_path_factory.mktemp("untrained")
     model, raw, _ = new_model(folder, 0)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
-    save_file(published_names(state), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(raw))
+    write_checkpoint(folder, model.state_dict(), raw)
     return folder
 
 

@@ -7,12 +7,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from eval.synthetic.checks import (
     answer_problems,
-    blank,
     check,
     duplicates,
     invisible,
@@ -22,7 +20,8 @@ from eval.synthetic.checks import (
     text_only,
 )
 from eval.synthetic.checks import main as checks_main
-from eval.synthetic.dataset import Item, item_of, letter_of, load_questions, main, make_split, read_manifest, verify
+from eval.synthetic.dataset import load_questions, main, make_split, read_manifest, verify
+from eval.synthetic.items import Item, item_of, letter_of
 from eval.synthetic.questions import FAMILIES, Question, with_options
 from eval.synthetic.selection import LETTERS, SPLITS, askable, choose_clips, draw_world, family_sizes, tells_nothing
 from llava.errors import InputError
@@ -218,15 +217,6 @@ def test_each_check_can_fail(folder: Path, copy: Path) -> None:
 def test_text_limit_is_30_percent_where_that_is_three_standard_errors() -> None:
     assert text_limit(1008) == 0.30
     assert text_limit(200) == pytest.approx(0.25 + 3 * 0.0306, abs=1e-3)
-
-
-def test_blank_has_the_clips_size_and_nothing_to_see(folder: Path) -> None:
-    clip = load_video(load_questions(folder, "guard")[0].clip, 8)
-    grey = blank(clip)
-    assert grey.frames.shape == clip.frames.shape
-    assert grey.frames.dtype == np.uint8
-    assert set(np.unique(grey.frames)) == {127}
-    assert grey.indices == clip.indices
 
 
 @pytest.mark.parametrize(

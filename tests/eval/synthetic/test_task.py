@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from eval.synthetic.dataset import Item, load_questions
+from eval.synthetic.dataset import load_questions
+from eval.synthetic.items import Item
 from eval.synthetic.questions import FAMILIES, SCORED
 from eval.synthetic.selection import LETTERS, SPLITS
 from eval.synthetic.task import utils

@@ -1,26 +1,30 @@
 """Codes, prompts and batches of the training."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from eval.synthetic.questions import FAMILIES, Facts, candidates, with_options
 from eval.synthetic.raster import composition
 from eval.synthetic.tokenizer import write_tokenizer
-from eval.synthetic.training.codes import DIM, content_codes, directions, place_codes, seen_shares, target_codes
+from eval.synthetic.training.codes import (
+    DIM,
+    content_codes,
+    directions,
+    place_codes,
+    pooled_shares,
+    seen_shares,
+    target_codes,
+)
+from eval.synthetic.training.drawn_worlds import draw_sound, draw_still
+from eval.synthetic.training.frames import Frames
 from eval.synthetic.training.prompts import Prompts, padded
 from eval.synthetic.training.side_labels import token_labels
-from eval.synthetic.training.streams import (
-    Frames,
-    StreamConfig,
-    VideoQuestions,
-    choose_tokens,
-    draw_questions,
-    draw_sound,
-    draw_still,
-)  # fmt: skip
+from eval.synthetic.training.streams import StreamConfig, VideoQuestions, choose_tokens, draw_questions
 from eval.synthetic.world import COLORS, MOTIONS, SCENES, sample_world, sampled_times
 from llava.conversation import conv_templates
 
@@ -59,6 +63,16 @@ def test_target_is_the_mix_of_what_a_cell_shows() -> None:
         for number in range(len(world.things)):
             expected = expected + shares[frame, 1 + number, row, column] * contents[len(world.shots) + number]
         torch.testing.assert_close(codes[frame, 16 * row + column], expected, atol=1e-5, rtol=0)
+
+
+def test_a_token_shows_the_mean_of_its_four_patches() -> None:
+    world, _ = draw_sound(np.random.default_rng(6))
+    times = sampled_times(8)
+    patches, tokens = seen_shares(world, times, 16, 2), pooled_shares(world, times, 2)
+    assert tokens.shape == (8, len(world.shots) + len(world.things), 64)
+    for row, column in np.ndindex(8, 8):
+        four = [16 * (2 * row + down) + 2 * column + right for down in (0, 1) for right in (0, 1)]
+        np.testing.assert_allclose(tokens[:, :, 8 * row + column], patches[:, :, four].mean(axis=2), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -167,8 +181,16 @@ def test_batches_depend_on_seed_and_number_alone(prompts: Prompts, tmp_path: Pat
         else:
             assert value is None or torch.equal(value, getattr(again, name)), name
     assert not torch.equal(second.pixels, other.pixels)
-    frames, more = next(iter(Frames(2, 0.5, seed=7))), next(iter(Frames(2, 0.5, seed=7)))
-    assert all(torch.equal(value, getattr(more, name)) for name, value in vars(frames).items())
+
+
+def test_workers_make_the_same_batches_in_the_same_order() -> None:
+    alone = list(islice(Frames(2, 0.5, seed=7, first=3), 4))
+    many = list(islice(DataLoader(Frames(2, 0.5, seed=7, first=3), batch_size=None, num_workers=2), 4))
+    for batch, other in zip(alone, many, strict=True):
+        assert all(torch.equal(value, getattr(other, name)) for name, value in vars(batch).items())
+    assert len({batch.pixels.numpy().tobytes() for batch in alone}) == 4
+    later = next(iter(Frames(2, 0.5, seed=7, first=6)))
+    assert torch.equal(later.pixels, alone[3].pixels)
 
 
 def test_only_families_that_are_wanted_are_asked(prompts: Prompts) -> None:

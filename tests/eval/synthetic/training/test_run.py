@@ -1,12 +1,15 @@
 """Stages: the same from one run as from two, gates, order, export."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from eval.synthetic.training import run as run_module
+from eval.synthetic.training import validation
 from eval.synthetic.training.export import export
 from eval.synthetic.training.features import encode, kept_features
 from eval.synthetic.training.model import FIRST_LAYERS, LAYERS, grow, match_anew, new_model
@@ -77,6 +80,12 @@ def test_all_stages_then_a_checkpoint_that_loads(tmp_path: Path, capsys: pytest.
     last = StageRun(BOTH, root, 0, CPU)
     assert model.config.num_hidden_layers >= 6
     assert len(tokenizer) == model.config.vocab_size
+    written = json.loads((folder / "config.json").read_text())
+    assert written["dtype"] == "float16"
+    assert (written["bos_token_id"], written["eos_token_id"]) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    assert json.loads((folder / "generation_config.json").read_text()) == ids
+    assert "model.vision_tower.vision_tower.vision_model.post_layernorm.bias" in load_file(folder / "model.safetensors")
     for name, tensor in last.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor.half().float(), msg=name)
     pixels = torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8)
@@ -104,6 +113,30 @@ def test_missed_gate_ends_the_run_and_keeps_the_state(
         StageRun(BOTH, tmp_path, 0, CPU)
     with pytest.raises(InputError, match="not done"):
         export(tmp_path, tmp_path / "checkpoint", (TOWER,))
+
+
+@pytest.mark.usefixtures("short")
+def test_a_stage_goes_on_from_what_another_has_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "STAGES", (TOWER, WORDS))
+    main([str(tmp_path), "--workers", "0"])
+    learned, ids = StageRun(WORDS, tmp_path, 0, CPU), torch.arange(40)[None]
+    same, deeper = (StageRun(replace(WORDS, name=name, language="talk", layers=layers), tmp_path, 1, CPU)
+                    for name, layers in (("same", FIRST_LAYERS), ("deeper", LAYERS)))  # fmt: skip
+    assert torch.equal(weights(same), weights(learned))
+    expected, found = (run.model.eval()(ids).logits for run in (learned, deeper))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_validation_measures_families_and_similarities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "_BATCHES", 1)
+    monkeypatch.setattr(validation, "_VIDEOS", 2)
+    model, _, prompts = new_model(tmp_path, 0, FIRST_LAYERS)
+    reached = validation.validate_language(model, prompts, str(tmp_path), StreamConfig(videos=4))
+    assert {"words.mean", "letters.mean"} < reached.keys()
+    assert all(0 <= share <= 1 for share in reached.values())
+    reached = validation.validate_tower(model)
+    assert {"color", "shape", "scene", "recall", "within_shot_median", "across_cut_median"} < reached.keys()
+    assert 0 < reached["recall"] < 1
 
 
 def test_recipe_is_in_order_and_its_data_apart() -> None:
@@ -151,6 +184,8 @@ def test_matched_layers_search_for_equal_content(tmp_path: Path) -> None:
 def test_trapezoid() -> None:
     factor = trapezoid(100, 10, 0.3)
     assert [round(factor(step), 3) for step in (0, 9, 50, 70, 85, 99)] == [0.1, 1.0, 1.0, 1.0, 0.5, 0.033]
+    flat = trapezoid(100, 10, 0.0)
+    assert [flat(step) for step in (0, 9, 99, 100)] == [0.1, 1.0, 1.0, 1.0]  # asked for the step after the last one
 
 
 def test_pixels_give_what_the_tower_says(tmp_path: Path) -> None:
