@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from holitom.hooks.kept_positions import KeptPositions
 from holitom.hooks.signals import Recorder
 from holitom.record import Record
 from holitom.tokens import CompressedTokens, EncodedVideo, Order, PlainDetails, TokenKind
+from llava.model.static_cache import LayerPrompt
 
 __all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "all_tokens"]
 
@@ -47,6 +48,9 @@ class InnerStage(Protocol):
     def apply(self, decoder: nn.Module) -> Any: ...
     def remove(self) -> None: ...
     def align(self, labels: Tensor) -> Tensor: ...
+
+    def layer_prompts(self, cache: Any) -> Sequence[LayerPrompt | None] | None:
+        """What a prefilled cache holds in each decoder layer, see ``llava.model.visual_compressor``."""
 
     def start_prompt(self, record: Record) -> None:
         """Forget the previous prompt; ``record`` is what the outer stage will have done before the decoder runs."""
@@ -187,6 +191,14 @@ class Compressor:
         self._record.videos.append(kept)
         self._record.newline_mode = newline_mode
         return kept
+
+    def layer_prompts(self, cache: Any) -> Sequence[LayerPrompt | None] | None:
+        """What a prefilled cache holds in each decoder layer (called by the model before static decoding).
+
+        Raises:
+            InputError: if the inner stage acts in decode steps.
+        """
+        return None if self.inner is None else self.inner.layer_prompts(cache)
 
     def align_labels(self, labels: Tensor, seq: int) -> Tensor:
         """Labels of the positions whose logits the LLM returned (called by the model)."""

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from holitom.hooks.inner_record import Counts, StageRecord
 from holitom.inner_merging import Spans
 from llava.errors import InputError
+from llava.model.static_cache import LayerPrompt
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,22 @@ class SequenceState:
                 f"the cache holds {[long_past, *short_pasts]} tokens before the first stage and after each stage, its "
                 f"prefill left {left}: it was cropped into the prompt; prefill again"
             )
+
+    def layer_prompts(self, starts: Sequence[int], layers: int, shrunk: bool) -> list[LayerPrompt | None]:
+        """What each layer of the cache holds right after the prefill.
+
+        Args:
+            starts: first layer of each stage.
+            layers: of the decoder.
+            shrunk: whether the layers before the first stage forgot what it dropped.
+
+        Returns:
+            None for layers that hold the whole prompt.
+        """
+        prompts = [LayerPrompt(stage.real_tokens, stage.shift) for stage in self.stages]
+        before = LayerPrompt(self.stages[0].real_tokens) if shrunk else None
+        reached = [sum(start <= layer for start in starts) for layer in range(layers)]
+        return [prompts[count - 1] if count else before for count in reached]
 
 
 @dataclass

@@ -144,6 +144,15 @@ class DycokeDecodePruning(HookSet):
         """Labels stay what they are: a prefill keeps every token."""
         return labels
 
+    def layer_prompts(self, cache: Cache) -> None:
+        """See :class:`~holitom.compressor.InnerStage`: only a prompt whose steps attend to everything may pass."""
+        sequence = self._sequences.get(cache)
+        if self.prune_ratio > 0 and (sequence is None or any(sequence.spans)):
+            raise InputError(
+                "DyCoke's pruning chooses cache entries anew in every decode step, which static decoding would pass "
+                "by: use decoding='preallocated' or 'eager', or the method without its pruning"
+            )
+
     def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: take ``video_spans`` out of the call and decide what this call is."""
         self._call = None

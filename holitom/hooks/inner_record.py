@@ -24,12 +24,15 @@ class StageRecord:
         tokens_after: per row, tokens of each span from this layer on.
         kept: (batch, short_seq) int64 positions of the kept tokens in the sequence before the first stage; -1 for
             padding.
+        source: (batch, seq) int64, for every token before the first stage the position of the kept token that stands
+            for it from this layer on; -1 for padding and for tokens that were dropped.
         scores: (batch, seq) fp32 scores of the tokens that entered the stage.
     """
 
     layer: int
     tokens_after: Counts
     kept: Tensor
+    source: Tensor
     scores: Tensor
 
 

@@ -35,6 +35,7 @@ from holitom.hooks.stages import (
 from holitom.inner_merging import MergedBatch, Spans
 from holitom.inner_pruning import prune_batch
 from llava.errors import InputError
+from llava.model.static_cache import LayerPrompt
 
 
 class StagedCompression(HookSet):
@@ -112,6 +113,14 @@ class StagedCompression(HookSet):
         if self.last is None:
             raise RuntimeError("there was no prefill yet: run the model once before aligning labels")
         return self.last.align(labels)
+
+    def layer_prompts(self, cache: Cache) -> list[LayerPrompt | None] | None:
+        """See :class:`~holitom.compressor.InnerStage`; None if the prefill of the cache compressed nothing."""
+        state = self._states.get(cache)
+        if state is None:
+            return None
+        starts = [stage.layer for stage in self.stages]
+        return state.layer_prompts(starts, len(self._layers), self.stages[0].shrinks_cache)
 
     # What a method may do differently.
 
@@ -193,6 +202,7 @@ class StagedCompression(HookSet):
             hidden = self._shorten(number, layer, hidden, kwargs)
             if cache is not None and number == len(self.stages) - 1:
                 self._states[cache] = call.state
+                cache.shortened_by_hooks = True  # type: ignore[attr-defined] # seen by the model once the hooks are gone
         else:
             assert cache is not None
             state = call.state.stages[number]

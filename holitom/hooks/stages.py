@@ -82,7 +82,7 @@ def advance(
         call.position_embeddings = rotary_of(call.kept, kwargs["position_embeddings"])
     real_tokens = call.kept >= 0 if reduced.padded else None
     call.state.stages.append(StageState(reduced.hidden.shape[1], real_tokens, shift))
-    call.records.append(StageRecord(stage.layer, counts, call.kept, scores))
+    call.records.append(StageRecord(stage.layer, counts, call.kept, call.source, scores))
     call.spans = shortened_spans(call.spans, counts, call.first, reduced.first)
     call.first = reduced.first
 

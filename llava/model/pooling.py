@@ -1,7 +1,9 @@
 """Spatial pooling of video frames, 27 x 27 to 14 x 14 tokens."""
 
 import math
+from functools import cache
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,3 +47,10 @@ def pool_frames(features: Tensor, stride: int, mode: str) -> Tensor:
     else:
         raise InputError(f"mm_spatial_pool_mode = {mode!r} is not supported: use one of {', '.join(MODES)}")
     return pooled.flatten(2).transpose(1, 2)
+
+
+@cache
+def pooled_tokens(tokens: int, stride: int, mode: str) -> int:
+    """Tokens that :func:`pool_frames` makes of ``tokens``; kept, since finding out takes milliseconds."""
+    with torch.device("meta"):
+        return pool_frames(torch.empty(1, tokens, 1), stride, mode).shape[1]

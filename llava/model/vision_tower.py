@@ -1,12 +1,13 @@
 """The SigLIP tower of LLaVA: transformers' SigLIP without its last layer, read before the post-layernorm."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, InputError
 from llava.model.placement import compute_device
 
 # Sizes of the towers that published checkpoints name; writing them here saves a download of the tower's config.
@@ -20,7 +21,7 @@ KNOWN_TOWERS: dict[str, dict[str, int]] = {
         "patch_size": 14,
     },
 }
-_FRAMES_PER_PASS = 16  # bounds the activations of a long video: 16 frames of so400m take about 0.4 GB in float32
+FRAMES_PER_PASS = 16  # enough to fill a GPU; 16 frames of so400m take about 0.4 GB of activations in float32
 
 
 def _tower_sizes(config: Any) -> dict[str, Any]:
@@ -80,9 +81,12 @@ class SiglipVisionTower(nn.Module):
     Attributes:
         vision_tower: transformers' ``SiglipVisionModel``; its post-layernorm is loaded but not used.
         image_processor: makes ``pixel_values`` from frames or images.
+        frames_per_pass: pictures that run through the tower at one time, at least 1. It bounds the memory that encoding
+            takes beside its input and output, and may be set at any time.
     """
 
     is_loaded = True
+    frames_per_pass: int = FRAMES_PER_PASS
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -125,8 +129,38 @@ class SiglipVisionTower(nn.Module):
         Returns:
             (images, patches, hidden) in the tower's type.
         """
-        outputs = []
-        for pixels in pixel_values.split(_FRAMES_PER_PASS):
-            embedded = self.vision_tower.embeddings(pixels.to(device=self.device, dtype=self.dtype))
-            outputs.append(self.vision_tower.encoder(inputs_embeds=embedded).last_hidden_state)
-        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        return in_passes(self._encode, pixel_values, self.frames_per_pass)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """:meth:`forward` of one pass."""
+        embedded = self.vision_tower.embeddings(pixels.to(device=self.device, dtype=self.dtype))
+        return self.vision_tower.encoder(inputs_embeds=embedded).last_hidden_state
+
+
+def in_passes(work: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> Tensor:
+    """``work`` on ``size`` entries of the first axis at a time, with one result of all in memory and none beside it.
+
+    Args:
+        work: gives one output per entry, whatever the others are.
+        inputs: (entries, ...), at least one.
+        size: entries per call, at least 1.
+
+    Returns:
+        (entries, ...).
+
+    Raises:
+        InputError: if ``size`` is no positive integer.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"frames_per_pass = {size!r} is out of range: it must be an integer of at least 1; use 16")
+    if len(inputs) <= size:
+        return work(inputs)
+    results: Tensor | None = None
+    for start in range(0, len(inputs), size):
+        part = work(inputs[start : start + size])
+        if results is None:
+            results = part.new_empty(len(inputs), *part.shape[1:])
+        results[start : start + size] = part
+        del part  # else it lives on beside the next one
+    assert results is not None
+    return results

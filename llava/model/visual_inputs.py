@@ -11,11 +11,13 @@ from llava.mm_utils import grid_pinpoints
 from llava.model.image_features import pack_image
 from llava.model.newlines import insert_newlines
 from llava.model.placement import compute_device, whole_parameter
-from llava.model.pooling import pool_frames
+from llava.model.pooling import pool_frames, pooled_tokens
 from llava.model.splicing import VisualTokens
+from llava.model.vision_tower import FRAMES_PER_PASS, in_passes
 
 if TYPE_CHECKING:
-    from llava.model.language_model.llava_qwen import LlavaQwenModel, VisualCompressor
+    from llava.model.language_model.llava_qwen import LlavaQwenModel
+    from llava.model.visual_compressor import VisualCompressor
 
 MODALITIES = ("image", "video")
 
@@ -34,6 +36,11 @@ def _spread(modalities: str | Sequence[str] | None, count: int) -> list[str]:
     return words
 
 
+def is_pictures(pixels: Tensor) -> bool:
+    """Whether a video is given as it was decoded, (frames, height, width, 3) uint8 RGB, and not as pixel values."""
+    return pixels.dtype == torch.uint8 and pixels.dim() == 4 and pixels.shape[-1] == 3 and pixels.shape[0] > 0
+
+
 def _check_pixels(pixels: Tensor, number: int, side: int) -> None:
     if not isinstance(pixels, Tensor):
         raise InputError(
@@ -50,7 +57,8 @@ def _check_pixels(pixels: Tensor, number: int, side: int) -> None:
             f"visual input {number} has type {pixels.dtype}: pixel values must be floating point; "
             "make them with the image_processor that load_pretrained_model returns"
         )
-    if not bool(torch.isfinite(pixels).all()):
+    finite = torch.stack([torch.isfinite(part).all() for part in pixels.split(FRAMES_PER_PASS)])
+    if not bool(finite.all()):
         bad = (~torch.isfinite(pixels.float())).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(
             f"visual input {number} has NaN or infinite pixels (first axis: {bad[:8]}): check its decoding"
@@ -85,8 +93,9 @@ class VisualEncoder:
                 f"a tensor of shape {tuple(images.shape)} is a stack of images, not a video: pass images=[frames]"
             )
         side = self.model.vision_tower.config.image_size
-        for number, pixels in enumerate(images):
-            _check_pixels(pixels, number, side)
+        for number, (pixels, word) in enumerate(zip(images, words, strict=True)):
+            if not (word == "video" and isinstance(pixels, Tensor) and is_pictures(pixels)):
+                _check_pixels(pixels, number, side)
         if image_sizes is not None and len(image_sizes) != len(images):
             raise InputError(
                 f"{len(image_sizes)} image_sizes for {len(images)} image(s) and video(s): pass one for each"
@@ -110,16 +119,33 @@ class VisualEncoder:
 
     def pool(self, features: Tensor) -> Tensor:
         """Pooling of video frames with the settings of the configuration."""
+        return pool_frames(features, *self._pooling())
+
+    def _pooling(self) -> tuple[int, str]:
+        """Stride and mode."""
         stride = getattr(self.config, "mm_spatial_pool_stride", None)
-        return pool_frames(
-            features,
-            2 if stride is None else int(stride),
-            getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear",
-        )
+        mode = getattr(self.config, "mm_spatial_pool_mode", None) or "bilinear"
+        return 2 if stride is None else int(stride), mode
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
-        """(frames, 3, side, side) to (frames, tokens, dim): projected and pooled, without newlines or compression."""
-        return self.pool(self._project(pixels))
+        """A video to (frames, tokens, dim): projected and pooled, without newlines or compression.
+
+        A few frames are worked on at a time (:attr:`SiglipVisionTower.frames_per_pass`), from their pixels to their
+        pooled tokens, so that beside input and output memory does not grow with the video.
+
+        Args:
+            pixels: (frames, 3, side, side), or pictures as :func:`is_pictures` knows them.
+        """
+
+        def encode(part: Tensor) -> Tensor:
+            return self.pool(self._project(self._pixel_values(part) if is_pictures(part) else part))
+
+        return in_passes(encode, pixels, self.model.vision_tower.frames_per_pass)
+
+    def _pixel_values(self, pictures: Tensor) -> Tensor:
+        """Pictures of any size to (frames, 3, side, side) float32 on the CPU."""
+        processor = self.model.vision_tower.image_processor
+        return processor.preprocess(pictures.cpu().numpy(), return_tensors="pt")["pixel_values"]
 
     def encode_video(self, pixels: Tensor) -> VisualTokens:
         """Tokens of one video (frames, 3, side, side), compressed if there is a compressor, with newlines."""
@@ -157,9 +183,7 @@ class VisualEncoder:
     @property
     def tokens_per_frame(self) -> int:
         """Tokens of a frame after pooling."""
-        patches = self.model.vision_tower.num_patches_per_side**2
-        with torch.device("meta"):
-            return self.pool(torch.empty(1, patches, 1)).shape[1]
+        return pooled_tokens(self.model.vision_tower.num_patches_per_side**2, *self._pooling())
 
     def _encode_image(self, tiles: Tensor, image_size: tuple[int, int] | None, newline: bool) -> Tensor:
         """(tiles, 3, side, side) to (tokens, dim); ``image_size`` is (width, height)."""

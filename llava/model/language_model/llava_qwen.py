@@ -4,8 +4,8 @@ Decoder and tower are transformers' own classes; this file joins them. It knows 
 ``visual_compressor``, that may shorten the tokens of a video before they are spliced into the text.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.model.decode_loop import decoding_arguments
 from llava.model.placement import compute_device
 from llava.model.projector import build_projector
 from llava.model.splicing import SplicedBatch, splice
+from llava.model.static_decoding import IdleDecoder
 from llava.model.vision_tower import SiglipVisionTower
+from llava.model.visual_compressor import VisualCompressor
 from llava.model.visual_inputs import VisualEncoder
 
 
@@ -25,45 +28,6 @@ class LlavaQwenConfig(Qwen2Config):
     """Qwen2's configuration with LLaVA's ``mm_*`` keys, as published (flat)."""
 
     model_type = "llava_qwen"
-
-
-class KeptTokens(Protocol):
-    """Tokens of one video after compression: ``features`` (kept, dim) and ``index`` (kept,), in reading order.
-
-    ``index`` is frame * tokens_per_frame + position in the frame; with ``every_row`` grid newlines follow every row.
-    """
-
-    @property
-    def features(self) -> Tensor: ...
-    @property
-    def index(self) -> Tensor: ...
-    @property
-    def every_row(self) -> bool: ...
-
-
-class VisualCompressor(Protocol):
-    """What may be put into :attr:`LlavaQwenForCausalLM.visual_compressor`."""
-
-    @property
-    def keeps_positions(self) -> bool:
-        """Whether kept tokens stay at their place in the uncompressed video, so that positions have gaps."""
-
-    def start_prompt(self) -> None:
-        """Called once before the visual inputs of a prompt (or batch of prompts) are encoded."""
-
-    def compress_video(
-        self, encode: Callable[[], Tensor], pool: Callable[[Tensor], Tensor], newline_mode: str
-    ) -> KeptTokens:
-        """Compress one video.
-
-        Args:
-            encode: runs tower, projector and pooling; returns (frames, tokens, dim).
-            pool: the same pooling for any per-patch signal, (frames, patches, channels) to (frames, tokens, channels).
-            newline_mode: ``config.mm_newline_position``.
-        """
-
-    def align_labels(self, labels: Tensor, seq: int) -> Tensor:
-        """Labels (batch, seq before the LLM) of the ``seq`` positions whose logits the LLM returned."""
 
 
 class LlavaQwenModel(Qwen2Model):
@@ -78,7 +42,18 @@ class LlavaQwenModel(Qwen2Model):
         self.image_newline = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
 
     def forward(self, *args: Any, video_spans: Tensor | None = None, **kwargs: Any) -> BaseModelOutputWithPast:
-        """Qwen2's forward. ``video_spans`` is for hooks on this module and is dropped here."""
+        """Qwen2's forward. ``video_spans`` is for hooks on this module and is dropped here.
+
+        Raises:
+            RuntimeError: if the cache was filled under hooks that are gone.
+        """
+        cache = kwargs.get("past_key_values")
+        if cache is not None and getattr(cache, "shortened_by_hooks", False) and not self._forward_pre_hooks:
+            if cache.get_seq_length() > 0:
+                raise RuntimeError(
+                    "the cache was filled with inner compression, whose hooks were removed in between: prefill again"
+                )
+            cache.shortened_by_hooks = False
         return super().forward(*args, **kwargs)
 
 
@@ -87,6 +62,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
 
     Attributes:
         visual_compressor: None, or what shortens every video before the LLM sees it.
+        idle_decoder: tensors and graphs of the latest static decoding; ``idle_decoder.clear()`` frees them.
     """
 
     config_class = LlavaQwenConfig
@@ -97,6 +73,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         self.model = LlavaQwenModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.idle_decoder = IdleDecoder()
         self.post_init()
 
     def get_model(self) -> LlavaQwenModel:
@@ -124,7 +101,8 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             labels: (batch, text) or None.
             images: one tensor per placeholder: (frames, 3, side, side) for a video, (tiles, 3, side, side) or
                 (3, side, side) for an image; a tensor of five axes counts as a list. A tensor of four axes is a stack
-                of plain images, which get no newline token (as in LLaVA-NeXT).
+                of plain images, which get no newline token (as in LLaVA-NeXT). A video may also be given as decoded,
+                (frames, height, width, 3) uint8 RGB: pixel values are then made of a few frames at a time.
             image_sizes: (width, height) of each original image; videos may have any entry.
             modalities: ``"video"`` or ``"image"`` per placeholder, or one word for all; ``"image"`` by default.
         """
@@ -208,20 +186,29 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         images: Tensor | Sequence[Tensor] | None = None,
         image_sizes: Sequence[tuple[int, int]] | None = None,
         modalities: str | Sequence[str] | None = None,
+        decoding: str = "eager",
         **kwargs: Any,
     ) -> Any:
         """Generate from a prompt with images and videos; everything else goes to transformers' ``generate``.
+
+        The ways of decoding give the same tokens up to rounding. All but the first keep the cache in place instead of
+        copying it for every token. ``preallocated`` serves every method and option. ``static`` and ``graphs`` do greedy
+        search and sampling on one device; they refuse what they cannot do.
 
         Args:
             inputs: (batch, text) int64 with -200 at the placeholders (also accepted as ``input_ids``).
             images: see :meth:`splice_visuals`; None for text only.
             image_sizes: see :meth:`splice_visuals`.
             modalities: see :meth:`splice_visuals`.
+            decoding: ``eager`` (transformers' own), ``preallocated`` (the same with a
+                :class:`~llava.model.growing_cache.GrowingCache`), ``static`` (one step over tensors that never move)
+                or ``graphs`` (that step as a CUDA graph, captured in the first call and kept for later ones).
             **kwargs: ``attention_mask`` (batch, text) of any type, ``max_new_tokens``, ``stopping_criteria``, ...
 
         Returns:
             What transformers returns; sequences hold new tokens only.
         """
+        kwargs |= decoding_arguments(decoding, self.config.num_hidden_layers, kwargs)
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         if inputs is None:
             if images is not None:
