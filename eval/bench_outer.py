@@ -3,9 +3,11 @@ Time and memory of the outer stage on one synthetic video, beside a plain loop t
 
     python -m eval.bench_outer --frames 32 --tokens 196 --dim 3584 --threads 1
     python -m eval.bench_outer --frames 1024 --dim 896 --repetitions 3 --skip-plain
+    python -m eval.bench_outer --dim 896 --growth 1024 --skip-plain   # 32 and 1,024 frames in one run
+    python -m eval.bench_outer --device cuda --dtype bfloat16 --skip-plain
 
-Both are run in turn within one process, after one warm-up each. Output: a table, and as the last line of
-stdout one JSON document with the same numbers:
+All are run in turn within one process, after one warm-up each; operators, kernel launches and syncs of one run are
+counted (:mod:`eval.device_counts`). Output: a table, and as the last line of stdout one JSON document:
 
     result = json.loads(subprocess.run([...], capture_output=True, text=True).stdout.splitlines()[-1])
 """
@@ -19,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -26,7 +29,8 @@ import torch
 from torch import Tensor
 
 from eval.cli import Parser, user_errors
-from eval.measure import interleaved
+from eval.device_counts import count
+from eval.measure import interleaved, synchronize
 from holitom.config import OuterConfig
 from holitom.outer import OuterCompression
 
@@ -110,8 +114,10 @@ def measure(runs: dict[str, Callable[[], object]], repetitions: int) -> dict[str
     """Wall and CPU milliseconds of each function, taken in turn so that both see the same machine."""
 
     def clocked(run: Callable[[], object]) -> dict[str, float]:
+        synchronize()
         wall, cpu = time.perf_counter(), time.process_time()
         run()
+        synchronize()
         return {
             "cpu_ms": 1e3 * (time.process_time() - cpu),
             "wall_ms": 1e3 * (time.perf_counter() - wall),
@@ -148,23 +154,50 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--moving", type=float, default=0.45, help="share of moving positions")
     parser.add_argument("--retain-ratio", type=float, default=0.15)
     parser.add_argument("--similarity-threshold", type=float, default=0.80)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; the plain loop runs on a CPU only")
+    parser.add_argument("--growth", type=int, metavar="FRAMES", help="time a video of so many frames in the same run")
     parser.add_argument("--skip-plain", action="store_true", help="time only the library (long videos)")
     options = parser.parse_args(arguments)
     for name in ("frames", "tokens", "dim", "repetitions", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
+    if options.growth is not None and options.growth <= options.frames:
+        parser.error(f"--growth {options.growth} is out of range: it must be more than --frames {options.frames}")
+    if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):
+        parser.error(f"--device {options.device} is not available: it must be cpu, or cuda where there is a GPU")
+    if options.device == "cuda" and not options.skip_plain:
+        parser.error("--device cuda cannot run the plain loop: add --skip-plain")
     return options
 
 
-@user_errors
-def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark and print a table and one line of JSON."""
-    options = parse_arguments(arguments)
-    torch.set_num_threads(options.threads)
+def growth(times: dict[str, Any], frames: int, longer: int) -> dict[str, Any]:
+    """How the time grows with the video: CPU time per frame of the longer one over that of the shorter one."""
+    kind = "wall_ms" if torch.cuda.is_available() else "cpu_ms"
+    short, long = times["holitom"][kind]["median"], times["longer"][kind]["median"]
+    return {"frames": [frames, longer], "kind": kind, "over_linear": round(long / short / (longer / frames), 3)}
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """The numbers for a reader."""
+    print(f"{'':10}{'CPU ms: median (min .. max)':>34}{'wall ms: median (min .. max)':>34}")
+    for name, kinds in result["times"].items():
+        cells = ["{median:.1f} ({min:.1f} .. {max:.1f})".format(**kinds[kind]) for kind in ("cpu_ms", "wall_ms")]
+        print(f"{name:10}{cells[0]:>34}{cells[1]:>34}")
+    if result["cpu_speedup"]:
+        print(f"plain / holitom: {result['cpu_speedup']} in CPU time")
+    if result["growth"]:
+        frames = result["growth"]["frames"]
+        print(f"from {frames[0]} to {frames[1]} frames: {result['growth']['over_linear']} times linear growth")
+    launches = "not measured" if result["launches"] is None else result["launches"]
+    print(f"{result['operators']} operators, kernel launches: {launches}, {result['syncs']} syncs")
+    print(f"{result['kept']} tokens kept, peak memory above the input {result['peak_above_input_mb']:.0f} MB")
+
+
+def bench(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is measured, as the last line of the command says it."""
     config = OuterConfig(options.retain_ratio, options.similarity_threshold)
-    dtype = DTYPES[options.dtype]
-    features, attention = synthetic_video(options.frames, options.tokens, options.dim, dtype, options.moving)
-    compression = OuterCompression(config)
+    compression, sizes = OuterCompression(config), (options.tokens, options.dim, DTYPES[options.dtype], options.moving)
+    features, attention = (part.to(options.device) for part in synthetic_video(options.frames, *sizes))
     before = peak_megabytes()
     tokens = compression(features, attention)
     extra = peak_megabytes() - before
@@ -175,8 +208,14 @@ def main(arguments: list[str] | None = None) -> None:
         plain = plain_outer(features, attention, config)
         if plain.shape == tokens.features.shape:
             difference = (plain.float() - tokens.features.float()).abs().max().item()
-    times = measure(runs, options.repetitions)
-    result: dict[str, Any] = {
+    if options.growth:
+        long, weights = (part.to(options.device) for part in synthetic_video(options.growth, *sizes))
+        runs["longer"] = lambda: compression(long, weights)
+    counts = count(runs["holitom"], options.device)
+    measured = measure(runs, options.repetitions)
+    times = {name: {kind: summary(values) for kind, values in kinds.items()} for name, kinds in measured.items()}
+    medians = [times[name]["cpu_ms"]["median"] for name in ("plain", "holitom") if name in times]
+    return {
         "settings": vars(options),
         "machine": {"system": platform.platform(), "processor": platform.processor() or platform.machine()},
         "torch": torch.__version__,
@@ -187,18 +226,20 @@ def main(arguments: list[str] | None = None) -> None:
         "largest_difference": difference,
         "input_mb": round(features.nbytes / 2**20, 1),
         "peak_above_input_mb": round(extra, 1),
-        "times": {name: {kind: summary(values) for kind, values in kinds.items()} for name, kinds in times.items()},
-        "cpu_speedup": None,
+        **asdict(counts),
+        "times": times,
+        "growth": growth(times, options.frames, options.growth) if options.growth else None,
+        "cpu_speedup": round(medians[0] / medians[1], 2) if "plain" in times else None,
     }
-    print(f"{'':10}{'CPU ms: median (min .. max)':>34}{'wall ms: median (min .. max)':>34}")
-    for name, kinds in result["times"].items():
-        cells = ["{median:.1f} ({min:.1f} .. {max:.1f})".format(**kinds[kind]) for kind in ("cpu_ms", "wall_ms")]
-        print(f"{name:10}{cells[0]:>34}{cells[1]:>34}")
-    if not options.skip_plain:
-        medians = [result["times"][name]["cpu_ms"]["median"] for name in ("plain", "holitom")]
-        result["cpu_speedup"] = round(medians[0] / medians[1], 2)
-        print(f"plain / holitom: {result['cpu_speedup']} in CPU time")
-    print(f"{result['kept']} tokens kept, peak memory above the input {extra:.0f} MB")
+
+
+@user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark and print a table and one line of JSON."""
+    options = parse_arguments(arguments)
+    torch.set_num_threads(options.threads)
+    result = bench(options)
+    print_table(result)
     print(json.dumps(result))
 
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from holitom.clustering import cluster_groups
 from holitom.config import OuterConfig
+from holitom.group_clustering import cluster_groups
 from holitom.inner_merging import merge_into_nearest
 from holitom.outer import OuterCompression
 from holitom.tokens import Order

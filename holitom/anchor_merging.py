@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.clustering import batches, density_peak_centers, squared_distances
+from holitom.clustering import density_peak_centers, squared_distances
+from holitom.group_clustering import batches
 from holitom.token_ops import packed_positions, upload
 
 # Largest table of anchors against tokens, in elements (float32).

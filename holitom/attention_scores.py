@@ -7,6 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from holitom.config import is_integer, require
+from holitom.kernels.dispatch import use_kernels
+
+LARGEST_HEAD_DIM = 256  # of the kernels
 
 
 def received_attention(
@@ -23,7 +26,8 @@ def received_attention(
         query: queries, (images, heads, patches, head_dim), any floating dtype.
         key: keys of the same shape.
         scale: factor in front of the dot products, usually ``head_dim ** -0.5``.
-        chunk: images whose (heads, patches, patches) fp32 maps are in memory at one time.
+        chunk: images whose (heads, patches, patches) fp32 maps are in memory at one time. Less is needed on a CPU (one
+            (patches, patches) map) and by the kernel on a GPU (none).
 
     Returns:
         (images, patches) fp32; every row sums to 1.
@@ -34,6 +38,13 @@ def received_attention(
     require(is_integer(chunk) and chunk >= 1, "chunk", chunk, "an integer of at least 1", "1 uses the least memory")
     if query.shape[0] == 0:
         return query.new_zeros(0, query.shape[2], dtype=torch.float32)
+    if use_kernels(query, key) and query.shape[-1] <= LARGEST_HEAD_DIM:
+        from holitom.kernels import tower  # noqa: PLC0415
+
+        return tower.received_attention(query, key, scale)
+    if query.device.type == "cpu":
+        pairs = zip(query, key, strict=True)
+        return torch.stack([_received_by_head(part.float(), other.float(), scale) for part, other in pairs])
     pairs = zip(query.split(chunk), key.split(chunk), strict=True)
     return torch.cat([_received_by_chunk(part.float(), other.float(), scale) for part, other in pairs])
 
@@ -59,11 +70,24 @@ def received_by_segment(
     """
     frames = []
     for asking, asked in zip(query.split(list(lengths), dim=1), key.split(list(lengths), dim=1), strict=True):
+        if use_kernels(asking, asked):  # needs no block
+            frames.append(received_attention(asking[None], asked[None], scale)[0])
+            continue
         total = torch.zeros(asked.shape[1], dtype=torch.float32, device=asked.device)
         for part in asking.split(block, dim=1):
             total += _received_by_chunk(part[None].float(), asked[None].float(), scale)[0] * part.shape[1]
         frames.append(total / asked.shape[1])
     return torch.cat(frames)
+
+
+def _received_by_head(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """:func:`received_attention` of one image, (heads, patches, head_dim), a head at a time.
+
+    A map of one head fits into a CPU's caches, where a pass over it costs a fraction of one over all heads.
+    """
+    pairs = zip(query * scale, key, strict=True)
+    heads = [(asking @ asked.T).softmax(dim=-1).sum(dim=0) for asking, asked in pairs]
+    return torch.stack(heads).mean(dim=0) / query.shape[1]
 
 
 def _received_by_chunk(query: Tensor, key: Tensor, scale: float) -> Tensor:
@@ -97,6 +121,10 @@ def last_query_attention(
     """
     batch, heads, head_dim = query.shape
     kv_heads = key.shape[1]
+    if use_kernels(query, key) and head_dim <= LARGEST_HEAD_DIM:
+        from holitom.kernels import last_query  # noqa: PLC0415
+
+        return last_query.last_query_attention(query, key, scale, padding_mask)
     grouped = query.float().reshape(batch, kv_heads, heads // kv_heads, head_dim)
     logits = (grouped * scale) @ key.float().transpose(-1, -2)
     if padding_mask is not None:

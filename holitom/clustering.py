@@ -1,26 +1,20 @@
-"""Density-peak clustering with k nearest neighbours (DPC-KNN), batched over ragged groups of tokens.
+"""Density-peak clustering with k nearest neighbours (DPC-KNN) of a padded batch of groups.
 
 The density of a point is exp(-mean of its k smallest squared distances, itself included); a centre is a
 point that is dense and far from any denser point (Du, Ding and Jia, 2016). Everything is compared in the
 logarithm, which orders points in the same way and cannot underflow.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.token_ops import highest, packed_positions, upload
+from holitom.token_ops import highest, packed_positions
 
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
-# Largest padded batch of points, in elements (double precision).
-BATCH_ELEMENTS = 2**22
-
-LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
 
 
 def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
@@ -176,93 +170,3 @@ def merge_clusters(
         mixed = center_weight * heads + (1 - center_weight) * (sums / sizes.clamp_min(1))
         features = torch.where(sizes > 0, mixed, heads)
     return MergedClusters(features, slots, assignment)
-
-
-@dataclass(frozen=True)
-class GroupClusters:
-    """Clusters of many ragged groups of tokens, listed group after group.
-
-    Attributes:
-        features: merged vectors.
-        centers: token position of each centre, ascending within a group.
-        membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
-        scores: score of each centre, see :func:`density_peak_scores`.
-    """
-
-    features: Float[Tensor, "clusters dim"]
-    centers: Int[Tensor, " clusters"]
-    membership: Int[Tensor, "groups tokens"]
-    scores: Float[Tensor, " clusters"]
-
-
-def cluster_groups(
-    mask: Bool[Tensor, "groups tokens"],
-    sizes: list[int],
-    clusters: list[int],
-    load: LoadPoints,
-    dim: int,
-    dtype: torch.dtype,
-    neighbors: int,
-    center_weight: float | None,
-    clusters_limit_neighbors: bool = True,
-) -> GroupClusters:
-    """Cluster many groups of tokens, a bounded batch at a time.
-
-    Args:
-        mask: which tokens belong to each group.
-        sizes: tokens per group, known on the host.
-        clusters: clusters per group, at most its tokens; a group of 0 clusters vanishes.
-        load: gives the points (batch, n, dim) for group numbers on the host, the same on the device, and token
-            positions (batch, n).
-        dim: width of the features.
-        dtype: dtype of the result.
-        neighbors: most neighbours of the density estimate.
-        center_weight: see :func:`merge_clusters`.
-        clusters_limit_neighbors: a group uses no more neighbours than it has clusters; otherwise only its number of
-            tokens limits them.
-
-    Returns:
-        All clusters.
-    """
-    tokens, total = mask.shape[1], sum(clusters)
-    starts = [0, *accumulate(clusters)]
-    # Groups of similar size share a batch, so little of it is padding.
-    order = sorted((group for group, count in enumerate(clusters) if count), key=lambda group: -sizes[group])
-    ids, counts, offsets = upload(mask.device, order, [clusters[g] for g in order], [starts[g] for g in order])
-    # The last row and column collect what padding writes.
-    features = torch.empty(total + 1, dim, dtype=dtype, device=mask.device)
-    centers = torch.zeros(total + 1, dtype=torch.int64, device=mask.device)
-    center_scores = torch.zeros(total + 1, dtype=torch.float64, device=mask.device)
-    membership = torch.full((len(mask), tokens + 1), -1, device=mask.device)
-    for first, last in batches([sizes[group] for group in order], dim):
-        groups, width = order[first:last], max(clusters[group] for group in order[first:last])
-        chosen, count, offset = ids[first:last], counts[first:last], offsets[first:last, None]
-        members = mask.index_select(0, chosen)
-        positions = packed_positions(members, sizes[groups[0]])
-        valid = torch.arange(positions.shape[1], device=mask.device) < members.sum(1, keepdim=True)
-        points = load(groups, chosen, positions).double()
-        squares = squared_distances(points)
-        most = min(neighbors, width) if clusters_limit_neighbors else neighbors
-        near = count.clamp_max(neighbors) if clusters_limit_neighbors else torch.full_like(count, neighbors)
-        scores = density_peak_scores(squares, valid, near, most)
-        peaks = highest(scores, valid, count)
-        merged = merge_clusters(points, squares, valid, peaks, width, center_weight)
-        slot = torch.arange(width, device=mask.device)
-        rows = torch.where(slot < count[:, None], slot + offset, total).flatten()
-        features.index_copy_(0, rows, merged.features.flatten(0, 1).to(dtype))
-        centers.index_copy_(0, rows, positions.gather(1, merged.centers).flatten())
-        center_scores.index_copy_(0, rows, scores.gather(1, merged.centers).flatten())
-        table = membership.new_full((len(groups), tokens + 1), -1)
-        table.scatter_(1, positions.masked_fill(~valid, tokens), merged.assignment + offset)
-        membership.index_copy_(0, chosen, table)
-    return GroupClusters(features[:total], centers[:total], membership[:, :tokens], center_scores[:total])
-
-
-def batches(sizes: list[int], dim: int) -> list[tuple[int, int]]:
-    """Cut groups, given largest first, into runs whose padded points and distances stay within the budget."""
-    runs, first = [], 0
-    while first < len(sizes):
-        room = BATCH_ELEMENTS // (sizes[first] * max(dim, sizes[first]))
-        runs.append((first, min(len(sizes), first + max(1, room))))
-        first = runs[-1][1]
-    return runs

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from holitom.config import MergeRule
+from holitom.kernels.dispatch import on_one_gpu, use_kernels
 from llava.errors import InputError
 
 Spans = tuple[tuple[int, int], ...]
@@ -67,23 +68,38 @@ def merge_into_nearest(
     Raises:
         InputError: if the spans overlap, are out of order or leave the sequence.
     """
+    spans = _checked(spans, hidden.shape[0])
+    if use_kernels(hidden) and scores.dtype == torch.float32 and on_one_gpu(hidden, scores):
+        from holitom.kernels import inner_merge  # noqa: PLC0415
+
+        counts = [kept_length(stop - start, merge_ratio) for start, stop in spans]
+        return MergedSequence(*inner_merge.merge_spans(hidden, scores, spans, counts, rule == "sequential"))
     positions = torch.arange(hidden.shape[0], device=hidden.device)
     states, kept, source = [], [], positions.clone()
     end = 0
     for start, stop in spans:
-        if start == stop:
-            continue
-        if not end <= start < stop <= hidden.shape[0]:
-            raise InputError(
-                f"span [{start}, {stop}) is out of range: it must be ascending and lie in [{end}, {hidden.shape[0]}]; "
-                "give the spans of a row in reading order and without overlap"
-            )
         merged, chosen, target = _merge_span(hidden[start:stop], scores[start:stop], merge_ratio, rule)
         states += [hidden[end:start], merged]
         kept += [positions[end:start], chosen + start]
         source[start:stop] = target + start
         end = stop
     return MergedSequence(torch.cat([*states, hidden[end:]]), torch.cat([*kept, positions[end:]]), source)
+
+
+def _checked(spans: Iterable[tuple[int, int]], seq: int) -> list[tuple[int, int]]:
+    """The spans that are not empty; :class:`InputError` if they overlap, are out of order or leave the sequence."""
+    found, end = [], 0
+    for start, stop in spans:
+        if start == stop:
+            continue
+        if not end <= start < stop <= seq:
+            raise InputError(
+                f"span [{start}, {stop}) is out of range: it must be ascending and lie in [{end}, {seq}]; "
+                "give the spans of a row in reading order and without overlap"
+            )
+        found.append((start, stop))
+        end = stop
+    return found
 
 
 def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: MergeRule) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,6 +194,9 @@ def pad_rows(rows: Sequence[MergedSequence], first: Sequence[int]) -> MergedBatc
         rows: one per row, its positions counted from the row's first real token.
         first: per row, index of that token in the padded sequence before.
     """
+    if len(rows) == 1 and not first[0]:  # nothing to pad, nothing to copy
+        (row,) = rows
+        return MergedBatch(row.hidden[None], row.kept[None], row.source[None], (0,))
     lengths = [row.kept.shape[0] for row in rows]
     missing = [max(lengths) - length for length in lengths]
     return MergedBatch(

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.clustering import GroupClusters
 from holitom.config import OuterConfig
+from holitom.group_clustering import GroupClusters
 from holitom.outer_plan import OuterPlan, make_plan, segment_of_frame
 from holitom.spatial_merging import merge_contextual, select_dynamic
 from holitom.temporal_merging import merge_static, select_static, static_masks

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.config import OuterConfig
 from holitom.spatial_merging import dynamic_budget
 from holitom.temporal_merging import adjusted_ratio
-from holitom.temporal_segmentation import SEGMENTERS, Segmentation, static_counts
+from holitom.temporal_segmentation import SEGMENTERS, Segmentation, window_table
 from holitom.token_ops import consecutive, to_host
 from llava.errors import InputError
 
@@ -92,9 +91,7 @@ def make_plan(
         InputError: if features or attention are not finite.
     """
     frames, tokens = norms.shape
-    counts = static_counts(runs, min(frames, config.max_segment_frames))
-    sound = [values.isfinite().all(1, keepdim=True).to(counts.dtype) for values in (norms, received_attention)]
-    fetched = to_host(torch.cat([*sound, counts], dim=1))
+    fetched = to_host(window_table(runs, norms, received_attention, min(frames, config.max_segment_frames)))
     for name, finite in zip(("features", "received_attention"), fetched[:, :2].T.tolist(), strict=True):
         require_finite(name, finite)
     found = SEGMENTERS[config.segmentation](fetched[:, 2:], config.max_segment_frames)

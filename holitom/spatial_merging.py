@@ -5,7 +5,7 @@ import math
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.clustering import GroupClusters, LoadPoints, cluster_groups
+from holitom.group_clustering import GroupClusters, LoadPoints, cluster_groups
 from holitom.token_ops import highest
 
 
@@ -44,7 +44,7 @@ def select_dynamic(
 
 
 def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> LoadPoints:
-    """Loader of a frame's own tokens, for :func:`holitom.clustering.cluster_groups`."""
+    """Loader of a frame's own tokens, for :func:`holitom.group_clustering.cluster_groups`."""
     tokens, dim = features.shape[1:]
     flat = features.flatten(0, 1)
 

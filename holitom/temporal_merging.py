@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.clustering import GroupClusters, LoadPoints, cluster_groups
+from holitom.group_clustering import GroupClusters, LoadPoints, cluster_groups
+from holitom.kernels.dispatch import use_kernels
 from holitom.token_ops import highest, packed_positions, upload
 
 
@@ -45,6 +46,13 @@ def static_masks(
 
 def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[tuple[int, int]]) -> LoadPoints:
     """Loader of the averages of a segment's tokens over its frames, for :func:`cluster_groups` (float32)."""
+
+    if use_kernels(features):
+        from holitom.kernels import clusters  # noqa: PLC0415
+
+        extent = [first for first, _ in segments], [last - first + 1 for first, last in segments]
+        firsts, lengths = upload(features.device, *extent)
+        return lambda _, chosen, positions: clusters.segment_means(features, firsts, lengths, chosen, positions)
 
     def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
         # One reduction per segment reads its frames once, in any dtype and without a copy.

@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from holitom.kernels.dispatch import on_one_gpu, use_kernels
+
 SMALLEST_NORM = 1e-8
+LARGEST_DIM = 16384  # of the kernel
 
 
 def similarity_and_norms(
@@ -25,6 +28,10 @@ def similarity_and_norms(
         float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
     """
     frames, tokens, dim = features.shape
+    if use_kernels(features) and dim <= LARGEST_DIM:
+        from holitom.kernels import similarity as kernel  # noqa: PLC0415
+
+        return kernel.similarity_and_norms(features, SMALLEST_NORM)
     # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
     step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
     products, lengths = [], []
@@ -61,6 +68,10 @@ def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: flo
         int64 run lengths, 0 where the pair itself is not above the threshold.
     """
     pairs = similarity.shape[0]
+    if use_kernels(similarity):
+        from holitom.kernels import similarity as kernel  # noqa: PLC0415
+
+        return kernel.static_run_lengths(similarity, threshold)
     steps = torch.arange(1, pairs + 1, device=similarity.device)[:, None]
     if pairs == 0:
         return steps.expand(similarity.shape)
@@ -85,6 +96,32 @@ def static_counts(run_lengths: Int[Tensor, "pairs tokens"], longest: int) -> Int
     histogram = torch.zeros(pairs + 1, longest, dtype=torch.int32, device=bins.device)
     histogram.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.int32))
     return histogram.flip(1).cumsum(1, dtype=torch.int32).flip(1)
+
+
+def window_table(
+    run_lengths: Int[Tensor, "pairs tokens"],
+    norms: Float[Tensor, "frames tokens"],
+    received_attention: Float[Tensor, "frames tokens"],
+    longest: int,
+) -> Int[Tensor, "frames columns"]:
+    """All that the host must know of a video, in one table: whether its values are finite, and :func:`static_counts`.
+
+    Args:
+        run_lengths: result of :func:`static_run_lengths`.
+        norms: lengths of the features, not finite where a feature is not.
+        received_attention: attention each token receives.
+        longest: longest window in frames.
+
+    Returns:
+        int32, (frames, 2 + longest); per frame 1 if all norms are finite, 1 if all attention is, and the counts.
+    """
+    if use_kernels(received_attention) and on_one_gpu(run_lengths, norms, received_attention):
+        from holitom.kernels import similarity as kernel  # noqa: PLC0415
+
+        return kernel.window_table(run_lengths, norms, received_attention, longest)
+    counts = static_counts(run_lengths, longest)
+    sound = [values.isfinite().all(1, keepdim=True).to(counts.dtype) for values in (norms, received_attention)]
+    return torch.cat([*sound, counts], dim=1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from holitom.kernels.dispatch import on_one_gpu
+
+LARGEST_RANKED = 8192  # entries of a row; the kernel compares all pairs
+RANKED = (torch.float32, torch.float64, torch.float16)
+
 
 def to_host(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """Copy ``values`` to host memory; on an accelerator this waits for everything queued before it."""
@@ -41,6 +46,10 @@ def packed_positions(mask: Bool[Tensor, "rows width"], most: int) -> Int[Tensor,
         int64 columns; slots beyond a row's count hold 0.
     """
     rows, width = mask.shape
+    if mask.numel() and on_one_gpu(mask):
+        from holitom.kernels import ranking  # noqa: PLC0415
+
+        return ranking.packed_positions(mask, most)
     # Unselected entries all write into one slot past the end, which is cut off.
     slots = torch.where(mask, mask.cumsum(1) - 1, most)
     columns = torch.arange(width, device=mask.device).expand(rows, width)
@@ -60,6 +69,10 @@ def highest(
     Returns:
         Mask with exactly ``counts`` True entries per row.
     """
+    if scores.dtype in RANKED and 0 < scores.shape[1] <= LARGEST_RANKED and on_one_gpu(scores, eligible, counts):
+        from holitom.kernels import ranking  # noqa: PLC0415
+
+        return ranking.highest(scores, eligible, counts)
     order = scores.masked_fill(~eligible, -torch.inf).argsort(dim=1, descending=True, stable=True)
     first = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
     return torch.zeros_like(eligible).scatter_(1, order, first)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.clustering import cluster_groups
+from holitom.group_clustering import cluster_groups
 from holitom.outer import rows_of
 from holitom.spatial_merging import frame_tokens
 from holitom.temporal_merging import segment_means

@@ -1,9 +1,14 @@
 """Shared fixtures: tiny random checkpoints in both published layouts."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Without a GPU the kernels are interpreted, which triton decides when it is first imported.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from eval.random_checkpoint import make_random_checkpoint
 from llava.model.builder import load_pretrained_model

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from holitom import clustering
+from holitom import group_clustering
 from holitom.clustering import (
-    cluster_groups,
     density_peak_centers,
     log_density,
     merge_clusters,
     squared_distances,
 )
+from holitom.group_clustering import cluster_groups
 from tests.references import outer as reference
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("dpc_*.safetensors"))
@@ -128,7 +128,7 @@ def test_ragged_groups_match_the_loop(seed, groups, tokens, data):
         return table[chosen[:, None], positions]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "BATCH_ELEMENTS", data.draw(st.sampled_from([1, 150, 2**22])))
+        patch.setattr(group_clustering, "BATCH_ELEMENTS", data.draw(st.sampled_from([1, 150, 2**22])))
         found = cluster_groups(torch.as_tensor(mask), sizes, clusters, load, 5, torch.float32, neighbors, weight)
     vectors, centers, start = [], [], 0
     for group in range(groups):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from holitom.clustering import cluster_groups
+from holitom.group_clustering import cluster_groups
 from holitom.spatial_merging import frame_tokens
 from holitom.window_merging import budgeted_clusters, fixed_clusters, window_similarity
 
