@@ -1,10 +1,16 @@
-"""FLOPs by the paper's own formula, for every row of its two efficiency columns, and where real token counts differ.
+"""FLOPs of every row of the paper's efficiency columns: by its own formula, really, and counted; and the memory.
 
     python -m eval.flops
+    python -m eval.flops --geometry llava-onevision-7b --count all --figures outputs/flops
 
-prints one line per row (the paper's value, ours, the difference), then the rows whose method really keeps another
-number of tokens than the paper counts, as far as results/ holds measurements of it (``python -m eval.token_counts``).
-The last line of stdout is one JSON document with the same data.
+Four parts. First the paper's formula: one line per row (the paper's value, ours, the difference). Then the rows whose
+method really keeps another number of tokens than the paper counts, as far as results/ holds measurements of it
+(``python -m eval.token_counts``). Then real FLOPs by stage, with the bytes of the key-value cache and the peak of a
+prefill, from closed form for all rows. Last the same counted: the model of the real size runs on torch's meta device
+under its FLOP counter, without weights. The last line of stdout is one JSON document with the same data.
+
+Closed form and count agree if both mean the same: torch counts the full square of causal attention, which is
+``llm_square`` here, and ``llm`` is with its lower triangle alone.
 """
 
 from __future__ import annotations
@@ -16,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.cli import Parser, user_errors
+from eval.flops_figures import write_figures
+from eval.flops_output import show
+from eval.flops_plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
+from eval.flops_real import closed_record, count_plans, largest_deviations, shares, to_count
+from eval.flops_sizes import CHECKPOINTS
 from eval.paper_rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -62,17 +73,68 @@ def print_differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return differ
 
 
+def real_flops(geometries: Sequence[str], text: int, count: str) -> dict[str, Any]:
+    """Closed form and count of the rows of some checkpoints, as they stand in the JSON line.
+
+    Args:
+        geometries: names of :data:`eval.flops_sizes.CHECKPOINTS`.
+        text: text tokens of the prompt, at least 2.
+        count: which rows to count on the meta device: ``"some"`` (see :func:`eval.flops_real.to_count`), ``"all"`` or
+            ``"none"``.
+    """
+    before = min(TEXT_BEFORE, text // 2)
+    closed: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
+    for name in geometries:
+        plans = plans_of(name, (before, text - before))
+        closed += map(closed_record, plans)
+        counted += count_plans([] if count == "none" else to_count(plans, count == "all"))
+    largest = largest_deviations(closed, counted)
+    exact = [value for name, value in largest.items() if name != "peak_activation_bytes"]
+    return {
+        "closed_form": closed,
+        "counted": counted,
+        "largest_deviation": max(exact, default=None),
+        "largest_deviations": largest,
+        "headline": shares(closed),
+    }
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")
+    parser.add_argument("--geometry", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS), help="default: all")
+    parser.add_argument(
+        "--count", choices=("some", "all", "none"), default="some", help="rows whose real graph is counted"
+    )
+    text = TEXT_BEFORE + TEXT_BEHIND
+    parser.add_argument("--text-tokens", type=int, default=text, help=f"of the prompt, default {text}")
+    parser.add_argument("--figures", type=Path, help="folder for figures")
+    options = parser.parse_args(arguments)
+    if options.text_tokens < 2:
+        parser.error(
+            f"--text-tokens {options.text_tokens} is out of range: a prompt has at least 2, a question some 80"
+        )
+    if options.figures is not None and options.figures.exists() and not options.figures.is_dir():
+        parser.error(f"--figures {options.figures} is a file: name a folder")
+    return options
+
+
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print every row, and the same as one JSON line at the end."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured token counts")
-    options = parser.parse_args(arguments)
+    options = parse_arguments(arguments)
     records = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
     print_rows(records)
     differ = print_differences(measured_counts(options.results))
+    real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.count)
+    show(real)
+    if options.figures is not None:
+        for path in write_figures(options.figures, real["closed_form"], options.results):
+            print(f"wrote {path}")
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
-    print(json.dumps({"formula": formula, "rows": records, "real_counts_that_differ": differ}))
+    print(json.dumps({"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}))
 
 
 if __name__ == "__main__":
