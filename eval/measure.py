@@ -1,9 +1,13 @@
-"""Time and memory of a piece of work, on the CPU and on CUDA."""
+"""Time and memory of a piece of work, on the CPU and on CUDA, and the state of the device it runs on."""
 
+import ctypes
+import shutil
+import statistics
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -44,6 +48,37 @@ def interleaved(runs: Mapping[Key, Callable[[], Value]], repetitions: int) -> di
     return found
 
 
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest, largest, distance between the quartiles, and how many values there are (at least one)."""
+    ordered = sorted(values)
+    quartiles = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else [ordered[0]] * 3
+    return {
+        "median": round(quartiles[1], 4),
+        "min": round(ordered[0], 4),
+        "max": round(ordered[-1], 4),
+        "iqr": round(quartiles[2] - quartiles[0], 4),
+        "n": len(ordered),
+    }
+
+
+_STATE = {"driver": "driver_version", "sm_mhz": "clocks.sm", "max_sm_mhz": "clocks.max.sm", "memory_mhz": "clocks.mem",
+          "power_w": "power.draw", "power_limit_w": "power.limit", "temperature_c": "temperature.gpu"}  # fmt: skip
+
+
+def device_state() -> dict[str, str] | None:
+    """Driver, clocks, power and temperature of the first GPU as its driver's tool prints them; None where it cannot."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None or not torch.cuda.is_available():
+        return None
+    command = [tool, "--id=0", f"--query-gpu={','.join(_STATE.values())}", "--format=csv,noheader,nounits"]
+    try:
+        line = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = [value.strip() for value in line.split(",")]
+    return dict(zip(_STATE, values, strict=True)) if len(values) == len(_STATE) else None
+
+
 @dataclass
 class PeakMemory:
     """Highest memory while a block ran.
@@ -56,6 +91,12 @@ class PeakMemory:
     bytes: int = 0
 
 
+def _return_free_memory() -> None:
+    """Give what the C library holds back from earlier work to the system, or that work would hide what comes next."""
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
     """Measure the peak memory of a ``with`` block."""
@@ -66,6 +107,7 @@ def peak_memory() -> Iterator[PeakMemory]:
         synchronize()
         peak.bytes = torch.cuda.max_memory_allocated()
         return
+    _return_free_memory()
     process = psutil.Process()
     before, done = process.memory_info().rss, threading.Event()
 

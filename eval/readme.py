@@ -1,150 +1,63 @@
-"""Write the measured section of the README from the results in the repository; nothing in it is typed by hand.
+"""Write the measured sections of the README from the results in the repository; nothing in them is typed by hand.
 
 python -m eval.readme          # README.md from results/
 python -m eval.readme --check  # exit status 1 if the README says something else than the results
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eval.cli import Parser, user_errors
+from eval.readme_efficiency import efficiency
+from eval.readme_measured import measured
 from eval.record import write_whole
 from llava.errors import InputError
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+# name of a section's two marker lines -> what stands between them
+SECTIONS = {"measured": measured, "efficiency": efficiency}
 
 
-def _source(record: dict[str, Any]) -> str:
-    return (
-        f"`{record['command']}`, commit {record['commit']}, {record['device']}, "
-        f"torch {record['torch']}, transformers {record['transformers']}"
-    )
-
-
-def parity_section(record: dict[str, Any]) -> list[str]:
-    """Largest differences to the recordings."""
-    result = record["result"]
-    limits = {"outer": "1e-5", "inner": "1e-5", "dpc": "1e-5", "e2e": "1e-3"}
-    names = {"outer": "outer stage", "inner": "inner merge", "dpc": "DPC-KNN", "e2e": "whole runs, logits"}
-    rows = [f"| {names[kind]} | {result['max_abs_error'][kind]:.1e} | {limits[kind]} |" for kind in names]
-    failed = ", ".join(result["failed"]) or "none"
-    return [
-        f"**Recordings of the release**: {result['cases']} cases, failed: {failed}.", "",
-        "| | largest absolute error | limit |", "|---|---|---|", *rows, "", f"From {_source(record)}.",
-    ]  # fmt: skip
-
-
-def outer_section(record: dict[str, Any]) -> list[str]:
-    """Time of the outer stage, beside a plain restatement of the release's steps where that was run."""
-    result = record["result"]
-    sizes = result["settings"]
-    names = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
-    rows = []
-    for name, times in result["times"].items():
-        cpu = times["cpu_ms"]
-        span = f"{cpu['median']:.0f} ({cpu['min']:.0f} to {cpu['max']:.0f})"
-        rows.append(f"| {names[name]} | {span} | {times['wall_ms']['median']:.0f} |")
-    ratio = "" if result["cpu_speedup"] is None else f"Ratio of CPU times {result['cpu_speedup']}; "
-    return [
-        f"**Outer stage**, {sizes['frames']} x {sizes['tokens']} x {sizes['dim']} {sizes['dtype']}, "
-        f"{sizes['repetitions']} interleaved repetitions, {sizes['threads']} thread(s), synthetic clip:", "",
-        "| | CPU ms, median (range) | wall ms |", "|---|---|---|", *rows, "",
-        f"{ratio}peak memory above the input {result['peak_above_input_mb']:.0f} MB. From {_source(record)}.",
-    ]  # fmt: skip
-
-
-def counts_section(record: dict[str, Any]) -> list[str]:
-    """Nominal and real token counts of every row."""
-    result = record["result"]
-    rows = [
-        f"| {row['config']} | {row['nominal'] or '-'} | {row['measured']} | {_tera(row['nominal_tflops'])} "
-        f"| {_tera(row['measured_tflops'])} |"
-        for row in result["rows"]
-    ]
-    return [
-        f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, "
-        "a tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends "
-        "on the clip end under budget where little moves:", "",
-        "| config | nominal tokens | real tokens | nominal T | real T |", "|---|---|---|---|---|", *rows, "",
-        f"From {_source(record)}.",
-    ]  # fmt: skip
-
-
-def _tera(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def methods_section(record: dict[str, Any]) -> list[str]:
-    """Time each method adds to a prefill."""
-    result = record["result"]
-    sizes = result["settings"]
-    rows = [
-        f"| {row['method']} | {_ms(row['signals_ms'])} | {_ms(row['outer_ms'])} | {_ms(row['inner_ms'])} "
-        f"| {_ms(row['total_ms'])} | {row['ratio']:.1f} |"
-        for row in result["rows"]
-    ]
-    return [
-        f"**Time each method adds to a prefill** at the 7B geometry, {sizes['frames']} x {sizes['tokens']} x "
-        f"{sizes['dim']} {sizes['dtype']} on {sizes['device']}, {sizes['threads']} thread(s), {sizes['repetitions']} "
-        "interleaved repetitions, medians in ms. What it saves is not in here:", "",
-        "| method | tower signals | outer stage | inner stage | total | / uniform |", "|---|---|---|---|---|---|",
-        *rows, "",
-        f"From {_source(record)}.",
-    ]  # fmt: skip
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-SECTIONS = {
-    "parity.json": parity_section,
-    "bench_outer.json": outer_section,
-    "bench_outer_long.json": outer_section,
-    "token_counts.json": counts_section,
-    "bench_methods.json": methods_section,
-}
-
-
-def measured(results: Path) -> str:
-    """The section, from what is in ``results/*/``; what is absent is called not measured.
+def between(text: str, name: str, readme: Path) -> tuple[str, str, str]:
+    """What stands before, in and behind a section, the marker lines left out.
 
     Raises:
-        InputError: if a result file cannot be read.
+        InputError: if a marker is absent.
     """
-    lines: list[str] = []
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, found_begin, rest = text.partition(begin)
+    inside, found_end, tail = rest.partition(end)
+    if not found_begin or not found_end:
+        raise InputError(f"{readme} lacks the lines {begin} and {end}")
+    return head + begin, inside, end + tail
+
+
+def rewritten(text: str, results: Path, readme: Path) -> str:
+    """The README with every section as the results have it.
+
+    Raises:
+        InputError: if a marker is absent, or a result file cannot be read.
+    """
     for name, section in SECTIONS.items():
-        found = sorted(results.glob(f"*/{name}"))
-        if not found:
-            lines += [f"`{name}`: not measured.", ""]
-        for path in found:
-            try:
-                lines += [*section(json.loads(path.read_text())), ""]
-            except (KeyError, TypeError, json.JSONDecodeError) as error:
-                raise InputError(f"{path} is no result of this command ({error!r}): measure it again") from None
-    return "\n".join(lines).rstrip()
+        head, _, tail = between(text, name, readme)
+        text = f"{head}\n{section(results)}\n{tail}"
+    return text
 
 
 @user_errors
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         text = options.readme.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{options.readme} cannot be read ({error.strerror}): name the README") from None
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise InputError(f"{options.readme} lacks the lines {BEGIN} and {END}")
-    new = f"{head}{BEGIN}\n{measured(options.results)}\n{END}{tail}"
+    new = rewritten(text, options.results, options.readme)
     if options.check:
         print(f"{options.readme} " + ("agrees with" if new == text else "differs from") + f" {options.results}")
         sys.exit(0 if new == text else 1)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.readme import BEGIN, END, measured
+from eval.readme import rewritten
+from eval.readme_measured import measured
 from llava.errors import InputError
 
 TIMES = {"cpu_ms": {"median": 80.0, "min": 70.0, "max": 90.0}, "wall_ms": {"median": 81.0, "min": 71.0, "max": 91.0}}
@@ -72,11 +73,19 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
         "`bench_outer_long.json`: not measured",
     ):
         assert part in text
+    growth = {"frames": [32, 1024], "kind": "cpu_ms", "over_linear": 1.07}
+    times = {"holitom": TIMES, "longer": TIMES}
+    (folder / "bench_outer_long.json").write_text(
+        json.dumps({**FACTS, "result": {**outer, "times": times, "cpu_speedup": None, "growth": growth}})
+    )
+    text = measured(tmp_path)
+    assert "| this project, 1024 frames | 80 (70 to 90) | 81 |" in text
+    assert "from 32 to 1024 frames 1.07 times linear" in text
     (folder / "parity.json").write_text('{"result": {}}')
     with pytest.raises(InputError, match=r"parity\.json"):
         measured(tmp_path)
 
 
 def test_the_readme_says_what_the_results_say() -> None:
-    text = Path("README.md").read_text()
-    assert text.partition(BEGIN)[2].partition(END)[0].strip() == measured(Path("results"))
+    readme = Path("README.md")
+    assert rewritten(readme.read_text(), Path("results"), readme) == readme.read_text()

@@ -1,0 +1,45 @@
+"""The table of a latency result on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.latency_run import OWN_STAGES
+
+_STAGES = ("tower", "projector", "prefill")
+
+
+def milliseconds(value: dict[str, float] | None) -> str:
+    """A median with as many digits as it is worth."""
+    if value is None:
+        return "-"
+    median = value["median"]
+    return f"{median:.2f}" if median < 10 else f"{median:.1f}" if median < 1000 else f"{median:.0f}"
+
+
+def factor(value: float | None) -> str:
+    """A ratio to vanilla."""
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """One line per row, every time beside the tokens it belongs to."""
+    weights = "random weights" if result["random_weights"] else result["checkpoint"]
+    print(
+        f"{result['geometry']} ({weights}), {result['frames']} frames, {result['dtype']}, {result['attention']}, "
+        f"{result['device']}; medians of {result['repetitions']} in ms"
+    )
+    heads = ("tokens", "tower", "projector", "prefill", *OWN_STAGES, "first token", "", "per token", "", "peak MB")
+    clip = None
+    for row in result["rows"]:
+        if row["clip"] != clip:
+            clip = row["clip"]
+            print(f"\n{clip:<28}{heads[0]:>20}" + "".join(f"{head:>11}" for head in heads[1:]))
+        tokens, stages, ratios = row["tokens"], row["stages_ms"], row["against_vanilla"] or {}
+        cells = [milliseconds(stages[stage]) for stage in (*_STAGES, *OWN_STAGES)]
+        cells += [milliseconds(stages["time_to_first_token"]), factor(ratios.get("time_to_first_token"))]
+        cells += [milliseconds(stages["time_per_output_token"]), factor(ratios.get("time_per_output_token"))]
+        cells += [f"{row['peak_memory_mb']:.0f}"]
+        counts = f"{tokens['before_llm']} > {tokens['inside_llm']}"
+        print(f"{row['config']:<28}{counts:>20}" + "".join(f"{cell:>11}" for cell in cells))
+    print()

@@ -1,0 +1,138 @@
+"""The README's section of checks and costs that need no GPU, from ``results/*/``."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llava.errors import InputError
+
+
+def source(record: dict[str, Any]) -> str:
+    """Where a recorded number comes from."""
+    return (
+        f"`{record['command']}`, commit {record['commit']}, {record['device']}, "
+        f"torch {record['torch']}, transformers {record['transformers']}"
+    )
+
+
+def parity_section(record: dict[str, Any]) -> list[str]:
+    """Largest differences to the recordings."""
+    result = record["result"]
+    limits = {"outer": "1e-5", "inner": "1e-5", "dpc": "1e-5", "e2e": "1e-3"}
+    names = {"outer": "outer stage", "inner": "inner merge", "dpc": "DPC-KNN", "e2e": "whole runs, logits"}
+    rows = [f"| {names[kind]} | {result['max_abs_error'][kind]:.1e} | {limits[kind]} |" for kind in names]
+    failed = ", ".join(result["failed"]) or "none"
+    return [
+        f"**Recordings of the release**: {result['cases']} cases, failed: {failed}.", "",
+        "| | largest absolute error | limit |", "|---|---|---|", *rows, "", f"From {source(record)}.",
+    ]  # fmt: skip
+
+
+def outer_section(record: dict[str, Any]) -> list[str]:
+    """Time of the outer stage, beside a plain restatement of the release's steps where that was run."""
+    result = record["result"]
+    sizes = result["settings"]
+    growth = result.get("growth")
+    names = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
+    if growth is not None:
+        names["longer"] = f"this project, {growth['frames'][1]} frames"
+    rows = []
+    for name, times in result["times"].items():
+        cpu = times["cpu_ms"]
+        span = f"{cpu['median']:.0f} ({cpu['min']:.0f} to {cpu['max']:.0f})"
+        rows.append(f"| {names[name]} | {span} | {times['wall_ms']['median']:.0f} |")
+    ratio = "" if result["cpu_speedup"] is None else f"Ratio of CPU times {result['cpu_speedup']}; "
+    if growth is not None:
+        ratio += f"from {growth['frames'][0]} to {growth['frames'][1]} frames {growth['over_linear']} times linear; "
+    return [
+        f"**Outer stage**, {sizes['frames']} x {sizes['tokens']} x {sizes['dim']} {sizes['dtype']}, "
+        f"{sizes['repetitions']} interleaved repetitions, {sizes['threads']} thread(s), synthetic clip:", "",
+        "| | CPU ms, median (range) | wall ms |", "|---|---|---|", *rows, "",
+        f"{ratio}peak memory above the input {result['peak_above_input_mb']:.0f} MB. From {source(record)}.",
+    ]  # fmt: skip
+
+
+def counts_section(record: dict[str, Any]) -> list[str]:
+    """Nominal and real token counts of every row."""
+    result = record["result"]
+    rows = [
+        f"| {row['config']} | {row['nominal'] or '-'} | {row['measured']} | {_tera(row['nominal_tflops'])} "
+        f"| {_tera(row['measured_tflops'])} |"
+        for row in result["rows"]
+    ]
+    return [
+        f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, "
+        "a tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends "
+        "on the clip end under budget where little moves:", "",
+        "| config | nominal tokens | real tokens | nominal T | real T |", "|---|---|---|---|---|", *rows, "",
+        f"From {source(record)}.",
+    ]  # fmt: skip
+
+
+def _tera(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def methods_section(record: dict[str, Any]) -> list[str]:
+    """Time each method adds to a prefill."""
+    result = record["result"]
+    sizes = result["settings"]
+    rows = [
+        f"| {row['method']} | {_ms(row['signals_ms'])} | {_ms(row['outer_ms'])} | {_ms(row['inner_ms'])} "
+        f"| {_ms(row['total_ms'])} | {row['ratio']:.1f} |"
+        for row in result["rows"]
+    ]
+    return [
+        f"**Time each method adds to a prefill** at the 7B geometry, {sizes['frames']} x {sizes['tokens']} x "
+        f"{sizes['dim']} {sizes['dtype']} on {sizes['device']}, {sizes['threads']} thread(s), {sizes['repetitions']} "
+        "interleaved repetitions, medians in ms. What it saves is not in here:", "",
+        "| method | tower signals | outer stage | inner stage | total | / uniform |", "|---|---|---|---|---|---|",
+        *rows, "",
+        f"From {source(record)}.",
+    ]  # fmt: skip
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+SECTIONS = {
+    "parity.json": parity_section,
+    "bench_outer.json": outer_section,
+    "bench_outer_long.json": outer_section,
+    "token_counts.json": counts_section,
+    "bench_methods.json": methods_section,
+}
+
+
+def from_files(results: Path, name: str, section: Callable[[dict[str, Any]], list[str]]) -> list[str]:
+    """Lines of a section for every recorded result of a name, in the order of the folders; none if there is none.
+
+    Args:
+        results: the folder ``results``.
+        name: of the files, with wildcards.
+        section: a record to its lines.
+
+    Raises:
+        InputError: if a result file cannot be read.
+    """
+    lines: list[str] = []
+    for path in sorted(results.glob(f"*/{name}")):
+        try:
+            lines += [*section(json.loads(path.read_text(encoding="utf-8"))), ""]
+        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+            raise InputError(f"{path} is no result of this command ({error!r}): measure it again") from None
+    return lines
+
+
+def measured(results: Path) -> str:
+    """The section, from what is in ``results/*/``; what is absent is called not measured.
+
+    Raises:
+        InputError: if a result file cannot be read.
+    """
+    lines: list[str] = []
+    for name, section in SECTIONS.items():
+        lines += from_files(results, name, section) or [f"`{name}`: not measured.", ""]
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,23 @@
+# Sourced by the scripts that measure speed: the interpreter in $python, the folder of results/ for this machine's device
+# in $device, and record, which runs a measuring command and keeps its result.
+#
+#   NO_INSTALL=1 PYTHON=python3 bash scripts/gpu_check.sh     # an interpreter that has torch and the rest already
+#   ALLOW_DIRTY=1 ...                                         # outside a clone, or with changes that are not committed
+
+if [ -n "${NO_INSTALL:-}" ]; then
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  python=$(command -v "${PYTHON:-python3}") || { echo "there is no ${PYTHON:-python3}: name an interpreter, PYTHON=..." >&2; exit 2; }
+  export TOKENIZERS_PARALLELISM=false
+else
+  source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+fi
+
+# "h200" for NVIDIA H200, "cpu" without a GPU
+device=$("$python" -c '
+import re, torch
+name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+print(re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-"))')
+
+record() { # record NAME MODULE ARGUMENTS...: results/<device>/NAME.json
+  "$python" -m eval.record "${results:-results/$device}/$1.json" ${ALLOW_DIRTY:+--allow-dirty} -- python -m "${@:2}"
+}
