@@ -1,59 +1,15 @@
 """What the command lines share: one line for a user's mistake, and provenance for every result."""
 
-import argparse
 import platform
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import transformers
 
-from llava.errors import InputError
+from holitom.cli import Parser, commit, user_errors
 
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are an :class:`InputError` like every other mistake: one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Called by argparse for a wrong command line."""
-        raise InputError(f"{message}; see --help")
-
-
-def user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorator of a ``main``: an :class:`InputError` becomes one line on stderr and exit status 2."""
-
-    @wraps(main)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            main(*args, **kwargs)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    return run
-
-
-def commit() -> str:
-    """The commit of this source tree, with ``-dirty`` if files differ from it; ``unknown`` outside a clone.
-
-    New files count, since methods are found by themselves; results and the README made from them do not.
-    """
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        changes = git("status", "--porcelain", "-uall", "--", ".", ":!results", ":!README.md")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head}-dirty" if changes else head
+__all__ = ["Parser", "commit", "processor", "provenance", "user_errors"]
 
 
 def processor() -> str:

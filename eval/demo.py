@@ -22,12 +22,13 @@ from typing import Any
 import psutil
 
 from eval.answering import Question, answer, first_token_seconds, row_without_run
-from eval.cli import Parser, provenance, user_errors
+from eval.cli import Parser, commit, provenance, user_errors
 from eval.demo_output import console, draw, show
 from eval.demo_tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
 from eval.random_checkpoint import make_random_checkpoint
 from holitom import InnerConfig, OuterConfig
 from holitom.methods.holitom import HolitomConfig
+from holitom.run_facts import TINY_NOTE
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -177,7 +178,10 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict
     video = Path(clip.path)
     picture = options.output / f"{video.stem}.png"
     with console.status("drawing the token map"):
-        segments = draw(clip, compressor, picture, f"{video.name}: HoliTom at {options.retain_ratio:.0%}")
+        note = {"note": TINY_NOTE} if Path(checkpoint).resolve() == TINY else {}
+        name = f"HoliTom at {options.retain_ratio:.0%}"
+        facts = {"question": options.question, "answer": rows[-1].answer, "checkpoint": label, "commit": commit()}
+        segments = draw(clip, compressor, picture, name, method="holitom", **facts, **note)
     console.print(f"\nsegments    {', '.join(f'{first + 1}-{last + 1}' for first, last in segments)} (sampled frames)")
     console.print(f"picture     {picture}\n")
     return {

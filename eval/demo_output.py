@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from eval.answering import Row
 from holitom import Compressor
-from holitom.token_map import draw_token_map
+from holitom.run_facts import frame_times
+from holitom.views import save_picture, token_map
 from llava.video import VideoClip
 
 # a table that is not cut where the output is no terminal
@@ -40,11 +42,10 @@ def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
         console.print(f"{row.name:<22}{row.answer!r}", markup=False)
 
 
-def draw(clip: VideoClip, compressor: Compressor, path: Path, title: str) -> list[tuple[int, int]]:
+def draw(clip: VideoClip, compressor: Compressor, path: Path, name: str, **meta: Any) -> list[tuple[int, int]]:
     """Save the token map of the latest prompt's first video; returns its segments."""
-    record = compressor.record
-    details, inside = record.videos[0].details, record.kept_inside()
-    kinds, source = details.token_kinds().cpu().numpy(), details.source_map().cpu().numpy()
-    kept = None if inside is None else inside.numpy()
-    draw_token_map(clip.frames, kinds, source, details.segments, path, inner_kept=kept, title=title)
-    return details.segments
+    record = compressor.record.saved(
+        [clip.frames], frame_times(clip), size=480, name=name, video=str(clip.path), **meta
+    )
+    save_picture(token_map(record), path)
+    return compressor.record.videos[0].details.segments

@@ -32,6 +32,7 @@ from eval.cli import Parser, user_errors
 from eval.fixtures import fixture_marker
 from eval.grids import point_name
 from eval.lmms.fingerprints import local_checkpoint
+from eval.lmms.records import RECORDS
 from eval.lmms.results import RESULT, SAMPLES, SUBMISSION
 from eval.lmms.settings import setting_path
 from eval.lmms.worker import ANSWERS, CACHE, LOGS, Job
@@ -65,6 +66,11 @@ def parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="use the answers that an earlier run of the same setup left (default)",
+    )
+    found.add_argument(
+        "--save-records",
+        action="store_true",
+        help=f"keep what became of every question's tokens in {RECORDS}/, for holitom.show --record",
     )
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
     found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. outer.retain_ratio=0.2")
@@ -161,7 +167,7 @@ def make_job(options: argparse.Namespace) -> Job:
     return Job(
         model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
         str(output.resolve()), options.config, options.set,
-        str(named), fixture, options.on_bad_video, options.num_processes, time.time(),
+        str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
     )  # fmt: skip
 
 
@@ -192,6 +198,7 @@ def prepare(job: Job, resume: bool) -> Path:
         (job.folder / name).unlink(missing_ok=True)
     if not resume:
         shutil.rmtree(job.folder / ANSWERS, ignore_errors=True)
+        shutil.rmtree(job.folder / RECORDS, ignore_errors=True)
     shutil.rmtree(job.folder / ANSWERS / CACHE, ignore_errors=True)
     shutil.rmtree(job.folder / LOGS, ignore_errors=True)
     (job.folder / LOGS).mkdir()

@@ -96,6 +96,19 @@ class PlainDetails:
 
 
 @dataclass(frozen=True)
+class Observed:
+    """What a picture shows of a video beside its tokens; see :func:`holitom.watching.watched`.
+
+    Attributes:
+        received_attention: attention each token receives in the vision tower's last layer, pooled like the features.
+        similarity: cosine similarity of each token to the same position one frame later.
+    """
+
+    received_attention: Float[Tensor, "frames tokens"]
+    similarity: Float[Tensor, "frames-1 tokens"]
+
+
+@dataclass(frozen=True)
 class CompressedTokens:
     """Visual tokens that reach the LLM, in reading order.
 
@@ -105,9 +118,11 @@ class CompressedTokens:
             the first frame's token at the position of its cluster's centre.
         details: how they came about, a :class:`TokenDetails`; methods add what is their own.
         every_row: grid newlines follow every row of the video, also one that holds no token any more.
+        observed: for pictures; None unless somebody asked for it.
     """
 
     features: Float[Tensor, "kept dim"]
     index: Int[Tensor, " kept"]
     details: Any
     every_row: bool = False
+    observed: Observed | None = None

@@ -26,8 +26,11 @@ from tqdm import tqdm
 from eval.lmms.answer_log import AnswerLog, Entry, Served
 from eval.lmms.fingerprints import checkpoint_identity, digest, local_checkpoint, setup_of, video_digest
 from eval.lmms.questions import stock_prompt, task_of, tokens_of, video_of
+from eval.lmms.records import RecordFolder
 from eval.lmms.settings import run_config, stages_that_compress
 from holitom.compressor import Compressor
+from holitom.run_facts import facts_of
+from holitom.watching import watched
 from llava.errors import InputError, VideoError
 from llava.video import VideoClip, load_video, uniform_indices
 
@@ -48,6 +51,7 @@ class Answering:
         method: str | None = None,
         answers: str = "outputs/answers",
         on_bad_video: str = "stop",
+        records: str | None = None,
         **arguments: Any,
     ) -> None:
         """Load the checkpoint and put the method on.
@@ -58,6 +62,7 @@ class Answering:
             method: instead of a file: a method with its defaults, or "vanilla", which is also the default.
             answers: folder of the log of answers.
             on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
+            records: folder for the record of every question, or None to keep none.
             **arguments: of the stock model, and settings of the method (``retain_ratio=0.15``).
 
         Raises:
@@ -74,7 +79,8 @@ class Answering:
         identity = checkpoint_identity(local_checkpoint(pretrained))
         super().__init__(pretrained=pretrained, **known)  # type: ignore[call-arg]
         model: Any = self.model  # type: ignore[attr-defined]
-        self._compressor = (run.build() or Compressor(None, None)).apply(model)
+        compressor = run.build() or Compressor(None, None)
+        self._compressor = (compressor if records is None else watched(compressor)).apply(model)
         self._layers = int(model.config.num_hidden_layers)
         arguments = {**{name: value.default for name, value in stock.items()}, **known}
         setup = setup_of(model, self.stock_id, arguments, identity["weights_sha256"])
@@ -83,6 +89,7 @@ class Answering:
         self.served = Served(setup, setup_key, settings, identity)
         self.tasks: dict[str, Any] = {}
         self._log = AnswerLog(Path(answers), int(os.environ.get("RANK", "0")))
+        self._records = None if records is None else RecordFolder(Path(records), facts_of(run, pretrained))
         self._clip: VideoClip | None = None
         self._clip_key: str | None = None
         self._quiet = False
@@ -147,7 +154,7 @@ class Answering:
             sha256 = video_digest(path)
             key = digest([self.served.setup_key, task, split, doc_id, prompt, kwargs, sha256])
             logged = self._log.get(key)
-            if logged is not None:
+            if logged is not None and (self._records is None or self._records.has(task, doc_id, key)):
                 self.served.resumed += 1
                 return replace(logged, video=str(path))
             start = time.perf_counter()
@@ -162,6 +169,8 @@ class Answering:
             task, doc_id, key, prompt, str(path), sha256, text, tokens_of(self._compressor.record, self._layers),
             clip.reader, len(clip.indices), digest(clip.indices), time.perf_counter() - start,
         )  # fmt: skip
+        if self._records is not None:  # before the answer: a logged answer has its record
+            self._records.add(self._compressor.record, clip, entry)
         self._log.add(entry)
         self.served.computed += 1
         return entry

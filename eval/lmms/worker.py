@@ -22,6 +22,7 @@ from eval.cli import Parser, provenance, user_errors
 from eval.lmms import models
 from eval.lmms.answer_log import Entry, Served
 from eval.lmms.harness import evaluate, replay
+from eval.lmms.records import RECORDS, with_records
 from eval.lmms.results import write_results
 from eval.lmms.summary import Asked, make_result, make_samples
 from eval.lmms_plugin import CLASSES
@@ -50,6 +51,7 @@ class Job:
         on_bad_video: "stop" or "count".
         processes: how many answer.
         started: seconds since the epoch.
+        save_records: keep every question's record, see :mod:`eval.lmms.records`.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Job:
     on_bad_video: str
     processes: int
     started: float
+    save_records: bool = False
 
     @property
     def folder(self) -> Path:
@@ -83,7 +86,8 @@ class Job:
 def answer(job: Job) -> tuple[Any, Any]:
     """Load the model and answer; returns it with the harness' outcome."""
     built = getattr(models, CLASSES[job.model])
-    model = built(answers=str(job.folder / ANSWERS), on_bad_video=job.on_bad_video, **job.arguments)
+    records = str(job.folder / RECORDS) if job.save_records else None
+    model = built(answers=str(job.folder / ANSWERS), on_bad_video=job.on_bad_video, records=records, **job.arguments)
     try:
         return model, evaluate(model, job.model, job.tasks, job.limit, job.include_path)
     finally:
@@ -138,6 +142,8 @@ def finish(job: Job, served: Served, outcome: Any) -> dict[str, Any]:
     named = (os.environ.get("HF_HOME"), os.environ.get(VARIABLE), job.include_path)
     roots = [root for root in named if root is not None]
     samples = make_samples(outcome, served, roots)
+    if job.save_records:
+        samples = with_records(samples)
     result = make_result(asked, served, outcome, samples)
     write_results(job.folder, result, samples)
     shutil.rmtree(job.folder / ANSWERS / CACHE, ignore_errors=True)
