@@ -188,10 +188,15 @@ def load_runs(root: Path) -> list[Run]:
     folders = sorted({path.parent for name in ("result.json", "samples.jsonl") for path in root.rglob(name)})
     if not folders:
         raise InputError(f"{root} holds no result.json: run a benchmark first, for instance scripts/eval_ov-7b.sh")
-    return [_load(folder) for folder in folders]
+    return [load_run(folder) for folder in folders]
 
 
-def _load(folder: Path) -> Run:
+def load_run(folder: Path) -> Run:
+    """One finished run.
+
+    Raises:
+        InputError: it is damaged, partial or not from a benchmark run.
+    """
     result, samples = load_result(folder)
     point = None
     if (folder / POINT_FILE).is_file():
