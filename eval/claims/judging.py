@@ -1,0 +1,153 @@
+"""From numbers to a verdict: the functions by which every claim is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["reproduced", "contradicted", "partly", "not measurable here"]
+REPRODUCED: Verdict = "reproduced"
+CONTRADICTED: Verdict = "contradicted"
+PARTLY: Verdict = "partly"
+NOT_HERE: Verdict = "not measurable here"
+
+_ROUNDING = 1e-9  # of a difference between a number and its printed form
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one step of evidence gave.
+
+    Attributes:
+        result: its numbers, or None if there are none.
+        missing: why there are none.
+        failed: the code under test broke down, which is a finding about it.
+        command: how to make it.
+        commit: of the code that made it.
+        device: that it was made on.
+        samples: how many cases, questions, runs or repetitions.
+        file: where it is kept.
+        when: ``now``, ``kept`` or ``recorded``; see :mod:`eval.claims`.
+        seconds: it took.
+    """
+
+    result: dict[str, Any] | None
+    missing: str = ""
+    failed: bool = False
+    command: str | None = None
+    commit: str | None = None
+    device: str | None = None
+    samples: int | None = None
+    file: str | None = None
+    when: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and the numbers it rests on; ``by`` names the step that gave them, if not the claim's first."""
+
+    verdict: Verdict
+    why: str
+    ours: dict[str, Any] | None = None
+    difference: Any = None
+    needs: str | None = None
+    by: str | None = None
+
+
+Findings = Mapping[str, Finding]
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the paper (or this project about itself) says, and how it is judged.
+
+    Attributes:
+        identity: short name, unique.
+        source: where it is said.
+        text: what is said.
+        paper: the numbers as printed.
+        steps: names of the steps that may give evidence, the most telling first.
+        judge: from their findings to a judgement; called only if the first step did not break down.
+        broken: verdict if the first step broke down.
+    """
+
+    identity: str
+    source: str
+    text: str
+    paper: Mapping[str, Any]
+    steps: tuple[str, ...]
+    judge: Callable[[Findings], Judgement]
+    broken: Verdict = NOT_HERE
+
+
+def half_digit(digits: int) -> float:
+    """Tolerance of a number that is printed with so many digits behind the point."""
+    return 0.5 * 10.0**-digits + _ROUNDING
+
+
+def differences(ours: Numbers, paper: Numbers) -> dict[str, float]:
+    """Ours minus the paper's, of every number that both have."""
+    return {name: round(ours[name] - paper[name], 6) for name in paper if name in ours}
+
+
+def as_printed(ours: Numbers, paper: Numbers, digits: int) -> Judgement:
+    """Reproduced if every number of the paper is ours to the printed digit, else contradicted."""
+    gaps, tolerance = differences(ours, paper), half_digit(digits)
+    wrong = [name for name in paper if name not in gaps or not abs(gaps[name]) <= tolerance]
+    shown = ", ".join(f"{name} {ours.get(name, math.nan):.4g} (printed {paper[name]})" for name in wrong or paper)
+    why = f"{'not equal' if wrong else 'equal'} to the {digits} printed digit(s): {shown}"
+    return Judgement(CONTRADICTED if wrong else REPRODUCED, why, dict(ours), gaps)
+
+
+def at_most(value: float, limit: float, name: str, digits: int) -> Judgement:
+    """Reproduced if a number is no larger than the printed one."""
+    gap = round(value - limit, 6)
+    verdict = REPRODUCED if gap <= half_digit(digits) else CONTRADICTED
+    word = "at most" if verdict == REPRODUCED else "more than"
+    return Judgement(verdict, f"{name} is {value:.4g}, {word} the printed {limit}", {name: value}, {name: gap})
+
+
+def all_hold(facts: Mapping[str, bool], ours: dict[str, Any], what: str) -> Judgement:
+    """Reproduced if every one of several statements holds, contradicted with those that do not."""
+    broken = [name for name, holds in facts.items() if not holds]
+    why = f"{what}: " + (f"{', '.join(broken)} do(es) not hold" if broken else ", ".join(facts))
+    return Judgement(CONTRADICTED if broken else REPRODUCED, why, ours)
+
+
+def better(difference: float, low: float, high: float, what: str) -> Judgement:
+    """A paired difference that should be above zero: its interval decides."""
+    ours = {"difference": difference, "low": low, "high": high}
+    verdict = REPRODUCED if low > 0 else CONTRADICTED if high < 0 else PARTLY
+    word = {REPRODUCED: "better", CONTRADICTED: "worse", PARTLY: "no difference shown"}[verdict]
+    interval = f"{100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return Judgement(verdict, f"{what}: {interval}, {word}", ours, difference)
+
+
+def not_here(why: str, needs: str, ours: dict[str, Any] | None = None, by: str | None = None) -> Judgement:
+    """No verdict on this machine."""
+    return Judgement(NOT_HERE, why, ours, None, needs, by)
+
+
+def first(findings: Findings, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    """Name and result of the first step that gave one."""
+    for name in names:
+        result = findings[name].result if name in findings else None
+        if result is not None:
+            return name, result
+    return None
+
+
+def judged(claim: Claim, findings: Findings) -> Judgement:
+    """The verdict on one claim; a broken-down or absent first step is spoken of, never passed over."""
+    leading = findings[claim.steps[0]]
+    if leading.failed:
+        return Judgement(claim.broken, f"the check broke down: {leading.missing}", needs=leading.missing)
+    if first(findings, claim.steps) is None:
+        reasons = dict.fromkeys(findings[name].missing for name in claim.steps if findings[name].missing)
+        missing = "; ".join(reasons) or "nothing was measured"
+        return not_here(missing, missing)
+    return claim.judge(findings)

@@ -1,0 +1,147 @@
+"""What the method is said to do, measured from outside, and whether it does what the authors' release does."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from eval.claims.judging import CONTRADICTED, REPRODUCED, Claim, Findings, Judgement, all_hold
+
+THRESHOLDS = {25: 0.80, 20: 0.80, 15: 0.80, 10: 0.65}  # similarity above which a token stands still, by share
+MERGE_LAYER, MERGE_LAYER_72B, MERGE_RATIO = 18, 60, 0.5
+_KINDS = {
+    "outer": "outer stage: similarities, segments, counts and tokens",
+    "inner": "inner stage: which tokens are kept and what they are merged to",
+    "dpc": "clustering: centres and merged tokens",
+    "e2e": "whole runs: embeddings, logits and greedy tokens",
+}
+_EPSILON = 1e-9
+
+
+def _result(findings: Findings, name: str) -> dict[str, Any]:
+    result = findings[name].result
+    assert result is not None
+    return result
+
+
+def threshold(share: int, findings: Findings) -> Judgement:
+    """The similarity at which tokens begin to count as static lies at the paper's threshold."""
+    found, paper = _result(findings, "rules")["threshold"][str(share)], THRESHOLDS[share]
+    holds = found["moving"] <= paper < found["static"]
+    why = f"tokens of similarity {found['moving']:.3f} still move, those of {found['static']:.3f} stand still"
+    middle = (found["moving"] + found["static"]) / 2
+    return Judgement(REPRODUCED if holds else CONTRADICTED, why, found, round(middle - paper, 3))
+
+
+def inner_stage(where: str, share: str | None, layer: int, findings: Findings) -> Judgement:
+    """First layer that sees fewer tokens, and the share that is gone there, both counted at the layers themselves."""
+    found = _result(findings, "rules")[where]
+    found = found if share is None else found[share]
+    facts = {
+        f"the sequence becomes shorter once, at layer {layer}": found["layer"] == layer and found["changes"] == 1,
+        f"{MERGE_RATIO} of the tokens are gone there": abs(found["share"] - MERGE_RATIO)
+        <= found["half_token"] + _EPSILON,
+    }
+    measured = f"measured layer {found['layer']}, share {found['share']:.4f}"
+    return all_hold(facts, found, measured)
+
+
+def outer_stage(findings: Findings) -> Judgement:
+    """Fewer rows enter the first layer than the video has, and without the inner stage they stay as many."""
+    rules = _result(findings, "rules")
+    rows = {f"{share} %": rules["stages"][str(share)] for share in THRESHOLDS}
+    facts = {
+        f"at {name} no more than {name} enter, but for rounding": row["entering"] <= _most(share, row)
+        for (name, row), share in zip(rows.items(), THRESHOLDS, strict=True)
+    }
+    facts["without the inner stage no layer sees fewer"] = rules["without_inner"]["changes"] == 0
+    return all_hold(facts, {share: row["entering"] for share, row in rows.items()}, "rows of the video at layer 0")
+
+
+def _most(share: int, row: dict[str, Any]) -> float:
+    """Rows that a share allows: each frame rounds up, each segment of two frames or more to the nearest, 1 newline."""
+    return share / 100 * (row["before"] - 1) + row["frames"] + 0.5 * (row["frames"] // 2) + 1
+
+
+def reversibility(findings: Findings) -> Judgement:
+    """Training-free, deterministic, and really in effect."""
+    facts = _result(findings, "rules")["reversibility"]
+    return all_hold(facts, dict(facts), "bit by bit")
+
+
+def optimal(findings: Findings) -> Judgement:
+    """No segmentation removes more tokens, on random similarities."""
+    found = _result(findings, "optimality")
+    facts = {
+        f"in all {found['samples']} samples the chosen segmentation is the best of all": found["optimal"]
+        == found["samples"],
+        "the greedy cut is not always": found["greedy_short"] > 0,
+    }
+    return all_hold(facts, found, f"largest shortfall {found['shortfall']} tokens")
+
+
+def recording(kind: str, findings: Findings) -> Judgement:
+    """The recordings of one kind."""
+    found = _result(findings, "parity")["kinds"][kind]
+    facts = {
+        "selections are equal and numbers within the limit in all cases": not found["failed"],
+        "there are cases": found["cases"] > 0,
+    }
+    measured = f"{found['cases']} recordings, largest error {found['error']:.1e}, limit {found['limit']:.0e}"
+    if found["failed"]:
+        measured += f"; the first that fails: {found['failed'][0]}"
+    return all_hold(facts, found, measured)
+
+
+def guard(findings: Findings) -> Judgement:
+    """The tiny model loses as many answers as it did when its bands were measured."""
+    found = _result(findings, "guard")
+    facts = {f"all tokens: at least {found['least_full']} right": found["full"] >= found["least_full"]}
+    for name, (least, most) in found["bands"].items():
+        lost = found["checks"][name]["lost"]
+        facts[f"{name} loses {lost}, allowed {least} to {most}"] = least <= lost <= most
+    ours = {name: check["lost"] for name, check in found["checks"].items()}
+    return all_hold(facts, ours, "answers of 152 that count")
+
+
+def rule_claims() -> list[Claim]:
+    """Rules of the method, its optimality, the recordings of the release, and the retention guard."""
+    claims = [
+        Claim(
+            f"rule-threshold-r{share}", "method, temporal segmentation",
+            f"at {share} % a token stands still above a cosine similarity of {paper}", {"threshold": paper},
+            ("rules",), partial(threshold, share), CONTRADICTED,
+        )
+        for share, paper in THRESHOLDS.items()
+    ]  # fmt: skip
+    stages = [("stages", str(share), MERGE_LAYER, f"r{share}") for share in THRESHOLDS]
+    for where, share, layer, name in [*stages, ("stages_72b", None, MERGE_LAYER_72B, "72b")]:
+        text = f"inside the LLM half of the video's tokens are merged away before layer {layer} ({name})"
+        paper = {"layer": layer, "share": MERGE_RATIO}
+        judge = partial(inner_stage, where, share, layer)
+        claims.append(Claim(f"rule-inner-{name}", "method, inner stage", text, paper, ("rules",), judge, CONTRADICTED))
+    claims += [
+        Claim(
+            "rule-outer", "method, outer stage", "the video is shortened to its share before the LLM",
+            {f"percent at {share}": share for share in THRESHOLDS}, ("rules",), outer_stage, CONTRADICTED,
+        ),
+        Claim(
+            "rule-training-free", "abstract", "training-free, and here deterministic and reversible", {},
+            ("rules",), reversibility, CONTRADICTED,
+        ),
+        Claim(
+            "optimal-segmentation", "method, temporal segmentation",
+            "the segmentation is globally optimal: no other makes more tokens redundant", {"shortfall": 0},
+            ("optimality",), optimal, CONTRADICTED,
+        ),
+    ]  # fmt: skip
+    for kind, what in _KINDS.items():
+        claims.append(
+            Claim(
+                f"release-{kind}", "authors' release", f"this code does what the release does; {what}", {},
+                ("parity",), partial(recording, kind), CONTRADICTED,
+            )
+        )  # fmt: skip
+    text = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
+    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED))
+    return claims

@@ -1,0 +1,83 @@
+"""Run the steps that the claims need, judge, and write ``claims.json``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.claims import SCHEMA
+from eval.claims.evidence import STEPS
+from eval.claims.judging import CONTRADICTED, NOT_HERE, Claim, Finding, Judgement, judged
+from eval.claims.steps import Context, Step, take
+from eval.cli import provenance
+from eval.record import write_whole
+
+CLAIMS = "claims.json"
+
+
+def needed_steps(claims: Sequence[Claim], steps: Mapping[str, Step] = STEPS) -> list[Step]:
+    """Every step that one of the claims may rest on, in the order of the steps."""
+    named = {name for claim in claims for name in claim.steps}
+    return [step for name, step in steps.items() if name in named]
+
+
+def gather(
+    claims: Sequence[Claim],
+    context: Context,
+    report: Callable[[Step, Finding | None], None] = lambda step, finding: None,
+    steps: Mapping[str, Step] = STEPS,
+) -> dict[str, Finding]:
+    """Findings of all steps by name; ``report`` is called before each (with None) and after it."""
+    found = {}
+    for step in needed_steps(claims, steps):
+        report(step, None)
+        found[step.name] = take(step, context)
+        report(step, found[step.name])
+    return found
+
+
+def record_of(claim: Claim, judgement: Judgement, findings: Mapping[str, Finding]) -> dict[str, Any]:
+    """One claim as ``claims.json`` has it."""
+    speaking = next((name for name in claim.steps if findings[name].result is not None), claim.steps[0])
+    by = judgement.by or (claim.steps[0] if judgement.verdict == NOT_HERE else speaking)
+    finding = findings[by]
+    evidence = {name: getattr(finding, name) for name in ("command", "commit", "device", "samples", "file", "when")}
+    if finding.result is None:  # tried here, and nothing was measured
+        here = provenance()
+        evidence |= {"commit": here["commit"], "device": here["device"], "samples": 0}
+        evidence["command"] = STEPS[by].command if by in STEPS else finding.command
+    return {
+        "id": claim.identity, "source": claim.source, "claim": claim.text, "paper": dict(claim.paper),
+        "ours": judgement.ours, "difference": judgement.difference, "verdict": judgement.verdict,
+        "why": judgement.why, "needs": judgement.needs, "evidence": evidence,
+        "seconds": round(finding.seconds, 2),
+    }  # fmt: skip
+
+
+def verdicts(claims: Sequence[Claim], findings: Mapping[str, Finding]) -> list[dict[str, Any]]:
+    """Every claim with its verdict."""
+    return [record_of(claim, judged(claim, findings), findings) for claim in claims]
+
+
+def write_claims(records: Sequence[Mapping[str, Any]], context: Context, seconds: float) -> Path:
+    """``claims.json`` of a finished run."""
+    document = {"schema": SCHEMA, **provenance(), "quick": context.quick, "seconds": round(seconds, 1)}
+    path = context.output / CLAIMS
+    write_whole(path, json.dumps({**document, "claims": list(records)}, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def contradicted(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the claims that are."""
+    return [str(record["id"]) for record in records if record["verdict"] == CONTRADICTED]
+
+
+def verify(claims: Sequence[Claim], context: Context, report: Any = lambda step, finding: None) -> list[dict[str, Any]]:
+    """Gather, judge and write; returns the records."""
+    start = time.monotonic()
+    records = verdicts(claims, gather(claims, context, report))
+    write_claims(records, context, time.monotonic() - start)
+    return records
