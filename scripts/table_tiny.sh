@@ -26,3 +26,12 @@ measure ablations ablations
 measure long main --split long --frames 64 \
   --only vanilla {holitom_without_inner,holitom,uniform,random}_r{25,10}
 "$python" -P -m eval.synthetic.table_pages "$results"
+# for the reviewer's page: every answer, and what became of one clip's tokens
+if [ "$results" = results/tiny ]; then
+  "$python" -P -m eval.report.keep_answers "$results" --answers outputs/tiny_answers --data "$data"
+  maps=outputs/maps_tiny methods=(holitom_r15 visionzip_r15 fastvid_r15 prunevid_r15 fastv)
+  configs=("${methods[@]/#/--config=configs/tiny/}")
+  "$python" -P -m holitom.show "$data/test/clips/0000.mp4" "${configs[@]/%/.yaml}" -o "$maps"
+  mkdir -p "$results/maps"
+  for method in "${methods[@]}"; do cp "$maps/$method/record.npz" "$results/maps/$method.npz"; done
+fi
