@@ -24,6 +24,7 @@ from eval.cli import Parser, user_errors
 from eval.demo import TINY
 from eval.synthetic.dataset import load_questions, make_split
 from eval.synthetic.evaluate import by_clip
+from holitom.run_facts import TINY_NOTE
 from llava.errors import InputError
 from llava.video_prompt import video_defaults
 
@@ -81,7 +82,8 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
         return said, told(reply), str(reply.picture), as_text(reply)
 
     with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gradio.Markdown(f"# {_TITLE}\nCheckpoint `{Path(session.checkpoint).name}`, on this machine.")
+        note = f" {TINY_NOTE}" if _is_tiny(session.checkpoint) else ""
+        gradio.Markdown(f"# {_TITLE}\nCheckpoint `{Path(session.checkpoint).name}`, on this machine.{note}")
         with gradio.Row():
             with gradio.Column():
                 inputs = _inputs(gradio, session)
@@ -107,10 +109,13 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
     return page
 
 
+def _is_tiny(checkpoint: str) -> bool:
+    return Path(checkpoint).resolve() == TINY.resolve()
+
+
 def _inputs(gradio: Any, session: Session) -> list[Any]:
     """Video, question, method, and the settings in the order of :class:`~eval.app_session.Asked`."""
-    tiny = Path(session.checkpoint).resolve() == TINY.resolve()
-    frames = _TINY_FRAMES if tiny else video_defaults(session.model.config).num_frames
+    frames = _TINY_FRAMES if _is_tiny(session.checkpoint) else video_defaults(session.model.config).num_frames
     layer, last = session.usual_layer, session.layers - 1
     return [
         gradio.Video(label="Video", sources=["upload"], elem_id="video", height=260),
@@ -159,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import_gradio()
     session = Session(options.checkpoint)
     with tempfile.TemporaryDirectory(prefix="holitom-app-") as folder:
-        samples = examples(Path(folder) / "synthvid") if Path(options.checkpoint).resolve() == TINY.resolve() else []
+        samples = examples(Path(folder) / "synthvid") if _is_tiny(options.checkpoint) else []
         serve(build_page(session, samples, Path(folder)), options.port, block=True)
 
 

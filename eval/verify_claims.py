@@ -9,7 +9,8 @@ Goldens of the release, exact FLOPs, the search for a better segmentation, measu
 tiny model, times on the device at hand, and benchmarks where checkpoint and data are given. A verdict is computed from
 numbers: reproduced, contradicted, partly, or not measurable here and what it needs. What a run of the same code and
 inputs has measured is kept and used again; what results/ records is used and called recorded. ``claims.json`` and a
-page are written below ``-o``. The last line is JSON; exit status 1 if a claim is contradicted, 2 for a user's mistake.
+page are written below ``-o``. The last line is JSON; exit status 1 if a claim is contradicted, 2 for a user's mistake,
+130 when stopped.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from llava.errors import InputError
 
 QUICK_SECONDS = 480  # behind which a quick run begins nothing new; the last step and the page fit into ten minutes
 _COLORS = {REPRODUCED: "green", CONTRADICTED: "bold red", PARTLY: "yellow", NOT_HERE: "dim"}
+_INTERRUPTED = 130  # exit status of what Ctrl-C ended
 _WHY = 170  # letters of a reason in the terminal; claims.json has all
 
 
@@ -159,8 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output, options.quick, options.workers, options.results, options.checkpoint, options.data,
         start + QUICK_SECONDS if options.quick else None, display.say,
     )  # fmt: skip
-    with display.progress:
-        records = verify(claims, context, display.report)
+    try:
+        with display.progress:
+            records = verify(claims, context, display.report)
+    except KeyboardInterrupt:
+        print(f"stopped: the same command goes on from what {options.output} keeps", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     show(records, console)
     path = options.output / CLAIMS
     page, wrong = make_page(options, path, console), contradicted(records)

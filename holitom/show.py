@@ -85,7 +85,7 @@ def read_records(paths: Sequence[Path]) -> dict[str, SavedRecord]:
     records = [load_record(path) for path in paths]
     files = [path.stem for path in paths]
     held = [record.meta.get("name") for record in records]
-    own = [name if _is_plain(name) else file for name, file in zip(held, files, strict=True)]
+    own = [str(name) if _is_plain(name) else file for name, file in zip(held, files, strict=True)]
     for names in (own, files, [path.absolute().parent.name for path in paths]):
         if len(set(names)) == len(paths):
             return dict(zip(names, records, strict=True))

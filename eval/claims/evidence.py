@@ -14,9 +14,9 @@ import torch
 from eval import paper_rows
 from eval.claims import rules_evidence
 from eval.claims.steps import ROOT, Context, Step, code_and_configs, last_line, read_recorded
-from eval.claims.tiny_evidence import guard_bands, tiny_campaign
+from eval.claims.tiny_evidence import BANDS, guard_bands, tiny_campaign
 from eval.demo import default_clip
-from eval.lmms.fingerprints import checkpoint_identity, local_checkpoint
+from eval.lmms.fingerprints import checkpoint_identity, file_digest, local_checkpoint
 from eval.paper_flops import ONEVISION_7B
 from eval.paper_tables import CONFIGS, EFFICIENCY, config_name
 from eval.parity import LIMITS, compare
@@ -193,11 +193,11 @@ STEPS = {
         ),
         Step(
             "guard", "bash scripts/test.sh tests/eval/synthetic/test_retention.py", guard_bands, own=True,
-            quick_seconds=60,
+            quick_seconds=60, inputs=lambda context: file_digest(BANDS) if BANDS.is_file() else None,
         ),
-        Step("counted", f"python -m eval.flops {' '.join(_COUNTED)}", counted, quick_seconds=30),
+        Step("counted", f"python -m eval.flops {' '.join(_COUNTED)}", counted, own=True, quick_seconds=30),
         Step("latency", "python -m eval.latency", latency, quick_seconds=30),
-        Step("tiny", "python -m eval.synthetic.table main", tiny_campaign, quick_seconds=120),
+        Step("tiny", "python -m eval.synthetic.table main", tiny_campaign, own=True, quick_seconds=120),
         Step(
             "benchmarks", f"python -m eval.sweep {_BENCHMARK_GRID} --checkpoint DIR --data DIR", benchmarks,
             quick_seconds=0, inputs=_benchmark_inputs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Verdict = Literal["reproduced", "contradicted", "partly", "not measurable here"]
@@ -13,6 +13,8 @@ CONTRADICTED: Verdict = "contradicted"
 PARTLY: Verdict = "partly"
 NOT_HERE: Verdict = "not measurable here"
 
+# what a file makes fail that is read as something it is not
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, StopIteration)
 _ROUNDING = 1e-9  # of a difference between a number and its printed form
 
 
@@ -112,7 +114,13 @@ def at_most(value: float, limit: float, name: str, digits: int) -> Judgement:
 
 
 def all_hold(facts: Mapping[str, bool], ours: dict[str, Any], what: str) -> Judgement:
-    """Reproduced if every one of several statements holds, contradicted with those that do not."""
+    """Reproduced if every one of several statements holds, contradicted with those that do not.
+
+    Raises:
+        ValueError: without a statement, for nothing holds of nothing.
+    """
+    if not facts:
+        raise ValueError(f"{what}: nothing was measured")
     broken = [name for name, holds in facts.items() if not holds]
     why = f"{what}: " + (f"{', '.join(broken)} do(es) not hold" if broken else ", ".join(facts))
     return Judgement(CONTRADICTED if broken else REPRODUCED, why, ours)
@@ -142,7 +150,10 @@ def first(findings: Findings, names: Sequence[str]) -> tuple[str, dict[str, Any]
 
 
 def judged(claim: Claim, findings: Findings) -> Judgement:
-    """The verdict on one claim; a broken-down or absent first step is spoken of, never passed over."""
+    """The verdict on one claim; a broken-down or absent first step is spoken of, never passed over.
+
+    Files that were read and are not what they claim to be count as absent, and the reason names them.
+    """
     leading = findings[claim.steps[0]]
     if leading.failed:
         return Judgement(claim.broken, f"the check broke down: {leading.missing}", needs=leading.missing)
@@ -150,4 +161,14 @@ def judged(claim: Claim, findings: Findings) -> Judgement:
         reasons = dict.fromkeys(findings[name].missing for name in claim.steps if findings[name].missing)
         missing = "; ".join(reasons) or "nothing was measured"
         return not_here(missing, missing)
-    return claim.judge(findings)
+    try:
+        return claim.judge(findings)
+    except _DAMAGE as error:
+        found = {name: findings[name] for name in claim.steps if findings[name].result is not None}
+        read = {name: finding for name, finding in found.items() if finding.when in ("kept", "recorded")}
+        if not read:
+            raise
+        files = ", ".join(str(finding.file) for finding in read.values())
+        why = f"{files} cannot be judged by ({type(error).__name__}: {error}): remove it or measure again"
+        spoiled = {name: replace(finding, result=None, missing=why) for name, finding in read.items()}
+        return judged(claim, {**findings, **spoiled})

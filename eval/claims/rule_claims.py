@@ -101,7 +101,7 @@ def guard(findings: Findings) -> Judgement:
         lost = found["checks"][name]["lost"]
         facts[f"{name} loses {lost}, allowed {least} to {most}"] = least <= lost <= most
     ours = {name: check["lost"] for name, check in found["checks"].items()}
-    return all_hold(facts, ours, "answers of 152 that count")
+    return all_hold(facts, ours, f"answers of {found['samples']} questions")
 
 
 def rule_claims() -> list[Claim]:

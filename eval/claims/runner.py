@@ -14,6 +14,7 @@ from eval.claims.judging import CONTRADICTED, NOT_HERE, Claim, Finding, Judgemen
 from eval.claims.steps import Context, Step, take
 from eval.cli import provenance
 from eval.record import write_whole
+from eval.report.page import finite
 
 CLAIMS = "claims.json"
 
@@ -66,7 +67,7 @@ def write_claims(records: Sequence[Mapping[str, Any]], context: Context, seconds
     """``claims.json`` of a finished run."""
     document = {"schema": SCHEMA, **provenance(), "quick": context.quick, "seconds": round(seconds, 1)}
     path = context.output / CLAIMS
-    write_whole(path, json.dumps({**document, "claims": list(records)}, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps({**document, "claims": finite(list(records))}, indent=1, allow_nan=False) + "\n")
     return path
 
 

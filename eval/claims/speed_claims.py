@@ -13,13 +13,13 @@ from eval.claims.judging import (
     Findings,
     Judgement,
     first,
-    half_digit,
     not_here,
 )
 from eval.paper_tables import EFFICIENCY, PaperTimes
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
 _DIGITS = 2
+SPEED_SHARE = 0.95  # of a printed ratio: its GPU is not known, and times scatter
 STEPS = ("latency", "recorded_latency")
 NEEDS = "a CUDA GPU: python -m eval.latency --geometry llava-onevision-7b (weights may be random)"
 _CONFIGS = {
@@ -63,9 +63,10 @@ def ratio_claim(config: str, measure: str, printed: float, findings: Findings) -
 
 
 def _judge_ratio(ratio: float, printed: float, device: str, step: str) -> Judgement:
-    enough, faster = ratio >= printed - half_digit(_DIGITS), ratio > 1
+    enough, faster = ratio >= SPEED_SHARE * printed, ratio > 1
     verdict = REPRODUCED if enough else PARTLY if faster else CONTRADICTED
-    why = f"{ratio:.2f}x on {device}, printed {printed}x on a GPU that is not known"
+    rule = f"at least {SPEED_SHARE:.0%} of it count"
+    why = f"{ratio:.2f}x on {device}, printed {printed}x on a GPU that is not known; {rule}"
     return Judgement(verdict, why, {"ratio": round(ratio, 3)}, round(ratio - printed, 3), by=step)
 
 

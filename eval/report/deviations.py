@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +52,14 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def pairs(settings: Mapping[str, Any], switch: Switch) -> Iterator[tuple[str, str]]:
-    """Names of the runs that differ in one switch and nothing else, that with our default first."""
-    known = {name: flat(said) for name, said in settings.items()}
+    """Names of the runs that differ in one switch and nothing else, that with our default first.
+
+    Of runs with equal settings, as several ablations have them, the one with the shortest name stands for all.
+    """
+    shortest: dict[str, str] = {}
+    for name in sorted(settings, key=lambda name: (len(name), name)):
+        shortest.setdefault(json.dumps(flat(settings[name]), sort_keys=True), name)
+    known = {name: flat(settings[name]) for name in shortest.values()}
     for first, second in itertools.permutations(known, 2):
         mine, theirs = known[first], known[second]
         if mine.get(switch.setting) == switch.ours and theirs == {**mine, switch.setting: switch.other}:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmarks import BY_TASK
+from eval.claims.speed_claims import SPEED_SHARE
 from eval.grids import Grid
 from eval.paper_rows import PaperRow, as_record, main_rows, other_backbone_rows
 from eval.paper_tables import EFFICIENCY, PaperTimes, config_name, scores_of
@@ -23,7 +24,6 @@ from eval.report.sources import Record, Sources
 from eval.statistics import binomial_interval
 from eval.tables_scores import Row, Section, score_columns, title_of
 
-SPEED_SHARE = 0.95
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
@@ -150,12 +150,16 @@ def _speed(
 ) -> Finding:
     common = ("Efficiency figure", f"{row.method}, {row.retained} %", quantity, paper)
     for record in records:
-        for line in record.result["rows"]:
-            if Path(str(line.get("file") or line["config"])).stem == config_name(row):
-                ours = float(line["against_vanilla"][key])
-                verdict = REPRODUCED if ours >= SPEED_SHARE * paper else NOT_REPRODUCED
-                why = f"on {record.data['device']}; the paper's GPU is not known here"
-                return Finding(*common, ours, verdict, why, None, record.path)
+        lines = [
+            line
+            for line in record.result["rows"]
+            if Path(str(line.get("file") or line["config"])).stem == config_name(row)
+        ]
+        if lines:
+            ours = min(float(line["against_vanilla"][key]) for line in lines)  # one line for each clip
+            verdict = REPRODUCED if ours >= SPEED_SHARE * paper else NOT_REPRODUCED
+            why = f"on {record.data['device']}; the paper's GPU is not known here"
+            return Finding(*common, ours, verdict, why, None, record.path)
     others = [str(record.data["device"]) for record in sources.of("latency")]
     seen = f"; latencies at hand are of other devices or sizes ({', '.join(dict.fromkeys(others))})" if others else ""
     why = f"needs LLaVA-OneVision-7B's sizes on a GPU: python -m eval.latency{seen}"

@@ -246,6 +246,7 @@ def test_in_a_browser(browser, address: str, session: Session, asked: Asked, tmp
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.wait_for_selector("#ask", timeout=120000)
+    assert "learned rendered clips alone" in page.inner_text("body")
     upload(page, asked.video)
     page.fill("#question textarea", asked.question)
     ask(page, "answer")

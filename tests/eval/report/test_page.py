@@ -27,6 +27,7 @@ from tests.eval.report.made import (
     claims,
     full_folder,
     latency,
+    latency_row,
     paper_like,
     record,
     tiny,
@@ -175,6 +176,16 @@ def test_speed_ups_only_from_a_gpu_at_the_papers_sizes(page: Page, tmp_path: Pat
         other = made(tmp_path / str(place))
         values = other.column("efficiency-figure", "time to first token, times faster: ours")
         assert all(value is None for _, value in values)
+
+
+def test_the_slowest_clip_decides_about_a_speed_up(tmp_path: Path) -> None:
+    data = latency()
+    data["result"]["rows"].append(latency_row("holitom_r10", 90.0, 1.25) | {"clip": "another"})
+    write_json(tmp_path / "latency.json", data)
+    page = made(tmp_path)
+    labels = [row[0][0] for row in page.tables["efficiency-figure"]]
+    ours = page.column("efficiency-figure", "time to first token, times faster: ours")
+    assert ours[labels.index("HoliTom, 10 %")][1] == 1.25
 
 
 def test_ablations_and_the_release_switches(page: Page) -> None:

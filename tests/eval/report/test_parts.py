@@ -168,6 +168,8 @@ def test_pairs_differ_in_one_switch_alone() -> None:
     changed = {"method": "holitom", "inner": {**inner, "merge_rule": "mean"}}
     assert list(pairs({"ours": settings["ours"], "rule": changed}, rule)) == [("ours", "rule")]
     assert list(pairs({"ours": settings["ours"], "rule": changed}, mask)) == []
+    again = {"ours,frames=8": settings["ours"], **settings, "mask,frames=8": settings["mask"]}
+    assert list(pairs(again, mask)) == [("ours", "mask")]  # a comparison is shown once
 
 
 def test_effect_of_the_mask_on_benchmark_runs(tmp_path: Path) -> None:
