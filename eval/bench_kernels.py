@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from eval.bench_outer import DTYPES, synthetic_video
+from eval.bench_outer import synthetic_video
 from eval.cli import Parser, provenance, user_errors
 from eval.device_counts import count
 from eval.measure import interleaved, timed
@@ -33,6 +33,7 @@ from holitom.inner_merging import merge_into_nearest
 from holitom.kernels import dispatch
 from holitom.outer import OuterCompression
 from holitom.temporal_segmentation import similarity_and_norms
+from llava.model.builder import DTYPES
 
 TIMES = 2  # as far from float64 as plain code may a kernel be
 # Rounding that no float32 sum escapes; results that are stored in halves round to those at any rate.

@@ -24,13 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.bench_outer import DTYPES, synthetic_video
+from eval.bench_outer import synthetic_video
 from eval.cli import Parser, provenance, user_errors
 from eval.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
 from eval.measure import interleaved, timed
 from holitom import Compressor, available_methods
 from holitom.hooks.signals import RECORDERS
 from holitom.tokens import EncodedVideo
+from llava.model.builder import DTYPES
 from llava.model.pooling import pool_frames
 
 TEXT_TOKENS = 20  # before and behind the video

@@ -33,8 +33,7 @@ from eval.device_counts import count
 from eval.measure import interleaved, synchronize
 from holitom.config import OuterConfig
 from holitom.outer import OuterCompression
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from llava.model.builder import DTYPES
 
 
 def synthetic_video(frames: int, tokens: int, dim: int, dtype: torch.dtype, moving: float) -> tuple[Tensor, Tensor]:
@@ -136,8 +135,10 @@ def summary(values: list[float]) -> dict[str, float]:
     }
 
 
-def peak_megabytes() -> float:
-    """Largest resident memory of this process so far."""
+def peak_megabytes(device: str) -> float:
+    """Largest memory so far: tensors on the GPU, or what of this process is resident on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -170,9 +171,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def growth(times: dict[str, Any], frames: int, longer: int) -> dict[str, Any]:
-    """How the time grows with the video: CPU time per frame of the longer one over that of the shorter one."""
-    kind = "wall_ms" if torch.cuda.is_available() else "cpu_ms"
+def growth(times: dict[str, Any], frames: int, longer: int, device: str) -> dict[str, Any]:
+    """How the time grows with the video: time per frame of the longer one over that of the shorter one."""
+    kind = "wall_ms" if device == "cuda" else "cpu_ms"
     short, long = times["holitom"][kind]["median"], times["longer"][kind]["median"]
     return {"frames": [frames, longer], "kind": kind, "over_linear": round(long / short / (longer / frames), 3)}
 
@@ -198,9 +199,9 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     config = OuterConfig(options.retain_ratio, options.similarity_threshold)
     compression, sizes = OuterCompression(config), (options.tokens, options.dim, DTYPES[options.dtype], options.moving)
     features, attention = (part.to(options.device) for part in synthetic_video(options.frames, *sizes))
-    before = peak_megabytes()
+    before = peak_megabytes(options.device)
     tokens = compression(features, attention)
-    extra = peak_megabytes() - before
+    extra = peak_megabytes(options.device) - before
     runs: dict[str, Callable[[], object]] = {"holitom": lambda: compression(features, attention)}
     difference = None
     if not options.skip_plain:
@@ -228,7 +229,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         "peak_above_input_mb": round(extra, 1),
         **asdict(counts),
         "times": times,
-        "growth": growth(times, options.frames, options.growth) if options.growth else None,
+        "growth": growth(times, options.frames, options.growth, options.device) if options.growth else None,
         "cpu_speedup": round(medians[0] / medians[1], 2) if "plain" in times else None,
     }
 

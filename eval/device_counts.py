@@ -95,17 +95,20 @@ def _names_cpu(arguments: tuple[object, ...]) -> bool:
     return any(argument == "cpu" for argument in arguments if isinstance(argument, str))
 
 
-def _syncs_on_cuda(work: Callable[[], object]) -> int:
-    """Warnings of torch's own check."""
+def syncs_on_cuda(work: Callable[[], object]) -> int:
+    """How often the host waits for the device in one call, by torch's own check.
+
+    The check itself warns once that it is a prototype, which does not count.
+    """
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             work()
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
-    return sum("synchroniz" in str(warning.message) for warning in caught)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
 
 def _launches_on_cuda(work: Callable[[], object]) -> int:
@@ -132,4 +135,4 @@ def count(work: Callable[[], object], device: torch.device | str = "cpu") -> Cou
     total = sum(operators.found.values())
     if torch.device(device).type != "cuda":
         return Counts(total, None, transfers.waits + operators.waits)
-    return Counts(total, _launches_on_cuda(work), _syncs_on_cuda(work))
+    return Counts(total, _launches_on_cuda(work), syncs_on_cuda(work))

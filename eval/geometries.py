@@ -53,6 +53,10 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 }
 # frames sampled from a video: the tiny one is for tests
 FRAMES = {"llava-onevision-7b": 32, "llava-onevision-0.5b": 32, "llava-video-7b": 64, "tiny": 8}
+_SAME_SIZES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "mm_newline_position", "mm_spatial_pool_mode",
+)  # fmt: skip
 _WRITES_RESIDUAL = ("o_proj", "out_proj", "down_proj", "fc2")
 _EMBEDDING_BOUNDS = {"position_embedding": 0.05, "embed_tokens": 0.03, "image_newline": 0.03}
 _NOISE_VALUES = 4_194_301  # a prime, so that no row of a matrix repeats the one before
@@ -73,6 +77,21 @@ def geometry_config(name: str, attention: str = "sdpa") -> LlavaQwenConfig:
     config = LlavaQwenConfig(**GEOMETRIES[name])
     config._attn_implementation = attention
     return config
+
+
+def check_sizes(config: Any, geometry: str, checkpoint: str) -> None:
+    """A checkpoint of another size must not be measured under a geometry's name.
+
+    Raises:
+        InputError: if a size differs.
+    """
+    wanted = geometry_config(geometry)
+    for field in _SAME_SIZES:
+        if getattr(config, field, None) != getattr(wanted, field, None):
+            raise InputError(
+                f"{checkpoint} has {field} = {getattr(config, field, None)!r}, {geometry} has "
+                f"{getattr(wanted, field, None)!r}: name the checkpoint's own geometry"
+            )
 
 
 class _Noise:
@@ -140,8 +159,11 @@ def random_model(
         model = LlavaQwenForCausalLM(config).to(dtype).eval()
     if torch.device(device).type == "meta":
         return model
+    if config.tie_word_embeddings:  # made apart, the table would be in memory twice until the two are tied again
+        model.lm_head.register_parameter("weight", None)
     model.to_empty(device=device)
-    model.tie_weights()
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
     _fill_buffers(model, config)
     fill(model, seed)
     return model

@@ -35,19 +35,19 @@ import torch
 
 from eval.cli import Parser, provenance, user_errors
 from eval.geometries import FRAMES, GEOMETRIES
-from eval.latency_bench import DTYPES, LatencyBench
+from eval.latency_bench import LatencyBench
 from eval.latency_clips import clip_sources
 from eval.latency_table import print_table
 from eval.measure import device_state
 from holitom.settings import load_config
 from llava.errors import InputError
+from llava.model.builder import DTYPES
 
 _DECODINGS = ("static", "graphs")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line, checked before anything is made."""
-    cuda = torch.cuda.is_available()
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--geometry", choices=GEOMETRIES, required=True)
     parser.add_argument(
@@ -58,7 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--frames", type=int, help="(default: those of the geometry; the files' num_frames is not read)"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="for decoder and tower alike")
     parser.add_argument("--repetitions", type=int, default=10, help="after one warm-up (default: 10)")
     parser.add_argument("--clip", type=Path, nargs="+", help="video files")
@@ -70,6 +70,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     options = parser.parse_args(arguments)
+    _complete(options, parser)
+    return options
+
+
+def _complete(options: argparse.Namespace, parser: Parser) -> None:
+    """Defaults that follow from other options; what does not go together is an error."""
+    cuda = torch.cuda.is_available()
     if options.frames is None:
         options.frames = FRAMES[options.geometry]
     for name in ("frames", "repetitions", "new_tokens", "threads"):
@@ -86,7 +93,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.decoding = ()
     if options.device == "cpu" and options.dtype == "float16":
         parser.error("--dtype float16 is for GPUs: use bfloat16 or float32 with --device cpu")
-    return options
 
 
 def named_configs(paths: Sequence[Path]) -> dict[str, tuple[Path, Any]]:

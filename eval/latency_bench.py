@@ -7,7 +7,9 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from eval.answering import prompt_ids
-from eval.geometries import geometry_config, random_model
+from eval.geometries import check_sizes, random_model
 from eval.latency_clips import ClipSource, draw_clip
 from eval.latency_run import (
     OWN_STAGES,
@@ -31,18 +33,14 @@ from eval.latency_run import (
 from eval.measure import interleaved, spread, timed
 from holitom import Compressor
 from llava.errors import InputError
-from llava.model.builder import load_pretrained_model
+from llava.model.builder import DTYPES, load_pretrained_model
 from llava.model.checkpoint import read_config
+from llava.model.static_decoding import IdleDecoder
 from llava.model.visual_inputs import VisualEncoder
 from llava.video import VideoClip, load_video
 from llava.video_prompt import video_question
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _QUESTION = "What happens in this video?"
-_SAME_SIZES = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "mm_newline_position", "mm_spatial_pool_mode",
-)  # fmt: skip
 _SHARED = ("video", "preprocess")  # what all configurations have in common
 _ALIKE = 0.8  # the paper's threshold of similarity
 
@@ -60,6 +58,14 @@ def progress(total: int, text: str) -> Iterator[Callable[[], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(text, total=total)
         yield partial(bar.advance, task)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the first answer of a configuration showed: its tokens, and its peak memory in 1e6 bytes."""
+
+    counts: dict[str, int | None]
+    peak_memory_mb: float | None
 
 
 class LatencyBench:
@@ -120,39 +126,38 @@ class LatencyBench:
 
         clip = read()
         prompt = self.prompt(clip)
-        counts: dict[str, dict[str, int | None]] = {}
-        peaks: dict[str, float | None] = {}
         parts: dict[str, Callable[[], Any]] = {"preprocess": partial(timed, partial(self.preprocess, clip))}
         if source.file is not None:
             parts["video"] = partial(timed, read)
+        runs: dict[tuple[str, str], Callable[[], Any]] = {("part", part): work for part, work in parts.items()}
+        seen: dict[str, _Seen] = {}
         with progress(len(self.compressors) * (options.repetitions + 1), source.name) as step:
-
-            def run(name: str) -> Timing:
-                found = run_once(self.model, prompt, self.compressors[name], options.new_tokens, name not in counts)
-                seen = token_counts(prompt, self.compressors[name], self.model.config.num_hidden_layers, name)
-                peaks.setdefault(name, found.peak_memory_mb)
-                assert counts.setdefault(name, seen) == seen, f"{name} kept {counts[name]} tokens and then {seen}"
-                step()
-                return found
-
-            runs: dict[tuple[str, str], Callable[[], Any]] = {("part", part): work for part, work in parts.items()}
-            runs |= {("config", name): partial(run, name) for name in self.compressors}
+            runs |= {("config", name): partial(self._run, name, prompt, seen, step) for name in self.compressors}
             found = interleaved(runs, options.repetitions)
         self.clips.append({**source.as_dict(), "features_alike": self.features_alike(prompt)})
         shared = {part: [1e3 * seconds for seconds in found["part", part]] for part in parts}
-        decoded = {name: {way: self.decode(name, prompt, way) for way in options.decoding} for name in counts}
-        rows = [self.row(name, source, counts[name], peaks[name], shared, found["config", name]) for name in counts]
+        rows = [self.row(name, source, seen[name], shared, found["config", name]) for name in self.compressors]
+        decoded = self.decode(prompt)
         for row in rows:
-            row["decode"] |= decoded[row["config"]]
+            row["decode"] |= {way: decoded.get((row["config"], way)) for way in options.decoding}
         base = next((row for row in rows if row["config"] == self.vanilla), None)
         for row in rows:
             row["against_vanilla"] = None if base is None else against(row, base)
         return rows
 
+    def _run(self, name: str, prompt: Prompt, seen: dict[str, _Seen], step: Callable[[], None]) -> Timing:
+        """One answer; the first of each configuration takes the peak memory, all others must keep as many tokens."""
+        compressor = self.compressors[name]
+        found = run_once(self.model, prompt, compressor, self.options.new_tokens, name not in seen)
+        counts = token_counts(prompt, compressor, self.model.config.num_hidden_layers, name)
+        first = seen.setdefault(name, _Seen(counts, found.peak_memory_mb))
+        assert first.counts == counts, f"{name} kept {first.counts} tokens and then {counts}"
+        step()
+        return found
+
     def row(
-        self, name: str, source: ClipSource, counts: dict[str, int | None], peak: float | None,
-        shared: Mapping[str, list[float]], timings: list[Timing],
-    ) -> dict[str, Any]:  # fmt: skip
+        self, name: str, source: ClipSource, seen: _Seen, shared: Mapping[str, list[float]], timings: list[Timing]
+    ) -> dict[str, Any]:
         """What one configuration gave on one clip, without the comparison."""
         stages: dict[str, Any] = {part: spread(shared[part]) if part in shared else None for part in _SHARED}
         for stage in STAGES:
@@ -166,26 +171,38 @@ class LatencyBench:
             "file": str(self.files[name]),
             "method": self.methods[name],
             "clip": source.name,
-            "tokens": counts,
+            "tokens": seen.counts,
             "stages_ms": stages,
             "tokens_per_second": spread([1e3 / ms for ms in later]) if later else None,
-            "peak_memory_mb": peak,
+            "peak_memory_mb": seen.peak_memory_mb,
             "decode": {"eager": stages["time_per_output_token"], "static": None, "graphs": None},
         }
 
-    def decode(self, name: str, prompt: Prompt, way: str) -> dict[str, float] | None:
-        """Milliseconds per later token in another way of decoding; None if the method refuses it.
+    def decode(self, prompt: Prompt) -> dict[tuple[str, str], dict[str, float]]:
+        """Milliseconds per later token by configuration and other way of decoding; absent where a method refuses it.
 
-        The repetitions of a configuration follow each other: tensors and graphs are kept for the next prompt alike, and
-        are made in the warm-up.
+        Every configuration has a decoder of its own, whose tensors and graphs are made in a warm-up: one for all would
+        be made anew whenever the next configuration has its turn.
         """
-        run = partial(decode_ms, self.model, prompt, self.compressors[name], self.options.new_tokens, way)
+        model, tokens = self.model, self.options.new_tokens
+        kept, before = {name: IdleDecoder() for name in self.compressors}, model.idle_decoder
+
+        def run(name: str, way: str) -> float:
+            model.idle_decoder = kept[name]
+            return decode_ms(model, prompt, self.compressors[name], tokens, way)
+
+        runs: dict[tuple[str, str], Callable[[], float]] = {}
         try:
-            run()
-        except InputError as error:
-            print(f"{name}, decoding={way}: {error}", file=sys.stderr)
-            return None
-        return spread([run() for _ in range(self.options.repetitions)])
+            for name, way in product(self.compressors, self.options.decoding):
+                try:
+                    run(name, way)
+                except InputError as error:
+                    print(f"{name}, decoding={way}: {error}", file=sys.stderr)
+                else:
+                    runs[name, way] = partial(run, name, way)
+            return {key: spread(found) for key, found in interleaved(runs, self.options.repetitions).items()}
+        finally:
+            model.idle_decoder = before
 
     @torch.no_grad()
     def features_alike(self, prompt: Prompt) -> float | None:
@@ -195,21 +212,6 @@ class LatencyBench:
         encoder = VisualEncoder(self.model.get_model(), self.model.config, None)
         features = encoder.encode_frames(prompt.pixels).float()
         return round((torch.cosine_similarity(features[1:], features[:-1], dim=-1) > _ALIKE).float().mean().item(), 4)
-
-
-def check_sizes(config: Any, geometry: str, checkpoint: str) -> None:
-    """A checkpoint of another size must not be measured under a geometry's name.
-
-    Raises:
-        InputError: if a size differs.
-    """
-    wanted = geometry_config(geometry)
-    for field in _SAME_SIZES:
-        if getattr(config, field, None) != getattr(wanted, field, None):
-            raise InputError(
-                f"{checkpoint} has {field} = {getattr(config, field, None)!r}, {geometry} has "
-                f"{getattr(wanted, field, None)!r}: name the checkpoint's own geometry"
-            )
 
 
 def against(row: dict[str, Any], base: dict[str, Any]) -> dict[str, float | None]:

@@ -70,11 +70,17 @@ def draw_clip(frames: int, redundancy: float, seed: int = 0) -> VideoClip:
 
     Returns:
         A clip of (frames, 540, 540, 3) uint8 at 8 frames per second that no file holds.
+
+    Raises:
+        InputError: if they do not fit into memory.
     """
     random = np.random.default_rng(seed)
     moving = round(_CELLS**2 * (1 - redundancy))
     side = _CELLS * _COLOURS
-    pictures = np.empty((frames, side * _PIXELS, side * _PIXELS, 3), np.uint8)
+    try:
+        pictures = np.empty((frames, side * _PIXELS, side * _PIXELS, 3), np.uint8)
+    except MemoryError:
+        raise InputError(f"--frames {frames} is out of range: that does not fit into memory; use 32") from None
     for frame in range(frames):
         fresh = random.integers(0, 256, (side, side, 3))
         if frame % _SCENE == 0:

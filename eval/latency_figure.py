@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.cli import Parser, user_errors
 from eval.latency_table import factor, milliseconds
+from holitom.files import whole_file
 from llava.errors import InputError
 
 # stage -> (words, grey, hatch), in the order of the run
@@ -105,10 +105,8 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
             _draw_panel(axis, title, rows)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}")
-        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".") or "png")
-        os.replace(part, path)
+        with whole_file(path) as part:
+            figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".") or "png")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be written ({error}): name a PNG file in a folder of yours") from None
     finally:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from eval.latency_clock import StageClock
-from eval.measure import peak_memory, synchronize
+from eval.measure import after_prefill, peak_memory, synchronize
 from holitom import Compressor
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
@@ -133,6 +133,20 @@ def _by_stage(spent: dict[tuple[str | None, str], float]) -> dict[str, float]:
     return {name: ms for name, ms in found.items() if name in present}
 
 
+def _answer(model: LlavaQwenForCausalLM, prompt: Prompt, new_tokens: int, **more: Any) -> Tensor:
+    """(1, new_tokens): greedy, and no end of text before."""
+    return model.generate(
+        prompt.ids,
+        images=[prompt.pixels],
+        modalities=["video"],
+        max_new_tokens=new_tokens,
+        eos_token_id=None,
+        do_sample=False,
+        pad_token_id=0,
+        **more,
+    )
+
+
 @torch.no_grad()
 def run_once(
     model: LlavaQwenForCausalLM, prompt: Prompt, compressor: Compressor | None, new_tokens: int, memory: bool = False
@@ -156,16 +170,7 @@ def run_once(
     ):
         synchronize()
         start = time.perf_counter()
-        made = model.generate(
-            prompt.ids,
-            images=[prompt.pixels],
-            modalities=["video"],
-            max_new_tokens=new_tokens,
-            eos_token_id=None,
-            do_sample=False,
-            pad_token_id=0,
-            stopping_criteria=StoppingCriteriaList([tokens]),
-        )
+        made = _answer(model, prompt, new_tokens, stopping_criteria=StoppingCriteriaList([tokens]))
     assert made.shape[1] == len(tokens.times) == new_tokens
     stages = _by_stage(clock.milliseconds())
     if compressor is None or compressor.outer is None:
@@ -194,32 +199,10 @@ def decode_ms(
     Raises:
         InputError: if the method does not go with that way.
     """
-    prefilled: list[float] = []
-
-    def note(*_: Any) -> None:
-        if not prefilled:
-            synchronize()
-            prefilled.append(time.perf_counter())
-
-    handle = model.register_forward_hook(note)
-    try:
-        with nullcontext() if compressor is None else compressor.applied(model):
-            made = model.generate(
-                prompt.ids,
-                images=[prompt.pixels],
-                modalities=["video"],
-                max_new_tokens=new_tokens,
-                eos_token_id=None,
-                do_sample=False,
-                pad_token_id=0,
-                decoding=decoding,
-            )
-            synchronize()
-            end = time.perf_counter()
-    finally:
-        handle.remove()
+    with nullcontext() if compressor is None else compressor.applied(model):
+        seconds, made = after_prefill(model, lambda: _answer(model, prompt, new_tokens, decoding=decoding))
     assert made.shape[1] == new_tokens
-    return 1e3 * (end - prefilled[0]) / (new_tokens - 1)
+    return 1e3 * seconds / (new_tokens - 1)
 
 
 def token_counts(prompt: Prompt, compressor: Compressor | None, layers: int, name: str) -> dict[str, int | None]:

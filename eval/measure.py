@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-import psutil
 import torch
+from torch import nn
 
 _SAMPLE_SECONDS = 0.005
 Key = TypeVar("Key", bound=Hashable)
@@ -32,6 +32,29 @@ def timed(work: Callable[[], object]) -> float:
     work()
     synchronize()
     return time.perf_counter() - start
+
+
+def after_prefill(model: nn.Module, generate: Callable[[], Value]) -> tuple[float, Value]:
+    """Seconds from the end of a model's first forward to the end of a generation, device included; and what it gave.
+
+    Args:
+        model: whose first forward is the prefill.
+        generate: runs it.
+    """
+    prefilled: list[float] = []
+
+    def note(*_: object) -> None:
+        if not prefilled:
+            synchronize()
+            prefilled.append(time.perf_counter())
+
+    handle = model.register_forward_hook(note)
+    try:
+        made = generate()
+        synchronize()
+        return time.perf_counter() - prefilled[0], made
+    finally:
+        handle.remove()
 
 
 def interleaved(runs: Mapping[Key, Callable[[], Value]], repetitions: int) -> dict[Key, list[Value]]:
@@ -107,6 +130,8 @@ def peak_memory() -> Iterator[PeakMemory]:
         synchronize()
         peak.bytes = torch.cuda.max_memory_allocated()
         return
+    import psutil  # noqa: PLC0415
+
     _return_free_memory()
     process = psutil.Process()
     before, done = process.memory_info().rss, threading.Event()

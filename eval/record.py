@@ -8,7 +8,6 @@ and the working tree must be committed, so that the result names a commit that g
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eval.cli import Parser, provenance, user_errors
+from holitom.files import make_folder, whole_file
 from llava.errors import InputError
 
 
@@ -46,20 +46,15 @@ def check_target(path: Path) -> None:
     Raises:
         InputError: if not.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path.parent} cannot be a folder ({error.strerror}): name another path") from None
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written: name a file in a folder of yours")
+    make_folder(path.parent)
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written, it is a folder: name a file")
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file at once: a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 @user_errors

@@ -19,15 +19,15 @@ decode() { # decode GEOMETRY FOLDER ARGUMENTS...: the ways of decoding, all toke
 }
 paper="vanilla fastv pdrop visionzip_r20 prunevid_r20 holitom_r25 holitom_r15 holitom_without_inner_r10 holitom_r10"
 if [ "$device" != cpu ]; then
-  latency llava-onevision-7b llava_onevision_7b "$paper" --new-tokens 32 "$@"
+  latency llava-onevision-7b llava_onevision_7b "$paper" --new-tokens 16 "$@"
   decode llava-onevision-7b llava_onevision_7b --device cuda --frames 32
   case " $* " in
     *" --checkpoint "*) ;; # of one model, and the other would need another
-    *) latency llava-video-7b llava_video_7b "vanilla fastv visionzip_r15 prunevid_r15 holitom_r15" --new-tokens 16 "$@" ;;
+    *) latency llava-video-7b llava_video_7b "vanilla fastv visionzip_r15 prunevid_r15 holitom_r15" --new-tokens 16 \
+      --decoding "$@" ;; # the library's own way alone
   esac
 else
-  small="vanilla fastv holitom_without_inner_r10 holitom_r10"
-  latency llava-onevision-0.5b llava_onevision_0.5b "$small" --frames 8 --new-tokens 8 "$@"
+  latency llava-onevision-0.5b llava_onevision_0.5b "vanilla holitom_r10" --frames 8 --new-tokens 8 "$@"
   decode llava-onevision-0.5b llava_onevision_0.5b --frames 8 --new-tokens 32 --repetitions 3
 fi
 "$python" -m eval.latency_figure "results/$device"/latency_*.json -o "results/$device/latency.png"

@@ -9,8 +9,20 @@ if [ -n "${NO_INSTALL:-}" ]; then
   python=$(command -v "${PYTHON:-python3}") || { echo "there is no ${PYTHON:-python3}: name an interpreter, PYTHON=..." >&2; exit 2; }
   export TOKENIZERS_PARALLELISM=false
 else
+  trap 'echo "nothing could be installed; without a network name an interpreter that has the packages: NO_INSTALL=1 PYTHON=python3 bash $0" >&2' EXIT
   source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+  trap - EXIT
 fi
+
+needs() { # needs MODULE...: ends the script if the interpreter lacks one
+  local missing
+  missing=$("$python" -c 'import importlib.util, sys; print(*(name for name in sys.argv[1:] if not importlib.util.find_spec(name)))' "$@")
+  if [ -n "$missing" ]; then
+    echo "error: $python lacks $missing: install what requirements.txt lists, or name another interpreter, PYTHON=..." >&2
+    exit 2
+  fi
+}
+needs torch transformers accelerate safetensors numpy PIL yaml jaxtyping
 
 # "h200" for NVIDIA H200, "cpu" without a GPU
 device=$("$python" -c '

@@ -6,6 +6,9 @@
 #   bash scripts/gpu_check.sh kernels|equality|bench   # one of them
 #   bash scripts/gpu_check.sh --dry-run [PART]         # without a GPU: what can run on a CPU, at the tiny size, kept nowhere
 #   NO_INSTALL=1 PYTHON=python3 ALLOW_DIRTY=1 bash scripts/gpu_check.sh   # see scripts/device.sh
+#
+# Beside what running a model takes (scripts/device.sh names it) the tests need pytest, triton and hypothesis, the figure
+# matplotlib; no video reader, no harness, no network.
 set -euo pipefail
 usage() { echo "error: $1; bash scripts/gpu_check.sh [--dry-run] [kernels|equality|bench]" >&2; exit 2; }
 dry='' part=all
@@ -25,11 +28,16 @@ fi
 tests() { # the packages that check shapes in the tests are not needed here, so neither are the options that ask for them
   "$python" -m pytest -q -ra -p no:cacheprovider -o addopts= "$@"
 }
-kernels() { tests tests/holitom/kernels; }
+kernels() {
+  needs pytest hypothesis triton
+  tests tests/holitom/kernels
+}
 equality() {
+  needs pytest
   if [ -n "$dry" ]; then REHEARSE_ON_CPU=1 tests tests/cuda; else tests tests/cuda; fi
 }
 bench() {
+  needs matplotlib
   if [ -n "$dry" ]; then
     results=$(mktemp -d)
     ALLOW_DIRTY=1 record latency_tiny eval.latency --geometry tiny --dtype float32 --frames 8 --repetitions 1 --new-tokens 3 \

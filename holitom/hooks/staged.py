@@ -154,6 +154,8 @@ class StagedCompression(HookSet):
                 kwargs = shrunk_arguments(self._call, cache.get_seq_length(0), inputs, kwargs)
         else:
             self._call = self._prefill(cache, padding_mask, video_spans, inputs)
+            if cache is not None and self._call is not None and not any(self._call.prompt_first):
+                kwargs["attention_mask"] = None  # nothing is padded: the library would look again, and wait for it
         return (), kwargs
 
     def _prefill(

@@ -18,7 +18,12 @@ from holitom.kernels.ranking import highest
 _SLICE = 512
 
 
-@triton.jit
+def row_width(n: int) -> int:
+    """Size of the blocks that hold a row of ``n`` distances; few different ones, as each is compiled apart."""
+    return max(128, triton.next_power_of_2(n))
+
+
+@triton.jit(do_not_specialize=["lengths", "chosen", "width"])
 def mean_over_frames(
     features, firsts, lengths, chosen, positions, out, width, dim, f_frame, f_token, SLICE: tl.constexpr
 ):  # fmt: skip
@@ -58,7 +63,7 @@ def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Ten
     return means
 
 
-@triton.jit(do_not_specialize=["n", "most"])
+@triton.jit(do_not_specialize=["sizes", "n", "most"])
 def distances_and_density(
     gram, sizes, neighbors, squares, density, n, dim, most, same_point, N: tl.constexpr
 ):  # fmt: skip
@@ -102,7 +107,7 @@ def peak_scores(squares, density, scores, n, N: tl.constexpr):
     tl.store(scores + tl.program_id(0), score)
 
 
-@triton.jit(do_not_specialize=["n", "m_row"])
+@triton.jit(do_not_specialize=["sizes", "offsets", "chosen", "n", "m_row"])
 def join_nearest(
     squares, peaks, sizes, offsets, chosen, positions, assignment, heads, membership, n, m_row, N: tl.constexpr
 ):  # fmt: skip
@@ -124,7 +129,7 @@ def join_nearest(
     tl.store(column, cluster + tl.load(offsets + batch), mask=real)
 
 
-@triton.jit(do_not_specialize=["n", "width"])
+@triton.jit(do_not_specialize=["counts", "offsets", "n", "width"])
 def merge_members(
     points, assignment, heads, counts, offsets, positions, scores, features, centers, center_scores,
     n, width, dim, weight, rest_of_weight, PLAIN: tl.constexpr, CHUNK: tl.constexpr, SLICE: tl.constexpr,
@@ -179,7 +184,7 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
     gram = points @ points.mT
     squares = torch.empty(batch, n, n, dtype=torch.float32, device=points.device)
     density, scores = (torch.empty(batch, n, dtype=torch.float64, device=points.device) for _ in range(2))
-    width = triton.next_power_of_2(n)
+    width = row_width(n)
     with on_device(points):
         distances_and_density[(batch * n,)](
             gram, sizes, neighbors, squares, density, n, dim, min(most, n), SAME_POINT, N=width
@@ -195,7 +200,7 @@ def cluster(batch: GroupBatch, tables: ClusterTables) -> None:
         batch: the groups; at most ``LARGEST_GROUP`` points each.
         tables: where the clusters go; what padding would write is not written at all.
     """
-    points, sizes, positions = batch.points, batch.sizes, batch.positions.contiguous()
+    points, sizes, positions = batch.points.contiguous(), batch.sizes, batch.positions.contiguous()
     (count, n), dim, device = positions.shape, points.shape[2], points.device
     squares, scores = score_points(points, sizes, batch.near, batch.most)
     peaks = highest(scores, batch.valid, batch.counts)
@@ -205,7 +210,7 @@ def cluster(batch: GroupBatch, tables: ClusterTables) -> None:
     with on_device(points):
         join_nearest[(count * n,)](
             squares, as_bytes(peaks), sizes, batch.offsets, batch.chosen, positions, assignment, heads,
-            tables.membership, n, tables.membership.stride(0), N=triton.next_power_of_2(n),
+            tables.membership, n, tables.membership.stride(0), N=row_width(n),
         )  # fmt: skip
         merge_members[(count * batch.width, triton.cdiv(dim, _SLICE))](
             points, assignment, heads, batch.counts, batch.offsets, positions, scores,

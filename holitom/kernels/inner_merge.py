@@ -38,13 +38,14 @@ def best_in_block(
         squares += tl.sum(wide * wide, 0)
     # The length of the other token is left out: it changes nothing in which kept token is nearest.
     cosines = dots / tl.maximum(tl.sqrt(squares), 1e-12)[None, :]
+    # As in torch, what is not a number is the largest; a row of such values still names a token.
+    cosines = tl.where(cosines == cosines, cosines, float("inf"))
     cosines = tl.where((column < kept_count)[None, :], cosines, float("-inf"))
     best = tl.max(cosines, 1)
     at = tl.program_id(1) * TILE + tl.argmax(cosines, 1)
     out = row * parts + tl.program_id(1)
     tl.store(similarity + out, best, mask=row < count)
-    # Values that are not numbers have no maximum; the index still has to name a token.
-    tl.store(nearest + out, tl.minimum(at, kept_count - 1), mask=row < count)
+    tl.store(nearest + out, at, mask=row < count)
 
 
 @triton.jit(do_not_specialize=["begin", "count", "kept_begin", "parts"])
@@ -105,7 +106,7 @@ def merge_spans(
 
     Args:
         hidden: (seq, dim) in float32, float16 or bfloat16.
-        scores: (seq,) float32, finite.
+        scores: (seq,) float32.
         spans: ``[start, stop)`` of each span, checked, none empty.
         counts: tokens to keep of each span, between 1 and its length.
         sequential: pairwise averages in order; otherwise the mean of the group.

@@ -14,7 +14,7 @@ from holitom.kernels.launching import as_bytes, on_device, packed_rows, precisio
 _KEYS = 64
 
 
-@triton.jit(do_not_specialize=["seq", "parts"])
+@triton.jit(do_not_specialize=["mask", "logits", "largest", "totals", "seq", "parts", "m_batch"])
 def block_logits(
     query, key, mask, logits, largest, totals, scale, seq, parts, head_dim, kv_heads,
     q_batch, q_head, k_batch, k_head, k_row, m_batch,
@@ -46,7 +46,7 @@ def block_logits(
     tl.store(totals + row * parts + part, total, mask=inside)
 
 
-@triton.jit(do_not_specialize=["seq", "parts"])
+@triton.jit(do_not_specialize=["logits", "largest", "totals", "seq", "parts"])
 def mean_over_heads(
     logits, largest, totals, scores, seq, parts, heads, H: tl.constexpr, PARTS: tl.constexpr, KEYS: tl.constexpr
 ):

@@ -1,4 +1,8 @@
-"""Choosing the highest scores by counting: no sort, ties to the lower index, a fixed number of launches."""
+"""Choosing the highest scores by counting: no sort, ties to the lower index, a fixed number of launches.
+
+What is not a number counts as the highest, as in torch: exactly as many entries are marked as were asked for, whatever
+the scores are, and the lists that follow have room for them.
+"""
 
 import torch
 import triton
@@ -10,7 +14,7 @@ from holitom.kernels.launching import as_bytes, on_device, packed_rows
 _BLOCK = 64
 
 
-@triton.jit(do_not_specialize=["start", "width", "count"])
+@triton.jit(do_not_specialize=["scores", "eligible", "counts", "start", "width", "count", "s_row", "e_row", "m_row"])
 def mark_highest(
     scores, eligible, counts, marks, start, width, count, s_row, e_row, m_row,
     MASKED: tl.constexpr, PER_ROW: tl.constexpr, BLOCK: tl.constexpr,
@@ -30,8 +34,10 @@ def mark_highest(
         theirs = tl.load(scores + other, mask=valid, other=float("-inf"))
         if MASKED:
             valid = valid & (tl.load(eligible + row * e_row + other, mask=valid, other=0) != 0)
-        ties = (theirs[None, :] == mine[:, None]) & (other[None, :] < own[:, None])
-        ahead = ((theirs[None, :] > mine[:, None]) | ties) & valid[None, :]
+        broken, own_broken = (theirs != theirs)[None, :], (mine != mine)[:, None]
+        higher = (theirs[None, :] > mine[:, None]) | (broken & ~own_broken)
+        equal = (theirs[None, :] == mine[:, None]) | (broken & own_broken)
+        ahead = (higher | (equal & (other[None, :] < own[:, None]))) & valid[None, :]
         before += tl.sum(ahead.to(tl.int32), 1)
     mark = before < wanted
     if MASKED:
@@ -43,7 +49,7 @@ def highest(scores: Tensor, eligible: Tensor, counts: Tensor) -> Tensor:
     """:func:`holitom.token_ops.highest` in one launch; for rows of a few thousand entries, as its work is quadratic.
 
     Args:
-        scores: (rows, width) in any floating dtype but bfloat16; not NaN where eligible.
+        scores: (rows, width) in any floating dtype but bfloat16.
         eligible: (rows, width) bool.
         counts: (rows,) integers.
 
@@ -51,7 +57,7 @@ def highest(scores: Tensor, eligible: Tensor, counts: Tensor) -> Tensor:
         (rows, width) bool.
     """
     rows, width = scores.shape
-    scores, eligible = packed_rows(scores), packed_rows(eligible)
+    scores, eligible, counts = packed_rows(scores), packed_rows(eligible), counts.contiguous()
     marks = torch.empty(rows, width, dtype=torch.bool, device=scores.device)
     grid = (rows, triton.cdiv(width, _BLOCK))
     sizes = (0, width, 0, scores.stride(0), eligible.stride(0), width)
@@ -115,7 +121,7 @@ def split(marks: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return marked, others, source
 
 
-@triton.jit(do_not_specialize=["width", "most"])
+@triton.jit(do_not_specialize=["width", "most", "m_row"])
 def list_marked(mask, columns, width, most, m_row, BLOCK: tl.constexpr):
     """Columns of one row's marked entries, ascending, then zeros."""
     row = tl.program_id(0).to(tl.int64)
@@ -126,7 +132,7 @@ def list_marked(mask, columns, width, most, m_row, BLOCK: tl.constexpr):
         column = first + tl.arange(0, BLOCK)
         mark = tl.load(mask + column, mask=column < width, other=0).to(tl.int32)
         place = found + tl.cumsum(mark, 0) - mark
-        tl.store(columns + place, column.to(tl.int64), mask=mark != 0)
+        tl.store(columns + place, column.to(tl.int64), mask=(mark != 0) & (place < most))
         found += tl.sum(mark, 0)
     for first in range(0, most, BLOCK):
         slot = first + tl.arange(0, BLOCK)

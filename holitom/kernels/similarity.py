@@ -88,6 +88,7 @@ def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
     Returns:
         (pairs, tokens) int64.
     """
+    similarity = similarity.contiguous()
     pairs, tokens = similarity.shape
     runs = torch.empty(pairs, tokens, dtype=torch.int64, device=similarity.device)
     with on_device(similarity):
@@ -97,7 +98,7 @@ def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
     return runs
 
 
-@triton.jit(do_not_specialize=["longest"])
+@triton.jit(do_not_specialize=["received", "longest"])
 def count_windows(
     runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr
 ):  # fmt: skip
@@ -135,7 +136,7 @@ def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longes
         (frames, 2 + longest) int32.
     """
     frames, tokens = norms.shape
-    received_attention = packed_rows(received_attention)
+    runs, norms, received_attention = runs.contiguous(), norms.contiguous(), packed_rows(received_attention)
     table = torch.empty(frames, longest + 2, dtype=torch.int32, device=norms.device)
     with on_device(norms):
         count_windows[(frames, triton.cdiv(longest, 32))](

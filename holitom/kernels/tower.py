@@ -55,7 +55,7 @@ def column_sums(
     q_image, q_head, q_row, k_image, k_head, k_row,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Pass 2: sum of the normalised weights of ``COLUMNS`` columns of one (image, head)."""
+    """Pass 2: mean of the normalised weights of ``COLUMNS`` columns of one (image, head)."""
     pair, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     image, head = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
     query += image * q_image + head * q_head
@@ -68,7 +68,7 @@ def column_sums(
         logits = _logits(query, key, rows, columns, patches, head_dim, q_row, k_row, scale, D, PRECISION)
         log_sum = tl.load(log_sums + rows, mask=rows < patches, other=float("inf"))
         total += tl.sum(tl.exp(logits - log_sum[:, None]), 0)
-    tl.store(received + pair.to(tl.int64) * patches + columns, total, mask=columns < patches)
+    tl.store(received + pair.to(tl.int64) * patches + columns, total / patches, mask=columns < patches)
 
 
 def received_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
@@ -93,4 +93,4 @@ def received_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
     with on_device(query):
         for kernel, outputs in ((row_log_sums, (log_sums,)), (column_sums, (log_sums, received))):
             kernel[(images * heads * blocks,)](query, key, *outputs, *sizes, **shapes, PRECISION=precision_of(query))
-    return received.sum(1) / (heads * patches)
+    return received.mean(1)

@@ -18,7 +18,7 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 from llava.model.placement import check_reachable, resolve_device_map, tensor_parallel_arguments
 from llava.model.stored import check_stored, is_left_out, report_misfit
 
-_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
 
 
@@ -26,11 +26,11 @@ def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     """float16 on CUDA as the published evaluations use, float32 elsewhere, unless a type is asked for."""
     if dtype is None or dtype == "auto":
         return torch.float16 if torch.cuda.is_available() else torch.float32
-    if isinstance(dtype, str) and dtype in _DTYPES:
-        return _DTYPES[dtype]
-    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
-    raise InputError(f"torch_dtype = {dtype!r} is not supported: use one of {', '.join(_DTYPES)}")
+    raise InputError(f"torch_dtype = {dtype!r} is not supported: use one of {', '.join(DTYPES)}")
 
 
 def _check_attention(implementation: str) -> None:

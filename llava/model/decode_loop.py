@@ -18,7 +18,8 @@ from transformers.generation import (
 from llava.errors import InputError
 from llava.model.growing_cache import GrowingCache
 from llava.model.static_cache import LayerPrompt, PromptCache
-from llava.model.static_decoding import StaticDecoder, check_graphs, check_static
+from llava.model.static_checks import check_graphs, check_static
+from llava.model.static_decoding import StaticDecoder
 
 DECODINGS = ("eager", "preallocated", "static", "graphs")
 CHECK_EVERY = 8  # tokens between two looks at the stopping rules on a GPU, each of which waits for it
@@ -160,6 +161,9 @@ class _Loop:
         :attr:`ids` grows by them, cut at that length. One transfer to the host, beside those of the rules themselves.
         """
         new, flags = self.decoder.ids, []
+        if not self.stops_early:
+            self.ids = torch.cat([self.ids, new[:, checked:done]], dim=1)
+            return None
         pad = self.config._pad_token_tensor
         for length in range(checked, done):
             token = new[:, length]

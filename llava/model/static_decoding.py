@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llava.errors import InputError
 from llava.model.decode_attention import attend_to_cache
 from llava.model.static_cache import LayerGroup, PromptCache, allocate, capacities, rotate, table_length
+from llava.model.static_checks import check_graphs
 
 
 class StaticDecoder:
@@ -147,7 +148,7 @@ class StaticDecoder:
         """
         check_graphs(self.token.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may take memory meanwhile
             run()
         return graph
 
@@ -163,12 +164,6 @@ def _side_stream(device: torch.device) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     current.wait_stream(stream)
-
-
-def check_graphs(device: torch.device) -> None:
-    """Raise an InputError unless CUDA graphs exist on a device."""
-    if device.type != "cuda":
-        raise InputError(f"decoding='graphs' needs a CUDA device, the model is on {device}: use 'static'")
 
 
 def _layer(
@@ -210,7 +205,10 @@ class IdleDecoder:
             idle = self._decoders.pop()
         except IndexError:  # in use by another thread
             return StaticDecoder(model, prompt)
-        return idle if idle.fits(model, prompt) else StaticDecoder(model, prompt)
+        if idle.fits(model, prompt):
+            return idle
+        del idle  # its memory is free before the next one takes its own
+        return StaticDecoder(model, prompt)
 
     def give_back(self, decoder: StaticDecoder) -> None:
         """Keep a decoder; one that is kept already is dropped."""
@@ -225,33 +223,3 @@ class IdleDecoder:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
-
-
-def check_static(model: Any) -> None:
-    """Raise unless the step computes what the model's own forward would.
-
-    Raises:
-        InputError: for weights on several devices or not in place, layers with sliding windows, rotary embeddings that
-            depend on the length, and hooks that only the decoder's own forward would run.
-    """
-    remedy = "use decoding='eager' or 'preallocated'"
-    decoder: Any = model.model
-    parts = (decoder.embed_tokens, decoder.layers, decoder.norm, model.lm_head)
-    weights = [parameter for part in parts for parameter in part.parameters()]
-    devices = {str(parameter.device) for parameter in weights}
-    if len(devices) > 1 or "meta" in devices or hasattr(weights[0], "ds_id"):
-        raise InputError(f"static decoding needs all weights on one device, they are on {sorted(devices)}: {remedy}")
-    if any(getattr(parameter, "device_mesh", None) is not None for parameter in weights):
-        raise InputError(f"static decoding does not run sharded weights: {remedy}")
-    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
-    rope = decoder.rotary_emb.rope_type
-    if kinds != {"full_attention"} or rope in ("dynamic", "longrope"):
-        raise InputError(
-            f"static decoding needs full attention and fixed rotary embeddings, not {kinds}, {rope!r}: {remedy}"
-        )
-    if model.visual_compressor is None and any(_hooked(module) for module in (decoder, *decoder.layers)):
-        raise InputError(f"the decoder carries hooks that static decoding would pass by: remove them, or {remedy}")
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_pre_hooks or module._forward_hooks)

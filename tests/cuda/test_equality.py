@@ -1,23 +1,22 @@
 """The same model and clip on a GPU as on the CPU in float32: kept tokens and logits; and what a GPU must not do."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import nullcontext
+from functools import cache, partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from eval.device_counts import syncs_on_cuda
 from eval.geometries import random_model
-from eval.latency_bench import DTYPES
 from eval.latency_clips import draw_clip
 from eval.latency_run import Prompt, make_prompt, random_ids, run_once
 from eval.measure import peak_memory
 from holitom import Compressor, InnerConfig, OuterConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.outer import OuterCompression
+from llava.model.builder import DTYPES
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 FRAMES = 16
@@ -114,35 +113,17 @@ def test_prefill_runs_on_flash_attention_alone(gpu: torch.device, dtype: str, co
     assert (flash - usual).abs().max() < LOGIT_BOUNDS[dtype]
 
 
-@contextmanager
-def syncs_counted() -> Iterator[list[str]]:
-    """Messages of torch about every time that the host waited for the device inside a ``with`` block."""
-    messages: list[str] = []
-    mode = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield messages
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-            messages += [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
-
-
 def test_syncs_are_seen(gpu: torch.device) -> None:
     value = torch.ones(1, device=gpu)
-    with syncs_counted() as messages:
-        value.item()
-    assert len(messages) == 1
+    assert syncs_on_cuda(value.item) == 1
+    assert syncs_on_cuda(lambda: value + 1) == 0
 
 
 def test_the_outer_stage_waits_for_the_device_once(gpu: torch.device) -> None:
     features = torch.randn(FRAMES, 196, 256, device=gpu, dtype=torch.bfloat16)
     attention = torch.rand(FRAMES, 196, device=gpu)
     OuterCompression(OUTER)(features, attention)
-    with syncs_counted() as messages:
-        OuterCompression(OUTER)(features, attention)
-    assert len(messages) <= 1, messages
+    assert syncs_on_cuda(lambda: OuterCompression(OUTER)(features, attention)) <= 1
 
 
 def test_a_compressed_prefill_waits_at_most_once_more(gpu: torch.device) -> None:
@@ -150,11 +131,55 @@ def test_a_compressed_prefill_waits_at_most_once_more(gpu: torch.device) -> None
     prompt = prompt_for(model)
     waits = {}
     for name, compressor in (("vanilla", None), ("holitom", holitom())):
-        logits_of(model, prompt, compressor)
-        with syncs_counted() as messages:
-            logits_of(model, prompt, compressor)
-        waits[name] = len(messages)
+        answer_of(model, prompt, compressor, "eager", tokens=1)
+        waits[name] = syncs_on_cuda(partial(answer_of, model, prompt, compressor, "eager", tokens=1))
     assert waits["holitom"] <= waits["vanilla"] + 1, waits
+
+
+def answer_of(
+    model: LlavaQwenForCausalLM, prompt: Prompt, compressor: Compressor | None, decoding: str, tokens: int = 24
+) -> Tensor:
+    """(1, tokens) greedy."""
+    with nullcontext() if compressor is None else compressor.applied(model):
+        return model.generate(
+            prompt.ids, images=[prompt.pixels], modalities=["video"], decoding=decoding, max_new_tokens=tokens,
+            eos_token_id=None, do_sample=False, pad_token_id=0,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("decoding", ["preallocated", "static", "graphs"])
+def test_every_way_of_decoding_gives_the_eager_loop_s_tokens(
+    device: torch.device, decoding: str, compressed: bool
+) -> None:
+    if decoding == "graphs" and device.type == "cpu":
+        pytest.skip("CUDA graphs need a CUDA device: bash scripts/gpu_check.sh equality")
+    model, compressor = model_on(device.type, "float32"), holitom() if compressed else None
+    prompts = [prompt_for(model, frames) for frames in (FRAMES, FRAMES - 1)]
+    for prompt in [*prompts, prompts[0]]:  # the last one finds tensors and graphs of another
+        wanted = answer_of(model, prompt, compressor, "eager")
+        assert torch.equal(answer_of(model, prompt, compressor, decoding), wanted)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_captured_step_computes_what_the_step_does_and_waits_for_nothing(gpu: torch.device, dtype: str) -> None:
+    model = model_on("cuda", dtype)
+    answer_of(model, prompt_for(model), holitom(), "static")
+    (decoder,) = model.idle_decoder._decoders
+    logits = []
+    for graph in (False, True):
+        decoder.used = 0
+        decoder.step_number.zero_()
+        for group in decoder.groups:
+            group.slot.fill_(group.prompt)
+            group.bias[:, group.prompt :] = -torch.inf
+        decoder.put(torch.zeros(1, dtype=torch.long, device=gpu))
+        decoder.step(greedy=False, graph=graph)  # the first one captures
+        assert syncs_on_cuda(partial(decoder.step, greedy=False, graph=graph)) == 0
+        logits.append(decoder.logits.clone())
+    assert torch.allclose(*logits, atol=0.02)
+    decoder.step(graph=True)
+    assert syncs_on_cuda(partial(decoder.step, graph=True)) == 0
 
 
 def test_compression_lowers_the_peak_memory(gpu: torch.device) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import time
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from eval.bench_decode import main
 from eval.decode_runs import StepCounter
 from eval.geometries import GEOMETRIES
+from llava.model.static_decoding import StaticDecoder
+from tests.references.calls import noted
 
 SMALL = ["--geometry", "tiny", "--frames", "4", "--repetitions", "1", "--new-tokens", "6", "--threads", "1"]
 CONFIG = "configs/tiny/holitom_r10.yaml"
@@ -41,6 +44,25 @@ def test_every_way_of_both_rows_is_measured(result: dict) -> None:
         assert row["decode"]["static"]["operators"] < row["decode"]["eager"]["operators"]
         assert row["against_eager"]["eager"] == 1
     assert all(value == 1 for way, value in result["rows"][0]["against_vanilla"].items() if way != "graphs")
+
+
+def test_what_is_made_once_is_made_once_for_each_row(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Rows take turns: a decoder for all of them would be made, and its graph captured, in every repetition."""
+    made = []
+    monkeypatch.setattr(StaticDecoder, "__init__", noted(made, StaticDecoder.__init__))
+    main([*SMALL, "--repetitions", "3", "--dtype", "float32", "--configs", CONFIG])
+    assert len(made) == 2
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert all(row["decode"][way]["first_answer_ms"] > 0 for row in rows for way in ("eager", "static"))
+
+
+def test_the_first_answer_is_no_repetition(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    slow = noted([], StaticDecoder.__init__, lambda: time.sleep(0.5))
+    monkeypatch.setattr(StaticDecoder, "__init__", slow)
+    main([*SMALL, "--dtype", "float32"])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    static = row["decode"]["static"]
+    assert static["first_answer_ms"] > 500 > 5 * static["ms_per_token"]["max"]
 
 
 def test_bytes_are_those_of_the_sizes(result: dict) -> None:

@@ -25,6 +25,8 @@ from holitom.methods.fastv import FastvConfig
 from holitom.methods.holitom import HolitomConfig, InnerConfig, OuterConfig
 from holitom.methods.uniform import UniformConfig
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+from llava.model.static_decoding import StaticDecoder
+from tests.references.calls import noted
 
 CONFIGS = [f"configs/tiny/{name}.yaml" for name in ("holitom_r10", "vanilla", "fastv", "uniform_r10")]
 SMALL = ["--geometry", "tiny", "--device", "cpu", "--dtype", "float32", "--threads", "1", "--frames", "4"]
@@ -122,6 +124,13 @@ def test_other_ways_of_decoding_fill_their_places(capsys) -> None:
     assert decode["graphs"] is None
 
 
+def test_every_configuration_keeps_its_own_tensors_for_decoding(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(StaticDecoder, "__init__", noted(made, StaticDecoder.__init__))
+    run(capsys, "--configs", *CONFIGS[:3], "--repetitions", "2", "--new-tokens", "3", "--decoding", "static")
+    assert len(made) == 3
+
+
 def test_without_vanilla_there_is_nothing_to_compare_with(capsys) -> None:
     result = run(capsys, "--configs", CONFIGS[3], "--repetitions", "1", "--new-tokens", "2")
     assert result["rows"][0]["against_vanilla"] is None
@@ -144,6 +153,7 @@ def test_neither_video_readers_nor_the_harness_are_imported() -> None:
     ("arguments", "message"),
     [
         (["--configs", CONFIGS[1], "--frames", "0"], "--frames 0"),
+        (["--configs", CONFIGS[1], "--frames", "99999999"], "--frames 99999999"),
         (["--configs", CONFIGS[1], "--repetitions", "0"], "--repetitions 0"),
         (["--configs", CONFIGS[1], "--new-tokens", "-1"], "--new-tokens -1"),
         (["--configs", CONFIGS[1], "--redundancy", "1.5"], "--redundancy 1.5"),
@@ -373,6 +383,11 @@ def test_weights_that_are_shared_stay_shared(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(GEOMETRIES, "tied", {**GEOMETRIES["tiny"], "tie_word_embeddings": True})
     tied = random_model("tied", "cpu", torch.float32)
     assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    made: list[Any] = []
+    monkeypatch.setattr(torch, "empty_like", noted(made, torch.empty_like))
+    again = random_model("tied", "cpu", torch.float32)
+    assert sum(like.shape == tied.lm_head.weight.shape for like, *_ in made) == 1  # and never twice in memory
+    assert again.lm_head.weight is again.model.embed_tokens.weight
 
 
 def test_random_weights_depend_on_the_seed_alone(model: LlavaQwenForCausalLM) -> None:
@@ -419,3 +434,15 @@ def test_the_gpu_script_says_what_is_wrong(arguments: list[str], status: int, me
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == status
     assert message in done.stderr
+
+
+def test_the_gpu_script_names_the_packages_that_are_missing(tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    environment = {**os.environ, "NO_INSTALL": "1", "PYTHON": str(bare)}
+    command = ["bash", "scripts/gpu_check.sh", "--dry-run", "bench"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert f"{bare} lacks torch transformers" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -62,14 +62,23 @@ def test_equal_tokens_go_to_the_first(random, length, ratio, head) -> None:
     assert torch.equal(source.cpu(), plain.source)
 
 
-def test_zero_and_broken_states(random) -> None:
+def test_zero_states(random) -> None:
     hidden, scores = random(60, 8), random(60)
     hidden[10:20] = 0
     _, _, source = inner_merge.merge_spans(hidden, scores, [(0, 60)], [30], True)
     assert torch.equal(source.cpu(), merge_into_nearest(hidden.cpu(), scores.cpu(), [(0, 60)], 0.5).source)
-    hidden[:] = torch.nan
-    source = inner_merge.merge_spans(hidden, scores, [(0, 60)], [30], True)[2]
-    assert ((source >= 0) & (source < 60)).all()
+
+
+@pytest.mark.parametrize("broken", [slice(0, 60), slice(7, 8), slice(0, 60, 3)])
+def test_states_and_scores_that_are_not_numbers(random, broken) -> None:
+    """The same tokens as in torch, where what is not a number is the highest score and the nearest state."""
+    hidden, scores = random(60, 8), random(60)
+    hidden[broken] = torch.nan
+    for ranks in (scores, torch.where(hidden[:, 0].isnan(), hidden[:, 0], scores), scores * torch.nan):
+        _, kept, source = inner_merge.merge_spans(hidden, ranks, [(2, 58)], [20], True)
+        plain = merge_into_nearest(hidden.cpu(), ranks.cpu(), [(2, 58)], 1 - 20 / 56)
+        assert torch.equal(kept.cpu(), plain.kept)
+        assert torch.equal(source.cpu(), plain.source)
 
 
 def test_the_library_takes_the_kernels(random, kernels_on, kernels_off) -> None:

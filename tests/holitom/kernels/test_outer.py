@@ -91,6 +91,25 @@ def test_highest_and_packed(random, device, data) -> None:
     assert torch.equal(ranking.packed_positions(marks, most).cpu(), token_ops.packed_positions(marks.cpu(), most))
 
 
+@pytest.mark.parametrize("dtype", token_ops.RANKED)
+def test_highest_of_what_is_not_a_number(random, dtype) -> None:
+    """As many marks as asked for, those that torch would set: more would be written past the end of every list."""
+    scores = random(3, 150).round().to(dtype)
+    scores[0, ::3], scores[1, 100], scores[2, 5:140] = torch.nan, torch.nan, torch.nan
+    eligible = random(3, 150) > -1
+    counts = (eligible.sum(1) // 3)[:1].expand(3)
+    marks = ranking.highest(scores, eligible, counts)
+    assert torch.equal(marks.cpu(), token_ops.highest(scores.cpu(), eligible.cpu(), counts.cpu()))
+
+
+def test_packed_positions_stay_in_their_row(device) -> None:
+    """A row with too many entries must not reach memory that is not its own."""
+    mask = torch.tensor([[0, 1, 0, 1, 0], [1] * 5], dtype=torch.uint8, device=device)
+    columns = torch.full((7,), -1, device=device)
+    ranking.list_marked[(2,)](mask, columns, 5, 2, 5, BLOCK=16)
+    assert columns.tolist() == [1, 3, 0, 1, -1, -1, -1]
+
+
 def test_packed_positions_of_a_row_of_many_blocks(random) -> None:
     mask = random(2, 2500) > 0
     most = int(mask.sum(1).max())
