@@ -27,6 +27,7 @@ from eval.demo_output import console, draw, show
 from eval.demo_tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
 from eval.random_checkpoint import make_random_checkpoint
 from holitom import InnerConfig, OuterConfig
+from holitom.files import make_folder
 from holitom.methods.holitom import HolitomConfig
 from holitom.run_facts import TINY_NOTE
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -115,18 +116,6 @@ def check_frames(frames: int) -> None:
         raise InputError(
             f"--frames {frames} needs about {needed / 1e9:.0f} GB for pixels, {free / 1e9:.0f} GB are free: use fewer"
         )
-
-
-def make_folder(path: Path) -> None:
-    """Make the output folder before hours are spent.
-
-    Raises:
-        InputError: if that is not possible.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {path} cannot be a folder ({error.strerror}): name another one") from None
 
 
 def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[VideoClip, Question]:

@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
 from eval.cli import Parser, user_errors
+from holitom.files import make_folder
 from llava.errors import InputError
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
@@ -176,11 +177,7 @@ def make_random_checkpoint(path: str | Path, seed: int = 0, layout: str = "llava
         InputError: for an unknown layout, or if the folder cannot be made.
     """
     raw = tiny_config(**sizes, layout=layout)
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be a folder ({error.strerror}): name another one") from None
+    folder = make_folder(Path(path))
     config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
     config._attn_implementation = "sdpa"
     model = LlavaQwenForCausalLM(config)
