@@ -64,6 +64,9 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--data {options.data} is no folder: see python -m eval.data plan")
     if not options.results.is_dir():
         raise InputError(f"--results {options.results} is no folder: name one with recorded results")
+    here = Path.cwd()
+    if options.results.is_absolute() and options.results.is_relative_to(here):
+        options.results = options.results.relative_to(here)  # evidence names files as a reader of the clone knows them
     check_target(options.output / CLAIMS)
     return options
 

@@ -35,7 +35,7 @@ from eval.claims.score_claims import score_verdict
 from eval.claims.steps import Context, Step, key_of, path_of, take
 from eval.paper_tables import EFFICIENCY, MAIN_SCORES
 from eval.synthetic.guard import random_cuts, shuffled_attention
-from eval.verify_claims import chosen, main
+from eval.verify_claims import chosen, main, read_arguments
 from holitom.compressor import all_tokens
 from holitom.config import InnerConfig
 from holitom.hooks.inner import InnerMerging
@@ -663,6 +663,16 @@ def test_no_benchmark_runs(tmp_path: Path) -> None:
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_results_below_the_working_folder_are_named_from_it(tmp_path: Path, monkeypatch) -> None:
+    for name in ("results", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-o", "out", "--results", str(tmp_path / "results")]
+    assert read_arguments(arguments).results == Path("results")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert read_arguments(arguments).results == tmp_path / "results"
 
 
 def test_command_line(tmp_path: Path, capsys) -> None:
