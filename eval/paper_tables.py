@@ -85,6 +85,18 @@ class PaperTimes:
     llm_ms: int
     decode_tokens_per_second: float
 
+    @property
+    def total_ms(self) -> int:
+        """The whole bar: time to first token."""
+        return self.tower_ms + self.other_ms + self.llm_ms
+
+    def against(self, full: PaperTimes) -> dict[str, float]:
+        """How many times faster than ``full``, by the names that ``eval.latency`` gives the same ratios."""
+        return {
+            "time_to_first_token": full.total_ms / self.total_ms,
+            "tokens_per_second": self.decode_tokens_per_second / full.decode_tokens_per_second,
+        }
+
 
 # Efficiency figure, LLaVA-OneVision-7B. Its bars are at different retentions; the average scores printed beside them
 # identify HoliTom at 10 %, VisionZip at 20 %, and PruneVid at 20 or 15 %. The paper's GPU is not known here.
@@ -99,10 +111,21 @@ EFFICIENCY = {
 }
 
 
+def is_timed_geometry(name: object) -> bool:
+    """Whether ``eval.latency`` calls the efficiency figure's model so, LLaVA-OneVision-7B; no other of 7B is meant."""
+    plain = str(name).lower()
+    return "onevision" in plain and "7b" in plain
+
+
+def config_stem(method: str, retained: int) -> str:
+    """Stem of the file in ``configs/<model>/`` that reproduces a method's row."""
+    stem = {"HoliTom (w/o M)": "holitom_without_inner"}.get(method, method.lower())
+    return stem if retained == 100 else f"{stem}_r{retained}"
+
+
 def config_name(row: PaperRow) -> str:
-    """Stem of the file in ``configs/<model>/`` that reproduces a row."""
-    stem = {"HoliTom (w/o M)": "holitom_without_inner"}.get(row.method, row.method.lower())
-    return stem if row.retained == 100 else f"{stem}_r{row.retained}"
+    """:func:`config_stem` of a row."""
+    return config_stem(row.method, row.retained)
 
 
 def rows_of(model: str) -> list[PaperRow]:

@@ -6,7 +6,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -80,34 +81,36 @@ def load_record(path: str | os.PathLike[str]) -> SavedRecord:
     Raises:
         InputError: if there is none, or it is damaged or no record.
     """
+    with _opened(path) as archive:
+        head = _head(archive)
+        videos = tuple(_video(archive, number, layers) for number, layers in enumerate(head["stages"]))
+        return SavedRecord(videos, head["meta"])
+
+
+def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The ``meta`` of a record alone, without reading its arrays; errors as :func:`load_record`."""
+    with _opened(path) as archive:
+        return dict(_head(archive)["meta"])
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a file while a ``with`` block reads them.
+
+    Raises:
+        InputError: if there is no file, or it or what the block reads is damaged.
+    """
     try:
-        with _opened(path) as archive:
-            head = _head(archive)
-            videos = tuple(_video(archive, number, layers) for number, layers in enumerate(head["stages"]))
-            return SavedRecord(videos, head["meta"])
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("not an .npz archive")
+        with archive:
+            yield archive
     except FileNotFoundError:
         raise InputError(f"there is no record {str(path)!r}: --save-records and holitom.show make them") from None
     except _DAMAGE as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: this is no record, or it is damaged ({why}); save it again") from None
-
-
-def load_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The ``meta`` of a record alone, without reading its arrays; errors as :func:`load_record`."""
-    try:
-        with _opened(path) as archive:
-            return dict(_head(archive)["meta"])
-    except FileNotFoundError:
-        raise InputError(f"there is no record {str(path)!r}") from None
-    except _DAMAGE as error:
-        raise InputError(f"{path}: this is no record, or it is damaged ({error}); save it again") from None
-
-
-def _opened(path: str | os.PathLike[str]) -> Any:
-    archive = np.load(path, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("not an .npz archive")
-    return archive
 
 
 def _head(archive: Mapping[str, np.ndarray]) -> dict[str, Any]:

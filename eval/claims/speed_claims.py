@@ -15,25 +15,21 @@ from eval.claims.judging import (
     first,
     not_here,
 )
-from eval.paper_tables import EFFICIENCY, PaperTimes
+from eval.paper_tables import EFFICIENCY, config_stem, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
 _DIGITS = 2
 SPEED_SHARE = 0.95  # of a printed ratio: its GPU is not known, and times scatter
 STEPS = ("latency", "recorded_latency")
 NEEDS = "a CUDA GPU: python -m eval.latency --geometry llava-onevision-7b (weights may be random)"
-_CONFIGS = {
-    "Vanilla": "vanilla", "FastV": "fastv", "PDrop": "pdrop", "VisionZip": "visionzip_r{}", "PruneVid": "prunevid_r{}",
-    "HoliTom (w/o M)": "holitom_without_inner_r{}", "HoliTom": "holitom_r{}",
-}  # fmt: skip
 _MEASURES = {"ttft": "time_to_first_token", "decode": "tokens_per_second"}  # ratios of eval.latency
 _STAGES = {"ttft": "time_to_first_token", "decode": "time_per_output_token"}  # and the times behind them
 _TOO_SMALL = ("tiny",)
 
 
 def of_the_paper(result: dict[str, Any]) -> bool:
-    """Whether times were taken at the 7B sizes on a GPU; the paper's own GPU is not known."""
-    return str(result["geometry"]).lower().endswith("7b") and bool(result.get("driver"))
+    """Whether times were taken at the paper's sizes on a GPU; the paper's own GPU is not known."""
+    return is_timed_geometry(result["geometry"]) and bool(result.get("driver"))
 
 
 def ratio_of(result: dict[str, Any], config: str, measure: str) -> float | None:
@@ -90,17 +86,6 @@ def direction_here(stage: str, findings: Findings) -> Judgement:
     return Judgement(verdict, f"{word}: {where}", {"ratio": round(ratio, 3)}, round(ratio - 1, 3), by=step)
 
 
-def _printed_ratio(times: PaperTimes, measure: str) -> float:
-    full = EFFICIENCY["Vanilla", 100]
-    if measure == "decode":
-        return times.decode_tokens_per_second / full.decode_tokens_per_second
-    return _total(full) / _total(times)
-
-
-def _total(times: PaperTimes) -> int:
-    return times.tower_ms + times.other_ms + times.llm_ms
-
-
 def speed_claims() -> list[Claim]:
     """The abstract's two ratios, their direction here, and two for each bar of the figure."""
     claims = []
@@ -114,9 +99,9 @@ def speed_claims() -> list[Claim]:
         here = partial(direction_here, _STAGES[name])
         claims.append(Claim(f"{name}-here", "abstract, direction alone", text, at_least, STEPS, here))
     for (method, share), times in EFFICIENCY.items():
-        config = _CONFIGS[method].format(share)
+        config, printed_ratios = config_stem(method, share), times.against(EFFICIENCY["Vanilla", 100])
         for name, measure in _MEASURES.items() if method != "Vanilla" else ():
-            ratio = round(_printed_ratio(times, name), _DIGITS)
+            ratio = round(printed_ratios[measure], _DIGITS)
             paper = {
                 "ratio": ratio, "tower ms": times.tower_ms, "other ms": times.other_ms, "llm ms": times.llm_ms,
                 "tokens per second": times.decode_tokens_per_second,

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED
 from eval.tables_layout import number
 
-REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured"
-PARTLY, CONTRADICTED, NOT_MEASURABLE = "partly", "contradicted", "not measurable here"
+NOT_REPRODUCED, NOT_MEASURED = "not reproduced", "not measured"
 # verdict -> class of its badge; each class has a sign of its own, so that no one needs the colours
 TONES = {
     REPRODUCED: "good", PARTLY: "part", NOT_REPRODUCED: "bad", CONTRADICTED: "bad", NOT_MEASURED: "open",
-    NOT_MEASURABLE: "open",
+    NOT_HERE: "open",
 }  # fmt: skip
 SIGNS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
 ABSENT = "\u2013"

@@ -7,12 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED
 from eval.report.blocks import (
     ABSENT,
-    CONTRADICTED,
-    NOT_MEASURABLE,
-    PARTLY,
-    REPRODUCED,
     Block,
     Cell,
     Column,
@@ -25,7 +22,7 @@ from eval.report.blocks import (
 from eval.report.sources import Record, Sources
 from llava.errors import InputError
 
-VERDICTS = (REPRODUCED, PARTLY, CONTRADICTED, NOT_MEASURABLE)
+VERDICTS = (REPRODUCED, PARTLY, CONTRADICTED, NOT_HERE)
 MAKE = "bash scripts/verify_claims.sh (ten minutes with --quick)"
 
 

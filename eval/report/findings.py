@@ -15,16 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmarks import BY_TASK
+from eval.claims.judging import REPRODUCED
 from eval.claims.speed_claims import SPEED_SHARE
 from eval.grids import Grid
 from eval.paper_rows import PaperRow, as_record, main_rows, other_backbone_rows
-from eval.paper_tables import EFFICIENCY, PaperTimes, config_name, scores_of
-from eval.report.blocks import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED
+from eval.paper_tables import EFFICIENCY, config_name, is_timed_geometry, scores_of
+from eval.report.blocks import NOT_MEASURED, NOT_REPRODUCED
 from eval.report.sources import Record, Sources
 from eval.statistics import binomial_interval
 from eval.tables_scores import Row, Section, score_columns, title_of
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+_QUANTITIES = {
+    "time_to_first_token": "time to first token, times faster",
+    "tokens_per_second": "decoding, times faster",
+}
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,6 @@ def flops_findings(recorded: Sequence[Record]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def total_ms(times: PaperTimes) -> int:
-    """A whole bar of the paper's efficiency figure."""
-    return times.tower_ms + times.other_ms + times.llm_ms
-
-
 def speed_findings(sources: Sources) -> list[Finding]:
     """Speed-ups of the efficiency figure beside those of a GPU at the paper's geometry."""
     full = EFFICIENCY["Vanilla", 100]
@@ -128,21 +128,14 @@ def speed_findings(sources: Sources) -> list[Finding]:
         if method == "Vanilla":
             continue
         row = next(row for row in main_rows() if (row.method, row.retained) == (method, retained))
-        papers = {
-            "time to first token, times faster": ("time_to_first_token", total_ms(full) / total_ms(times)),
-            "decoding, times faster": (
-                "tokens_per_second", times.decode_tokens_per_second / full.decode_tokens_per_second
-            ),
-        }  # fmt: skip
-        for quantity, (key, paper) in papers.items():
-            found.append(_speed(sources, records, row, quantity, key, paper))
+        for key, paper in times.against(full).items():
+            found.append(_speed(sources, records, row, _QUANTITIES[key], key, paper))
     return found
 
 
 def at_paper_geometry(record: Record) -> bool:
     """Whether latencies were taken on a GPU with the sizes of LLaVA-OneVision-7B."""
-    name = str(record.result.get("geometry", "")).lower().replace("_", "-")
-    return record.data.get("cuda") is not None and "onevision" in name and "7b" in name
+    return record.data.get("cuda") is not None and is_timed_geometry(record.result.get("geometry"))
 
 
 def _speed(

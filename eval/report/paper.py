@@ -16,7 +16,6 @@ from eval.report.findings import (
     score_findings,
     speed_findings,
     tally,
-    total_ms,
 )
 from eval.report.sources import Sources
 from eval.tables_scores import Row, Section, average, outside, score_columns, title_of
@@ -146,7 +145,7 @@ def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:
         label = f"{method}, {retained} %"
         own = [finding for finding in findings if finding.row == label]
         parts = f"{times.tower_ms} + {times.other_ms} + {times.llm_ms}".replace(" ", "\u00a0")
-        bar = [Cell(parts), figure(total_ms(times), 0)]
+        bar = [Cell(parts), figure(times.total_ms, 0)]
         cells = [Cell(label), *bar, figure(times.decode_tokens_per_second)]
         for finding in own:
             cells += three(finding, 2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from eval.claims.judging import REPRODUCED
 from eval.report.blocks import (
     NOT_MEASURED,
     NOT_REPRODUCED,
-    REPRODUCED,
     Block,
     Cell,
     Column,

@@ -533,6 +533,7 @@ def latency(geometry: str, ttft: float, decode: float = 1.0, driver: str | None 
         (latency("llava-onevision-7b", 0.99, driver="550"), CONTRADICTED),
         (latency("llava-onevision-7b", 2.28), NOT_HERE),  # on a CPU
         (latency("llava-onevision-0.5b", 2.28, driver="550"), NOT_HERE),
+        (latency("llava-video-7b", 2.28, driver="550"), NOT_HERE),  # another model of that size
     ],
 )
 def test_speed_is_judged_at_the_papers_size_on_a_gpu(finding: Finding, verdict: str) -> None:
