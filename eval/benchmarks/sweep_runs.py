@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
-from eval.benchmarks.setup import checkpoint_identity
 from eval.instruments.cli import user_errors
+from eval.instruments.fingerprints import checkpoint_identity
 from eval.instruments.record import write_whole
 from eval.paper.grids import POINT_FILE
 from eval.paper.scores import CONFIGS
