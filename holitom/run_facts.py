@@ -6,9 +6,9 @@ from typing import Any
 
 from holitom.cli import commit
 from holitom.settings import RunConfig
+from holitom.shipped import TINY
 from llava.video import VideoClip
 
-TINY = Path(__file__).resolve().parent.parent / "checkpoints" / "tiny"
 TINY_NOTE = (
     "The tiny model learned rendered clips alone. Other clips are outside its world: there the picture shows how the "
     "method works on whatever features it is given, not how well."

@@ -16,15 +16,16 @@ from holitom import available_methods, load_config
 from holitom.cli import Parser, user_errors
 from holitom.files import whole_folder
 from holitom.record import load_record, save_record
-from holitom.run_facts import TINY, TINY_NOTE
+from holitom.run_facts import TINY_NOTE
 from holitom.saved_record import SavedRecord
+from holitom.shipped import CONFIGS as SHIPPED
 from holitom.show import draw_all, main, record_methods
 from llava.errors import InputError
 from tests.clips import write_clip
 from tests.holitom.made_records import made_record, made_video
 
 pytest.importorskip("matplotlib")
-CONFIGS = TINY.parent.parent / "configs" / "tiny"
+CONFIGS = SHIPPED / "tiny"
 METHODS = {load_config(path).method or "vanilla": path for path in sorted(CONFIGS.glob("*.yaml"), reverse=True)}
 # methods whose configuration above has a stage inside the LLM
 INSIDE = {"holitom", "fastv", "pdrop"}
