@@ -187,7 +187,7 @@ def test_a_picture_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch:
     draw_all({"one": made_record(1, frames=2)}, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match="pip install matplotlib"):
+    with pytest.raises(InputError, match=r"pip install 'holitom\[show\]'"):
         draw_all({"one": made_record(2, frames=2)}, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert len(list(tmp_path.iterdir())) == 2
