@@ -1,11 +1,12 @@
 """Inner-LLM merging of HoliTom: one stage that averages tokens instead of dropping them."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from holitom.config import InnerConfig
+from holitom.config import PAPER_LAYERS, InnerConfig
 from holitom.hooks.decoder_layers import HookResult, both_ways_mask
 from holitom.hooks.decoder_state import ForwardCall
 from holitom.hooks.inner_record import Counts, InnerRecord
@@ -29,7 +30,13 @@ class InnerMerging(StagedCompression):
     def __init__(self, config: InnerConfig) -> None:
         self.config = config
         kept = partial(kept_length, merge_ratio=config.merge_ratio)
-        super().__init__([Stage(config.merge_layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)])
+        layer = config.layer_in(PAPER_LAYERS)  # until a decoder tells its depth
+        super().__init__([Stage(layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)])
+
+    def _register(self, decoder: nn.Module) -> None:
+        layers: Any = getattr(decoder, "layers", None) or ()
+        self.stages = (replace(self.stages[0], layer=self.config.layer_in(len(layers))),)
+        super()._register(decoder)
 
     def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
         """Average the tokens that are not kept into their nearest kept one."""
