@@ -161,7 +161,7 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict
     for (name, current), time in zip(named.items(), seconds, strict=True):
         with console.status(f"answering: {name}"):
             rows.append(answer(question, name, current, time, options))
-    show(rows, full.inner.merge_layer, options.repetitions)
+    show(rows, full.inner.layer_in(model.config.num_hidden_layers), options.repetitions)
     video = Path(clip.path)
     picture = options.output / f"{video.stem}.png"
     with console.status("drawing the token map"):
