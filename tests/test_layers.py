@@ -30,16 +30,16 @@ def test_one_direction(package: str) -> None:
 
 def writes_kernels(path: Path) -> bool:
     """Modules of Triton kernels import triton at the top; nobody else may import them there."""
-    return path.parent == ROOT / "holitom/kernels" and path.stem not in ("__init__", "dispatch")
+    return path.parent == ROOT / "holitom/ops/kernels" and path.stem not in ("__init__", "dispatch")
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_modules_of_kernels_are_imported_lazily(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holitom.kernels"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holitom.ops.kernels"):
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
-                decides = node.module == "holitom.kernels.dispatch" or names == {"holitom.kernels.dispatch"}
+                decides = node.module == "holitom.ops.kernels.dispatch" or names == {"holitom.ops.kernels.dispatch"}
                 assert decides or writes_kernels(path), path
 
 

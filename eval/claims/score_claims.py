@@ -19,8 +19,8 @@ from eval.claims.judging import (
     first,
     not_here,
 )
-from eval.paper_rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper_tables import config_name, scores_of
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
+from eval.paper.scores import config_name, scores_of
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
 # Scores are printed to 0.1; other devices and releases of the harness move single answers. Half a point is 13 of
@@ -31,7 +31,7 @@ _SURE = 1.96  # standard errors
 BENCHMARKS = ("benchmarks", "recorded_benchmarks")
 TINY = ("tiny", "recorded_tiny")
 NEEDS = (
-    "checkpoint lmms-lab/llava-onevision-qwen2-7b-ov, the benchmarks (python -m eval.data plan) and a GPU: "
+    "checkpoint lmms-lab/llava-onevision-qwen2-7b-ov, the benchmarks (python -m eval.benchmarks.data plan) and a GPU: "
     "bash scripts/verify_claims.sh --checkpoint DIR --data DIR"
 )
 _TASKS = {

@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from eval.benchmarks.setup import digest, file_digest
 from eval.claims.judging import Finding
-from eval.cli import provenance
-from eval.lmms.fingerprints import digest, file_digest
-from eval.paper_tables import CONFIGS
-from eval.record import write_whole
+from eval.instruments.cli import provenance
+from eval.instruments.record import write_whole
+from eval.paper.scores import CONFIGS
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent
@@ -171,7 +171,7 @@ def last_line(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -
 
 
 def read_recorded(path: Path) -> dict[str, Any]:
-    """The result of a file of :mod:`eval.record` with its commit, device, command and file.
+    """The result of a file of :mod:`eval.instruments.record` with its commit, device, command and file.
 
     Raises:
         InputError: if there is none, or it does not say where it comes from.

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from holitom.compressor import Compressor
-from holitom.config import require_retain_ratio
-from holitom.frame_selection import check_finite, keep_selected, token_sums
+from holitom.methods.dycoke.temporal_pruning import most_changed, similarity_to
+from holitom.methods.holitom.config import require_retain_ratio
+from holitom.ops.selection import check_finite, keep_selected, token_sums
+from holitom.ops.token_ops import packed_positions
 from holitom.registry import register
-from holitom.temporal_pruning import most_changed, similarity_to
-from holitom.token_ops import packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.errors import InputError
 

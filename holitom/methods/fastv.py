@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from holitom.compressor import Compressor
-from holitom.config import is_finite_number, is_integer, require
-from holitom.hooks.staged import StagedCompression
-from holitom.hooks.stages import Stage
-from holitom.inner_merging import kept_length
+from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.stages import Stage
+from holitom.methods.holitom.config import is_finite_number, is_integer, require
+from holitom.methods.holitom.inner_merging import kept_length
 from holitom.registry import register
 
 

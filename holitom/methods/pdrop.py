@@ -17,10 +17,10 @@ from functools import partial
 from itertools import pairwise
 
 from holitom.compressor import Compressor
-from holitom.config import is_finite_number, is_integer, require
-from holitom.hooks.staged import StagedCompression
-from holitom.hooks.stages import Stage
-from holitom.inner_pruning import truncated_length
+from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.stages import Stage
+from holitom.methods.holitom.config import is_finite_number, is_integer, require
+from holitom.ops.pruning import truncated_length
 from holitom.registry import register
 from llava.errors import InputError
 

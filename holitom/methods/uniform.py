@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from holitom.compressor import Compressor
-from holitom.config import require_retain_ratio
-from holitom.frame_selection import keep_selected, kept_per_frame, uniform_positions
+from holitom.methods.holitom.config import require_retain_ratio
+from holitom.ops.selection import keep_selected, kept_per_frame, uniform_positions
+from holitom.ops.token_ops import upload
 from holitom.registry import register
-from holitom.token_ops import upload
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 

@@ -10,16 +10,16 @@ import importlib
 import pytest
 import torch
 
-from eval.paper_flops import ONEVISION_7B, TERA, fastv_layers, inner_layers, outer_layers, paper_flops, pdrop_layers
-from holitom.config import InnerConfig, OuterConfig
+from eval.paper.formula import ONEVISION_7B, TERA, fastv_layers, inner_layers, outer_layers, paper_flops, pdrop_layers
 from holitom.methods.dycoke import DycokeConfig
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.holitom import HolitomConfig
+from holitom.methods.holitom.config import InnerConfig, OuterConfig
+from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.pdrop import PdropConfig
 from holitom.methods.prunevid import PruneVidConfig
 from holitom.methods.visionzip import VisionzipConfig
-from holitom.outer import OuterCompression
 from holitom.tokens import EncodedVideo
 from tests.tiny_models import prompt, video
 

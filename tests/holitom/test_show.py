@@ -15,9 +15,9 @@ from PIL import Image
 from holitom import available_methods, load_config
 from holitom.cli import Parser, user_errors
 from holitom.files import whole_folder
-from holitom.record import load_record, save_record
+from holitom.record.prompt import load_record, save_record
+from holitom.record.saved import SavedRecord
 from holitom.run_facts import TINY_NOTE
-from holitom.saved_record import SavedRecord
 from holitom.shipped import CONFIGS as SHIPPED
 from holitom.show import draw_all, main, record_methods
 from llava.errors import InputError
@@ -209,6 +209,6 @@ def test_whole_folder(tmp_path: Path) -> None:
 
 
 def test_eval_has_the_same_command_line_tools() -> None:
-    from eval import cli  # noqa: PLC0415
+    from eval.instruments import cli  # noqa: PLC0415
 
     assert (cli.Parser, cli.user_errors) == (Parser, user_errors)
