@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 _FOLDER = Path(__file__).resolve().parent
+PACKAGE = _FOLDER.name  # eval in the clone, holitom_eval installed: what ``python -m`` takes in a process of its own
+HOME = str(_FOLDER.parent)  # where Python must look for it
 
 
 class _Fallback:

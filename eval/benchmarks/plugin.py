@@ -2,9 +2,15 @@
 
 python -m lmms_eval --model llava_onevision_compressed --model_args pretrained=DIR,config=FILE ...
 python -m lmms_eval --model llava_vid_compressed --model_args pretrained=DIR,method=holitom,retain_ratio=0.15 ...
+
+The classes are looked up here, in ``holitom_eval.benchmarks.plugin`` or, in a clone without an install, in this module's
+other name; only then does this package take the name ``eval`` (see :mod:`eval.own_name`).
 """
 
+import importlib
 from typing import Any
+
+from ..own_name import claim
 
 # stock model -> our class in eval.benchmarks.lmms.models
 CLASSES = {"llava_onevision": "LlavaOneVisionCompressed", "llava_vid": "LlavaVidCompressed"}
@@ -15,6 +21,21 @@ def manifests() -> list[Any]:
     from lmms_eval.models.registry_v2 import ModelManifest  # noqa: PLC0415
 
     return [
-        ModelManifest(model_id=f"{stock}_compressed", simple_class_path=f"eval.benchmarks.lmms.models.{name}")
+        ModelManifest(model_id=f"{stock}_compressed", simple_class_path=f"{__name__}.{name}")
         for stock, name in CLASSES.items()
     ]
+
+
+def __getattr__(name: str) -> Any:
+    """A class of ours, when lmms-eval is asked for that model.
+
+    Raises:
+        InputError: if another ``eval``, or another ``llava`` than ours, is in the way.
+    """
+    if name not in CLASSES.values():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from holitom.errors import require_runtime  # noqa: PLC0415
+
+    require_runtime()
+    claim()
+    return getattr(importlib.import_module("eval.benchmarks.lmms.models"), name)
