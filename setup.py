@@ -1,7 +1,7 @@
 """What of the clone goes into the package, and under which name.
 
 holitom, llava: as they are.
-holitom_eval: eval/, since everybody has an ``eval`` of their own: none may land in site-packages (eval/own_name.py). An
+holitom_eval: eval/, since everybody has an ``eval`` of their own: none may land in site-packages (eval/__init__.py). An
     editable install knows eval/ by both names.
 holitom.configs, holitom.checkpoints: configs/ and the tiny model; ``holitom.shipped`` finds them here and there.
 """

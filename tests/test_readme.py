@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from holitom import available_methods, registry
+from holitom import available_methods, methods
 from holitom.shipped import CONFIGS, config_names
 from tests.clips import write_clip
 
@@ -37,11 +37,11 @@ def test_the_snippets_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
         method = re.search(r'^@register\("(\w+)"\)$', snippet, re.MULTILINE)
         names = vars(importlib.import_module(known[method[1]].__module__)) if method else {}
         others = {name: config for name, config in known.items() if not method or name != method[1]}
-        monkeypatch.setattr(registry, "_METHODS", others)  # else an excerpt would be the second method of its name
+        monkeypatch.setattr(methods, "_METHODS", others)  # else an excerpt would be the second method of its name
         scope = {**names, "__name__": "readme"} if method else session
         exec(compile(snippet, f"README.md, snippet {number + 1}", "exec"), scope)
         if method:
-            assert registry._METHODS[method[1]]().build().outer is not None
+            assert methods._METHODS[method[1]]().build().outer is not None
     printed = capsys.readouterr().out.splitlines()
     assert ast.literal_eval(printed[1])[0] > 0  # tokens after the outer stage
     assert 0 < float(printed[2]) < 0.2

@@ -3,14 +3,12 @@
 python -m lmms_eval --model llava_onevision_compressed --model_args pretrained=DIR,config=FILE ...
 python -m lmms_eval --model llava_vid_compressed --model_args pretrained=DIR,method=holitom,retain_ratio=0.15 ...
 
-The classes are looked up here, in ``holitom_eval.benchmarks.plugin`` or, in a clone without an install, in this module's
-other name; only then does this package take the name ``eval`` (see :mod:`eval.own_name`).
+The classes are looked up in this module, in an install ``holitom_eval.benchmarks.plugin``. Only when one is asked for
+does this package take the name ``eval`` (see :mod:`eval`).
 """
 
 import importlib
 from typing import Any
-
-from ..own_name import claim
 
 # stock model -> our class in eval.benchmarks.lmms.models
 CLASSES = {"llava_onevision": "LlavaOneVisionCompressed", "llava_vid": "LlavaVidCompressed"}
@@ -37,5 +35,5 @@ def __getattr__(name: str) -> Any:
     from holitom.errors import require_runtime  # noqa: PLC0415
 
     require_runtime()
-    claim()
+    importlib.import_module(__name__.partition(".")[0]).claim()
     return getattr(importlib.import_module("eval.benchmarks.lmms.models"), name)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval import HOME, PACKAGE
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
-from eval.own_name import HOME, PACKAGE
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, VIDEO_7B
 from eval.paper.grids import Point
 from eval.paper.scores import CONFIGS

@@ -4,11 +4,11 @@
         --tasks mvbench,egoschema_subset,longvideobench_val_v,videomme -o results/holitom_r15
 
 The task definitions are lmms-eval's own. Below ``--data`` lie ``data/<dataset id>`` with the questions and ``hf`` with
-the videos (``python -m eval.benchmarks.data verify`` checks both); nothing is downloaded. Every answer is on disk before the next
-question begins: the same command continues a run that was stopped, whatever stopped it. ``result.json`` and
-``samples.jsonl`` are written when all questions are answered; they do not depend on ``--num-processes``, and two runs
-differ in ``times`` alone. ``--tasks synthvid`` asks this project's own benchmark, which is made
-on first use in ``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
+the videos (``python -m eval.benchmarks.data verify`` checks both); nothing is downloaded. Every answer is on disk
+before the next question begins: the same command continues a run that was stopped, whatever stopped it. ``result.json``
+and ``samples.jsonl`` are written when all questions are answered; they do not depend on ``--num-processes``, and two
+runs differ in ``times`` alone. ``--tasks synthvid`` asks this project's own benchmark, which is made on first use in
+``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import yaml
 
+from eval import HOME, PACKAGE
 from eval.benchmarks.data.fixtures import fixture_marker
 from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
@@ -35,10 +36,9 @@ from eval.benchmarks.lmms.settings import setting_path
 from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
-from eval.benchmarks.setup import local_checkpoint
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.fingerprints import local_checkpoint
 from eval.instruments.record import check_target, write_whole
-from eval.own_name import HOME, PACKAGE
 from eval.paper.grids import point_name
 from eval.synthetic.world.dataset import VARIABLE, data_folder
 from holitom.settings import load_config

@@ -7,6 +7,7 @@ something else than the paper's checkpoint and the whole benchmarks is a rehears
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 from eval.benchmarks.lmms.results import load_result
 from eval.instruments.significance import clustered_mean, mcnemar, paired_difference
-from eval.paper.benchmarks import BENCHMARKS, BY_TASK, MVBENCH
+from eval.paper.benchmarks import BENCHMARKS, BY_TASK, MVBENCH, PAPER_TASKS
 from eval.paper.grids import POINT_FILE, point_name
 from eval.paper.scores import CONFIGS, MODELS
 from holitom.settings import load_config
@@ -259,3 +260,12 @@ def tasks_in_order(runs: Iterable[Run]) -> list[str]:
     found = {task: None for run in runs for task in run.tasks}
     known = [benchmark.task for benchmark in BENCHMARKS if benchmark.task in found]
     return known + [task for task in found if task not in BY_TASK]
+
+
+def average(run: Run) -> tuple[float, float] | None:
+    """Mean of the paper's four benchmarks and its standard error; None unless all four were run."""
+    scores = [run.score(task) for task in PAPER_TASKS]
+    if any(score is None for score in scores):
+        return None
+    known = [score for score in scores if score is not None]
+    return sum(score.value for score in known) / 4, math.sqrt(sum(score.error**2 for score in known)) / 4

@@ -1,8 +1,8 @@
 """All runs of a grid (configs/sweeps/): one command, resumable as a whole.
 
-    python -m eval.benchmarks.sweep eval_ov-7b_rivals --data DIR              # the paper's benchmarks; see eval.benchmarks.data
-    python -m eval.benchmarks.sweep eval_ov-7b_rivals --fixture               # rehearsal: miniature data, tiny checkpoint, a CPU
-    python -m eval.benchmarks.sweep ablate_threshold --tasks synthvid         # rehearsal on the synthetic benchmark
+    python -m eval.benchmarks.sweep eval_ov-7b_rivals --data DIR    # the paper's benchmarks; see eval.benchmarks.data
+    python -m eval.benchmarks.sweep eval_ov-7b_rivals --fixture     # rehearsal: miniature data, tiny checkpoint, a CPU
+    python -m eval.benchmarks.sweep ablate_threshold --tasks synthvid   # rehearsal on the synthetic benchmark
 
 Finished points are skipped, started ones go on where they stopped. A failed point does not stop the others: it is
 reported at the end, and the exit status is 1. All points run in one process after the other's model is gone, so that

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eval import HOME, PACKAGE
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
-from eval.benchmarks.setup import checkpoint_identity
 from eval.instruments.cli import user_errors
+from eval.instruments.fingerprints import checkpoint_identity
 from eval.instruments.record import write_whole
-from eval.own_name import HOME, PACKAGE
 from eval.paper.grids import POINT_FILE
 from eval.paper.scores import CONFIGS
 from eval.synthetic.world.dataset import VARIABLE, data_folder

@@ -16,9 +16,9 @@ page are written below ``-o``. The last line is JSON; exit status 1 if a claim i
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -133,23 +133,13 @@ def show(records: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 def make_page(options: argparse.Namespace, claims: Path, console: Console) -> str | None:
     """The reviewer's page beside the claims; None if it cannot be made."""
-    try:
-        report = importlib.import_module("eval.report.__main__" if _is_package("eval.report") else "eval.report")
-    except ModuleNotFoundError as missing:
-        console.print(f"no page: {missing}")
-        return None
     folder = options.output / "report"
-    try:
-        report.main([str(options.results), "--claims", str(claims), "-o", str(folder)])
-    except SystemExit as stop:
-        if stop.code not in (0, None):
-            console.print(f"no page: eval.report ended with status {stop.code}")
-            return None
+    words = [str(options.results), "--claims", str(claims), "-o", str(folder)]
+    status = subprocess.run([sys.executable, "-P", "-m", "eval.report", *words], check=False).returncode
+    if status:
+        console.print(f"no page: eval.report ended with status {status}")
+        return None
     return str(folder)
-
-
-def _is_package(name: str) -> bool:
-    return hasattr(importlib.import_module(name), "__path__")
 
 
 @user_errors

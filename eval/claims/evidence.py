@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -11,18 +10,19 @@ from typing import Any
 
 import torch
 
-from eval.benchmarks.runs import Run, baseline_of, load_runs, obstacle, one_per_point
-from eval.benchmarks.setup import checkpoint_identity, file_digest, local_checkpoint
+from eval.benchmarks.runs import Run, average, baseline_of, load_runs, obstacle, one_per_point
 from eval.claims import rules_evidence
 from eval.claims.parity.__main__ import LIMITS, compare
 from eval.claims.steps import ROOT, Context, Step, code_and_configs, last_line, read_recorded
 from eval.claims.tiny_evidence import BANDS, guard_bands, tiny_campaign
-from eval.demo.__main__ import default_clip
+from eval.efficiency.flops import __main__ as flops
+from eval.efficiency.latency import __main__ as times
 from eval.efficiency.token_counts import measure_all
+from eval.instruments.clips import default_clip
+from eval.instruments.fingerprints import checkpoint_identity, file_digest, local_checkpoint
 from eval.paper import rows as paper_rows
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.scores import CONFIGS, EFFICIENCY, config_name
-from eval.report.tables.scores import average
 from llava.errors import InputError
 
 GOLDENS = ROOT / "tests" / "goldens"
@@ -75,8 +75,7 @@ def token_counts(context: Context) -> dict[str, Any]:
 
 def counted(context: Context) -> dict[str, Any]:
     """FLOPs of the whole model in closed form and counted on its graph."""
-    main = importlib.import_module("eval.efficiency.flops").main
-    found = last_line(main, _COUNTED)
+    found = last_line(flops.main, _COUNTED)
     if not found.get("closed_form"):
         raise InputError(
             "eval.efficiency.flops gives no count of the whole model here: see python -m eval.efficiency.flops --help"
@@ -86,11 +85,7 @@ def counted(context: Context) -> dict[str, Any]:
 
 def latency(context: Context) -> dict[str, Any]:
     """Times on the device at hand."""
-    try:
-        main = importlib.import_module("eval.efficiency.latency").main
-    except ModuleNotFoundError:
-        raise InputError("there is no eval.efficiency.latency in this tree") from None
-    found = last_line(main, latency_arguments(context))
+    found = last_line(times.main, latency_arguments(context))
     return {**found, "samples": found.get("repetitions")}
 
 
@@ -210,6 +205,9 @@ STEPS = {
         Step("recorded_ablations", "bash scripts/table_tiny.sh", _recorded("tiny/ablations.json"), recorded=True),
         Step("recorded_flops", "python -m eval.efficiency.flops", _recorded("cpu/flops.json"), recorded=True),
         Step("recorded_latency", "python -m eval.efficiency.latency", recorded_latency, recorded=True),
-        Step("recorded_benchmarks", f"python -m eval.benchmarks.sweep {_BENCHMARK_GRID}", recorded_benchmarks, recorded=True),
+        Step(
+            "recorded_benchmarks", f"python -m eval.benchmarks.sweep {_BENCHMARK_GRID}", recorded_benchmarks,
+            recorded=True,
+        ),
     )
 }  # fmt: skip

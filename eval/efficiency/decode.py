@@ -1,7 +1,7 @@
 """Time per decoded token in every way of decoding, and the bytes that explain it.
 
-    python -m eval.efficiency.decode --geometry llava-onevision-0.5b --configs configs/llava_onevision_0.5b/holitom_r10.yaml
-    python -m eval.efficiency.decode --geometry llava-onevision-7b --device cuda --dtype bfloat16 --frames 32 --configs ...
+    python -m eval.efficiency.decode --geometry tiny --configs configs/tiny/holitom_r10.yaml
+    python -m eval.efficiency.decode --geometry llava-onevision-7b --device cuda --dtype bfloat16 --configs ...
 
 A model of the true size with random weights answers the uncompressed prompt and each configuration's, in turn:
 

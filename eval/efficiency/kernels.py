@@ -30,9 +30,9 @@ from eval.instruments.measure import interleaved, timed
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.methods.holitom.temporal_segmentation import similarity_and_norms
 from holitom.ops.attention_scores import last_query_attention, received_attention
 from holitom.ops.kernels import dispatch
+from holitom.ops.similarity import similarity_and_norms
 from llava.model.builder import DTYPES
 
 TIMES = 2  # as far from float64 as plain code may a kernel be

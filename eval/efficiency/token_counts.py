@@ -2,7 +2,7 @@
 
     python -m eval.efficiency.token_counts configs/llava_onevision_7b
     python -m eval.efficiency.token_counts configs/llava_video_7b
-    python -m eval.instruments.record results/cpu/token_counts.json -- python -m eval.efficiency.token_counts configs/llava_onevision_7b
+    python -m eval.instruments.record results/cpu/token_counts.json -- python -m eval.efficiency.token_counts ...
 
 The compressor of every file is run unchanged on a real clip, by a tiny random model with the layers, frames, pooling
 and newlines of the checkpoint that the files name (7B: 28 layers, 32 x 196 tokens; LLaVA-Video: 64 x 169). How many
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.demo.__main__ import default_clip
 from eval.instruments.answering import Question, applied, tokens_per_layer
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops
 from eval.paper.rows import main_rows, other_backbone_rows

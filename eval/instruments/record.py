@@ -6,13 +6,17 @@ The command's output is shown as it comes; its last line must be JSON. Nothing i
 and the working tree must be committed, so that the result names a commit that gives it (``--allow-dirty`` marks it).
 """
 
+from __future__ import annotations
+
 import argparse
 import json
+import math
 import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from eval.instruments.cli import Parser, provenance, user_errors
 from holitom.files import make_folder, whole_file
@@ -90,3 +94,14 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def finite(value: Any) -> Any:
+    """JSON values with null in place of numbers that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return value

@@ -110,7 +110,7 @@ EFFICIENCY = {
 
 
 def is_timed_geometry(name: object) -> bool:
-    """Whether ``eval.efficiency.latency`` calls the efficiency figure's model so, LLaVA-OneVision-7B; no other of 7B is meant."""
+    """Whether a latency record calls the efficiency figure's model so, LLaVA-OneVision-7B; no other of 7B is meant."""
     plain = str(name).lower()
     return "onevision" in plain and "7b" in plain
 

@@ -3,10 +3,10 @@
     python -m eval.report results -o report/
     python -m eval.report results --claims outputs/claims/claims.json -o report/
 
-writes ``report/index.html``. Reads recorded results (``eval.instruments.record``), benchmark runs (``eval.benchmarks.run``), the
-checked claims (``eval.claims``) and packed answers (``eval.report.page.keep_answers``). It opens without a network.
-What was not measured is called so, and files that cannot be read are named with the reason. The same results give the
-same bytes. The last line is JSON.
+writes ``report/index.html``. Reads recorded results (``eval.instruments.record``), benchmark runs
+(``eval.benchmarks.run``), the checked claims (``eval.claims``) and packed answers (``eval.report.page.keep_answers``).
+It opens without a network. What was not measured is called so, and files that cannot be read are named with the reason.
+The same results give the same bytes. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from holitom.checks import is_integer, require, require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.methods.holitom.config import is_integer, require, require_retain_ratio
-from holitom.ops.selection import keep_selected, kept_per_frame, random_positions
+from holitom.methods import register
+from holitom.ops.selection import keep_selected, kept_per_frame
 from holitom.ops.token_ops import upload
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
@@ -59,3 +59,22 @@ class RandomOuter:
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens a video of this size is compressed to, exactly."""
         return frames * kept_per_frame(tokens_per_frame, self.config.retain_ratio)
+
+
+def random_positions(frames: int, tokens: int, count: int, seed: int) -> np.ndarray:
+    """``count`` different positions of each frame, ascending, drawn without a look at the video.
+
+    The draw of a frame depends on the seed and the frame's number alone: not on the length of the video, other videos
+    of the prompt, the device or torch's random state.
+
+    Args:
+        frames: frames of the video.
+        tokens: tokens of each frame.
+        count: positions to draw per frame.
+        seed: at least 0.
+
+    Returns:
+        (frames, count) int64.
+    """
+    draws = np.random.Generator(np.random.PCG64(seed)).random((frames, tokens))
+    return np.sort(draws.argsort(axis=1, kind="stable")[:, :count], axis=1)

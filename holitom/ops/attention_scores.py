@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from holitom.methods.holitom.config import is_integer, require
+from holitom.checks import is_integer, require
 from holitom.ops.kernels.dispatch import use_kernels
 
 LARGEST_HEAD_DIM = 256  # of the kernels

@@ -11,10 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from holitom.ops.group_batch import SAME_POINT
 from holitom.ops.token_ops import highest, packed_positions
-
-# Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
-SAME_POINT = 1e-13
 
 
 def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:

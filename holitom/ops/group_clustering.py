@@ -1,6 +1,5 @@
 """Density-peak clustering of many ragged groups of tokens, a bounded batch at a time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -9,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.group_batch import ClusterTables, GroupBatch
+from holitom.ops.group_points import LoadPoints
 from holitom.ops.kernels.dispatch import on_one_gpu
 from holitom.ops.token_ops import highest, packed_positions, upload
 
@@ -16,8 +17,6 @@ from holitom.ops.token_ops import highest, packed_positions, upload
 BATCH_ELEMENTS = 2**22
 GPU_BATCH_ELEMENTS = 2**25
 LARGEST_GROUP = 2048  # points that the kernels can cluster
-
-LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,47 +34,6 @@ class GroupClusters:
     centers: Int[Tensor, " clusters"]
     membership: Int[Tensor, "groups tokens"]
     scores: Float[Tensor, " clusters"]
-
-
-@dataclass(frozen=True)
-class GroupBatch:
-    """Groups that are clustered together, padded to the same number of points.
-
-    Attributes:
-        points: token features, float64.
-        valid: which points exist.
-        sizes: how many points exist per group.
-        positions: token of every point.
-        chosen: number of each group.
-        counts: clusters per group.
-        offsets: row of each group's first cluster.
-        width: largest of ``counts``, known on the host.
-        near: k of the density per group.
-        most: largest k, known on the host.
-        center_weight: see :func:`merge_clusters`.
-    """
-
-    points: Float[Tensor, "batch n dim"]
-    valid: Bool[Tensor, "batch n"]
-    sizes: Int[Tensor, " batch"]
-    positions: Int[Tensor, "batch n"]
-    chosen: Int[Tensor, " batch"]
-    counts: Int[Tensor, " batch"]
-    offsets: Int[Tensor, " batch"]
-    width: int
-    near: Int[Tensor, " batch"]
-    most: int
-    center_weight: float | None
-
-
-@dataclass(frozen=True)
-class ClusterTables:
-    """:class:`GroupClusters` while they are filled; a last row (``membership``: column) is for what padding writes."""
-
-    features: Float[Tensor, "rows dim"]
-    centers: Int[Tensor, " rows"]
-    membership: Int[Tensor, "groups columns"]
-    scores: Float[Tensor, " rows"]
 
 
 def cluster_batch(batch: GroupBatch, tables: ClusterTables) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.methods.holitom.inner_merging import MergedBatch, MergedSequence, Spans, pad_rows
+from holitom.ops.short_sequences import MergedBatch, MergedSequence, Spans, pad_rows
 from holitom.ops.token_ops import upload
 
 

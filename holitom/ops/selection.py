@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.methods.holitom.plan import require_finite
+from holitom.checks import require_finite
 from holitom.ops.token_ops import to_host
 from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
@@ -19,34 +18,6 @@ def kept_per_frame(tokens: int, retain_ratio: float) -> int:
     [49, 40, 30, 20]
     """
     return math.ceil(tokens * retain_ratio)
-
-
-def uniform_positions(tokens: int, count: int) -> np.ndarray:
-    """``count`` raster positions of a frame with equal steps between them, rounded down; the first is 0.
-
-    >>> uniform_positions(7, 3).tolist()
-    [0, 2, 4]
-    """
-    return np.arange(count) * tokens // count
-
-
-def random_positions(frames: int, tokens: int, count: int, seed: int) -> np.ndarray:
-    """``count`` different positions of each frame, ascending, drawn without a look at the video.
-
-    The draw of a frame depends on the seed and the frame's number alone: not on the length of the video, other videos
-    of the prompt, the device or torch's random state.
-
-    Args:
-        frames: frames of the video.
-        tokens: tokens of each frame.
-        count: positions to draw per frame.
-        seed: at least 0.
-
-    Returns:
-        (frames, count) int64.
-    """
-    draws = np.random.Generator(np.random.PCG64(seed)).random((frames, tokens))
-    return np.sort(draws.argsort(axis=1, kind="stable")[:, :count], axis=1)
 
 
 def check_finite(**values: Float[Tensor, "frames tokens"]) -> None:

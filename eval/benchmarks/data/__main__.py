@@ -1,12 +1,13 @@
 """Is the benchmark data complete? Asked before any compute, because a missing video must never be scored.
 
-    python -m eval.benchmarks.data plan                                    # what each benchmark needs, and how to get it
-    python -m eval.benchmarks.data verify --data DIR                       # every referenced video: there, a file, not empty
-    python -m eval.benchmarks.data verify --data DIR --deep                # ... and its container opens and is whole
+    python -m eval.benchmarks.data plan                              # what each benchmark needs, and how to get it
+    python -m eval.benchmarks.data verify --data DIR                 # every referenced video: there, a file, not empty
+    python -m eval.benchmarks.data verify --data DIR --deep          # ... and its container opens and is whole
     python -m eval.benchmarks.data verify --data outputs/fixtures --tasks mvbench,videomme
 
-``DIR`` holds the question files in ``data/<dataset id>`` and the videos in ``hf`` (:mod:`eval.paper.benchmarks`). Nothing is
-downloaded and nothing is replaced by something similar. Exit status 1 when something is missing; the last line is JSON.
+``DIR`` holds the question files in ``data/<dataset id>`` and the videos in ``hf`` (:mod:`eval.paper.benchmarks`).
+Nothing is downloaded and nothing is replaced by something similar. Exit status 1 when something is missing; the last
+line is JSON.
 """
 
 from __future__ import annotations

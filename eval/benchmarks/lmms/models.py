@@ -27,7 +27,8 @@ from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
 from eval.benchmarks.lmms.questions import stock_prompt, task_of, tokens_of, video_of
 from eval.benchmarks.lmms.records import RecordFolder
 from eval.benchmarks.lmms.settings import run_config, stages_that_compress
-from eval.benchmarks.setup import checkpoint_identity, digest, local_checkpoint, setup_of, video_digest
+from eval.benchmarks.setup import setup_of, video_digest
+from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
 from holitom.compressor import Compressor
 from holitom.run_facts import facts_of
 from holitom.watching import watched

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from holitom.compressor import Compressor
-from holitom.registry import method_config
+from holitom.methods import method_config
 from holitom.settings import RunConfig, load_config, parse_config
 from llava.errors import InputError
 

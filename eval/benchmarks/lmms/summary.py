@@ -13,8 +13,8 @@ from eval.benchmarks.lmms.harness import SEEDS, Outcome
 from eval.benchmarks.lmms.results import SCHEMA
 from eval.benchmarks.lmms.scoring import fields_of, judge, options_of, question_id
 from eval.benchmarks.lmms.settings import VANILLA
-from eval.benchmarks.setup import digest
 from eval.instruments.cli import commit
+from eval.instruments.fingerprints import digest
 from llava.errors import InputError
 
 STAGES = ("before_llm", "inside_llm", "layer_mean")

@@ -1,13 +1,14 @@
 """FLOPs of every row of the paper's efficiency columns: by its own formula, really, and counted; and the memory.
 
     python -m eval.efficiency.flops
-    python -m eval.efficiency.flops --geometry llava-onevision-7b --count all --figures outputs/flops
+    python -m eval.efficiency.flops --geometry llava-onevision-7b --count all
 
 Four parts. First the paper's formula: one line per row (the paper's value, ours, the difference). Then the rows whose
 method really keeps another number of tokens than the paper counts, as far as results/ holds measurements of it
-(``python -m eval.efficiency.token_counts``). Then real FLOPs by stage, with the bytes of the key-value cache and the peak of a
-prefill, from closed form for all rows. Last the same counted: the model of the real size runs on torch's meta device
-under its FLOP counter, without weights. The last line of stdout is one JSON document with the same data.
+(``python -m eval.efficiency.token_counts``). Then real FLOPs by stage, with the bytes of the key-value cache and the
+peak of a prefill, from closed form for all rows. Last the same counted: the model of the real size runs on torch's meta
+device under its FLOP counter, without weights. The last line of stdout is one JSON document with the same data, of
+which ``python -m eval.report.figures.flops`` draws figures.
 
 Closed form and count agree if both mean the same: torch counts the full square of causal attention, which is
 ``llm_square`` here, and ``llm`` is with its lower triangle alone.
@@ -27,7 +28,6 @@ from eval.efficiency.flops.real import closed_record, count_plans, largest_devia
 from eval.efficiency.flops.sizes import CHECKPOINTS
 from eval.instruments.cli import Parser, user_errors
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
-from eval.report.figures.flops import write_figures
 from llava.errors import InputError
 
 
@@ -81,8 +81,8 @@ def real_flops(geometries: Sequence[str], text: int, count: str) -> dict[str, An
     Args:
         geometries: names of :data:`eval.efficiency.flops.sizes.CHECKPOINTS`.
         text: text tokens of the prompt, at least 2.
-        count: which rows to count on the meta device: ``"some"`` (see :func:`eval.efficiency.flops.real.to_count`), ``"all"`` or
-            ``"none"``.
+        count: which rows to count on the meta device: ``"some"`` (see :func:`~eval.efficiency.flops.real.to_count`),
+            ``"all"`` or ``"none"``.
     """
     before = min(TEXT_BEFORE, text // 2)
     closed: list[dict[str, Any]] = []
@@ -112,14 +112,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     text = TEXT_BEFORE + TEXT_BEHIND
     parser.add_argument("--text-tokens", type=int, default=text, help=f"of the prompt, default {text}")
-    parser.add_argument("--figures", type=Path, help="folder for figures")
     options = parser.parse_args(arguments)
     if options.text_tokens < 2:
         parser.error(
             f"--text-tokens {options.text_tokens} is out of range: a prompt has at least 2, a question some 80"
         )
-    if options.figures is not None and options.figures.exists() and not options.figures.is_dir():
-        parser.error(f"--figures {options.figures} is a file: name a folder")
     return options
 
 
@@ -132,9 +129,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     differ = print_differences(measured_counts(options.results))
     real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.count)
     show(real)
-    if options.figures is not None:
-        for path in write_figures(options.figures, real["closed_form"], options.results):
-            print(f"wrote {path}")
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
     print(json.dumps({"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}))
 

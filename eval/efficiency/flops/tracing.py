@@ -1,4 +1,4 @@
-"""What the meta run of :mod:`eval.efficiency.flops.counted` watches: attention calls, bytes that are alive, FLOPs of modules."""
+"""What the meta run of :mod:`~eval.efficiency.flops.counted` watches: attention, living bytes, FLOPs of modules."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 Time to first token, stage by stage, and time per output token, of a model with and without compression.
 
     python -m eval.efficiency.latency --geometry tiny --device cpu --configs configs/tiny/{vanilla,holitom_r10}.yaml
-    python -m eval.efficiency.latency --geometry llava-onevision-7b --device cuda --configs configs/llava_onevision_7b/*.yaml
+    python -m eval.efficiency.latency --geometry llava-onevision-7b --configs configs/llava_onevision_7b/*.yaml
     python -m eval.efficiency.latency --geometry llava-onevision-7b --checkpoint DIR --clip talk.mp4 --configs ...
 
 Without ``--checkpoint`` the model has random weights of the true size, made on the device. Every configuration answers
@@ -17,10 +17,11 @@ the same prompt, in turn within one process, after a warm-up; attention backend 
     time_per_output_token  mean of the later tokens
 
 Random weights: how many tokens a method with thresholds keeps would mean nothing if all features were alike or none, so
-drawn frames have a known share of still picture (``--redundancy``) and the weights keep it (``eval.instruments.models.geometries.fill``);
-how many neighbouring features are alike is measured and recorded. Token counts are those of the run, beside the most
-that the method's budget allows. A method that left all tokens fails. ``--decoding`` adds the runtime's own ways of
-decoding to the library's. Output: a table, and as the last line of stdout one JSON document with the same numbers.
+drawn frames have a known share of still picture (``--redundancy``) and the weights keep it
+(``eval.instruments.models.geometries.fill``); how many neighbouring features are alike is measured and recorded. Token
+counts are those of the run, beside the most that the method's budget allows. A method that left all tokens fails.
+``--decoding`` adds the runtime's own ways of decoding to the library's. Output: a table, and as the last line of stdout
+one JSON document with the same numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
-"""Figures of ``python -m eval.efficiency.flops``: accuracy against FLOPs, and FLOPs by stage."""
+"""Figures of ``python -m eval.efficiency.flops``: accuracy against FLOPs, and FLOPs by stage.
+
+    python -m eval.report.figures.flops results/cpu/flops.json -o outputs/flops
+
+The file is a recorded result or the last line of ``eval.efficiency.flops``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -9,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.efficiency.flops.real import MAIN
+from eval.instruments.cli import Parser, user_errors
 from eval.paper.rows import PaperRow, main_rows
 from eval.paper.scores import config_name, scores_of
 from eval.report.figures.tiny import score_by_flops
@@ -23,7 +30,7 @@ def _new(columns: int, title: str) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise InputError("--figures needs matplotlib: pip install 'holitom[report]'") from error
+        raise InputError("figures need matplotlib: pip install 'holitom[report]'") from error
     figure = Figure(figsize=(6.5 * columns, 4.8), layout="constrained")
     figure.suptitle(title, fontsize=9)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
@@ -120,5 +127,40 @@ def write_figures(folder: Path, closed: Sequence[dict[str, Any]], results: Path)
             figure.savefig(part, format="png", dpi=150)
             os.replace(part, path)
     except OSError as error:
-        raise InputError(f"--figures {folder} cannot be written ({error.strerror}): name a folder of yours") from None
+        raise InputError(f"{folder} cannot be written ({error.strerror}): name a folder of yours") from None
     return paths
+
+
+def read_closed_form(path: Path) -> list[dict[str, Any]]:
+    """Closed-form rows of a FLOPs result, recorded or as it was printed.
+
+    Raises:
+        InputError: if the file holds none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found.get("result", found)["closed_form"]
+        stage_bars(rows)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): name a result of eval.efficiency.flops") from None
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        raise InputError(f"{path} is no result of eval.efficiency.flops ({error!r}): measure it again") from None
+    return list(rows)
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, help="JSON file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for figures")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")
+    options = parser.parse_args(arguments)
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"-o {options.output} is a file: name a folder")
+    for path in write_figures(options.output, read_closed_form(options.result), options.results):
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

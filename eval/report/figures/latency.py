@@ -2,8 +2,8 @@
 
     python -m eval.report.figures.latency results/h200/latency_llava-onevision-7b.json -o outputs/latency.png
 
-One panel per file and clip; a file is a recorded result or the last line of ``eval.efficiency.latency``. Grey tones and hatches
-stay apart in print.
+One panel per file and clip; a file is a recorded result or the last line of ``eval.efficiency.latency``. Grey tones and
+hatches stay apart in print.
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ def efficiency_section(sources: Sources) -> Section:
     blocks: list[Block] = []
     latencies = sources.of("latency")
     if not latencies:
-        text = "Latency: not measured. python -m eval.efficiency.latency records it as results/<device>/latency_<geometry>.json."
+        text = (
+            "Latency: not measured. python -m eval.efficiency.latency records it as "
+            "results/<device>/latency_<geometry>.json."
+        )
         blocks.append(Notice(text, "absent"))
     for kind, make in (("latency", _latency), ("methods", _methods), ("outer", _outer), ("tokens", _tokens)):
         for record in sources.of(kind):

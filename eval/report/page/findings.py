@@ -101,7 +101,7 @@ def _missing(row: Row, task: str, command: str) -> str:
 
 
 def flops_findings(recorded: Sequence[Record]) -> list[Finding]:
-    """The FLOPs of every row of the paper's two efficiency columns, from the record of ``eval.efficiency.flops`` if there is one.
+    """The FLOPs of every row of the paper's two efficiency columns, from the recorded ones if there are any.
 
     They are arithmetic and no measurement, so they are worked out here when no record holds them.
     """

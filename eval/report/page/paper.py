@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eval.benchmarks.runs import average
 from eval.paper.grids import Grid
 from eval.paper.scores import EFFICIENCY, MODELS, scores_of
 from eval.report.page.blocks import ABSENT, NOT_MEASURED, Block, Cell, Chart, Column, Notice, Sheet, figure
@@ -18,7 +19,7 @@ from eval.report.page.findings import (
     tally,
 )
 from eval.report.page.sources import Sources
-from eval.report.tables.scores import Row, Section, average, outside, score_columns, title_of
+from eval.report.tables.scores import Row, Section, outside, score_columns, title_of
 
 RULES = (
     "Rules. A score is called reproduced when ours lies in the 95 % Wilson interval of the printed score over the "

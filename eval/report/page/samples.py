@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.benchmarks.runs import Run
-from eval.benchmarks.setup import digest
+from eval.instruments.fingerprints import digest
 from eval.report.page.blocks import Block, Browser, Notice, Section, Text
 from eval.report.page.sources import Sources
 from llava.errors import InputError

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
-from eval.benchmarks.runs import Run, load_run
+from eval.benchmarks.runs import Run, average, load_run
 from eval.paper.grids import Grid
 from eval.report.page.blocks import slugged
 from eval.report.tables.__main__ import sections
-from eval.report.tables.scores import Section, average
+from eval.report.tables.scores import Section
 from llava.errors import InputError
 
 CLAIMS = "claims.json"

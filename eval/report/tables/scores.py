@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eval.benchmarks.runs import Run, Score, baseline_of, obstacle, tasks_in_order
+from eval.benchmarks.runs import Run, Score, average, baseline_of, obstacle, tasks_in_order
 from eval.instruments.significance import binomial_interval
 from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
 from eval.paper.grids import Point
@@ -143,15 +142,6 @@ def outside(section: Section, task: str) -> str | None:
 def title_of(task: str) -> str:
     """Name of a task in a heading."""
     return BY_TASK[task].title if task in BY_TASK else task
-
-
-def average(run: Run) -> tuple[float, float] | None:
-    """Mean of the paper's four benchmarks and its standard error; None unless all four were run."""
-    scores = [run.score(task) for task in PAPER_TASKS]
-    if any(score is None for score in scores):
-        return None
-    known = [score for score in scores if score is not None]
-    return sum(score.value for score in known) / 4, math.sqrt(sum(score.error**2 for score in known)) / 4
 
 
 def score_table(section: Section) -> Table:

@@ -2,8 +2,8 @@
 
     python -m eval.report.tables.tiny results/tiny
 
-Reads every JSON file of the folder that ``python -m eval.instruments.record`` wrote around ``python -m eval.synthetic.answers.table`` and
-writes ``tables.md`` and the figures beside them.
+Reads every JSON file of the folder that ``python -m eval.instruments.record`` wrote around
+``python -m eval.synthetic.answers.table`` and writes ``tables.md`` and the figures beside them.
 """
 
 from __future__ import annotations

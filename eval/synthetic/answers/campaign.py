@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from eval.benchmarks.setup import digest
+from eval.instruments.fingerprints import digest
 from eval.instruments.record import write_whole
 from eval.synthetic.answers.evaluate import Answer, Answerer, Encoded, by_clip, grey, needed_signals
 from eval.synthetic.world.dataset import load_questions, read_manifest

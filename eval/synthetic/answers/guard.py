@@ -1,6 +1,6 @@
 """What the tests hold the tiny model to: how many answers compression may cost on 200 fixed questions.
 
-    python -m eval.synthetic.answers.guard outputs/synthvid tests/eval/synthetic/answers/guard.json   # after the checkpoint has changed
+    python -m eval.synthetic.answers.guard outputs/synthvid tests/eval/synthetic/answers/guard.json   # a new checkpoint
 
 The model is deterministic, so a check compares counts: the answers that all tokens get right and the method gets wrong,
 less those the other way round. Its bound lies above what was measured by half of what the weakest fault costs, but no

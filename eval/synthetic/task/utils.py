@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# lmms-eval runs this file by its path, from whatever folder: see eval.own_name
-runpy.run_path(str(Path(__file__).resolve().parents[2] / "own_name.py"))["claim"]()
+# lmms-eval runs this file by its path, from whatever folder: see eval/__init__.py
+runpy.run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))["claim"]()
 
 from eval.synthetic.world.dataset import data_folder, verify  # noqa: E402
 from eval.synthetic.world.items import item_of, letter_of  # noqa: E402

@@ -23,8 +23,8 @@ textures and nothing else; **its numbers are no evidence about the 7B model**.
 
 ## Data
 
-Worlds drawn from a seed (`eval/synthetic/world/events.py`), rendered at 128 x 128 (`raster.py`), with questions of twelve
-families (`questions.py`). Training worlds, validation worlds and the benchmark have different seeds. Nothing was
+Worlds drawn from a seed (`eval/synthetic/world/events.py`), rendered at 128 x 128 (`raster.py`), with questions of
+twelve families (`questions.py`). Training worlds, validation worlds and the benchmark have different seeds. Nothing was
 collected, nothing shows a person.
 
 ## Recipe

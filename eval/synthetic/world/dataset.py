@@ -21,8 +21,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.setup import digest
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.fingerprints import digest
 from eval.instruments.record import write_whole
 from eval.synthetic.world.clips import write_video
 from eval.synthetic.world.items import Item, item_of

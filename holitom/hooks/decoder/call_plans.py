@@ -9,7 +9,7 @@ from transformers import Cache
 from holitom.hooks.decoder.decoder_layers import check_supported, left_padding
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import Counts, read_spans
-from holitom.methods.holitom.inner_merging import Spans
+from holitom.ops.short_sequences import Spans
 from llava.errors import InputError
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from holitom.hooks.decoder.inner_record import Counts, StageRecord
-from holitom.methods.holitom.inner_merging import Spans
+from holitom.ops.short_sequences import Spans
 from llava.errors import InputError
 from llava.model.static_cache import LayerPrompt
 
@@ -99,7 +99,7 @@ class ForwardCall:
         spans: per row, where the spans are after the latest stage.
         first: per row, index of its first real token after the latest stage.
         kept: (batch, seq) positions in the prompt of the tokens after the latest stage; None before the first.
-        source: (batch, long_seq) int64, see :class:`~holitom.hooks.decoder.inner_record.InnerRecord`; None before the first.
+        source: (batch, long_seq) int64, see :class:`~holitom.hooks.decoder.inner_record.InnerRecord`; None before.
         records: what the stages did.
         scores: (batch, seq) fp32 scores for the next stage.
         mask: attention mask of the latest stage's layers.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from holitom.methods.holitom.inner_merging import Spans
+from holitom.ops.short_sequences import Spans
 from llava.errors import InputError
 
 NO_LABEL = -100

@@ -32,8 +32,8 @@ from holitom.hooks.decoder.stages import (
 )
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
-from holitom.methods.holitom.inner_merging import MergedBatch, Spans
 from holitom.ops.pruning import prune_batch
+from holitom.ops.short_sequences import MergedBatch, Spans
 from llava.errors import InputError
 from llava.model.static_cache import LayerPrompt
 

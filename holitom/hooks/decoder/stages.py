@@ -13,7 +13,7 @@ from transformers.masking_utils import create_causal_mask
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import Counts, StageRecord, count_tokens, shortened_spans
-from holitom.methods.holitom.inner_merging import MergedBatch, Spans
+from holitom.ops.short_sequences import MergedBatch, Spans
 from holitom.ops.token_ops import upload
 
 

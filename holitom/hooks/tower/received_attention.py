@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from holitom.checks import is_integer, require
 from holitom.hooks.tower.recorder import AttentionRecorder
-from holitom.methods.holitom.config import is_integer, require
 from holitom.ops.attention_scores import received_attention
 
 

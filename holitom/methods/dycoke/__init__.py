@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
+from holitom.checks import is_finite_number, require
 from holitom.compressor import Compressor
+from holitom.methods import register
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from holitom.methods.dycoke.temporal_pruning import GROUP, group_references, prune_groups
-from holitom.methods.holitom.config import is_finite_number, require
 from holitom.ops.selection import check_finite, keep_selected, token_sums
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.errors import InputError
 

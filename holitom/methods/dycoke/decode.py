@@ -12,14 +12,14 @@ from torch.nn.functional import cosine_similarity
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
+from holitom.checks import is_finite_number, is_integer, require
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.decoder.inner_record import InnerRecord, untouched_record
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
-from holitom.methods.holitom.config import is_finite_number, is_integer, require
-from holitom.methods.holitom.inner_merging import Spans
 from holitom.ops.pruning import truncated_length
+from holitom.ops.short_sequences import Spans
 from llava.errors import InputError
 
 
@@ -84,9 +84,9 @@ class DycokeDecodePruning(HookSet):
     In each decode step layer ``layer`` and those after it attend to a part of every video's cache entries, chosen by
     the attention of the layer before. The prefill, and so the first token and the FLOPs of the prompt, is the plain
     model's; so are later turns of several tokens and decoding without a cache. The decoder is called with
-    ``video_spans`` as :class:`~holitom.hooks.decoder.staged.StagedCompression` describes; a video's newline tokens belong to
-    it. Works with every attention that takes a mask from transformers. With beam search a beam is compared with the
-    beam that stood in its row a step before.
+    ``video_spans`` as :class:`~holitom.hooks.decoder.staged.StagedCompression` describes; a video's newline tokens
+    belong to it. Works with every attention that takes a mask from transformers. With beam search a beam is compared
+    with the beam that stood in its row a step before.
 
     Args:
         layer: first decoder layer that attends to fewer entries; at least 1.

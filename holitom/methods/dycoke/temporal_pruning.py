@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.token_ops import exact_cosine, highest, upload
+from holitom.ops.similarity import similarity_to
+from holitom.ops.token_ops import upload
 
 GROUP = 4  # frames of one group of DyCoke
 
@@ -31,29 +32,6 @@ def group_references(frames: int, reference_groups: bool = False) -> np.ndarray:
         if frames % 2:
             compared[-1] = -2
     return compared
-
-
-def similarity_to(
-    features: Float[Tensor, "frames tokens dim"], frames: Int[Tensor, " pairs"], compared: Int[Tensor, " pairs"]
-) -> Float[Tensor, "pairs tokens"]:
-    """Cosine similarity of the tokens of some frames to those at the same position of other frames.
-
-    Args:
-        features: token features in any floating dtype.
-        frames: the frames.
-        compared: the frame that each of them is compared with.
-
-    Returns:
-        float32, 1 where the two are equal, 0 where one is a zero vector; not finite where a feature is not.
-    """
-    _, tokens, dim = features.shape
-    # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
-    step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
-    found = [features.new_zeros(0, tokens, dtype=torch.float32)]
-    for one, other in zip(frames.split(step), compared.split(step), strict=True):
-        first, second = features.index_select(0, one).float(), features.index_select(0, other).float()
-        found.append(exact_cosine(first, second))
-    return torch.cat(found)
 
 
 def least_similar(similarity: Float[Tensor, "pairs tokens"], count: int) -> Int[Tensor, "pairs {count}"]:
@@ -95,20 +73,3 @@ def prune_groups(
     index[(pruned_rows[:, None] + inside).flatten()] = (pruned_at[:, None] * tokens + positions).flatten()
     index[(whole_rows[:, None] + everything).flatten()] = (whole_at[:, None] * tokens + everything).flatten()
     return index
-
-
-def most_changed(similarity: Float[Tensor, "pairs tokens"], count: int) -> Bool[Tensor, "pairs+1 tokens"]:
-    """The ``count`` tokens of a video that differ most from their place one frame earlier (EVS).
-
-    Args:
-        similarity: cosine similarity of each token to the same position one frame later.
-        count: tokens to keep, at least those of one frame: the first frame always stays.
-
-    Returns:
-        The kept tokens; ties go to the earlier frame and the lower position.
-    """
-    tokens = similarity.shape[1]
-    change = torch.cat([similarity.new_full((1, tokens), torch.inf), 1 - similarity])
-    counts = torch.full((1,), count, device=similarity.device)
-    flat = change.view(1, -1)
-    return highest(flat, torch.ones_like(flat, dtype=torch.bool), counts).view_as(change)

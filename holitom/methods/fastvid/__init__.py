@@ -25,7 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from holitom.checks import is_finite_number, is_integer, require, require_finite, require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.methods import register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
     MergedAnchors,
@@ -36,10 +38,7 @@ from holitom.methods.fastvid.anchors import (
     plan_anchors,
 )
 from holitom.methods.fastvid.pooling_head import PoolingHead
-from holitom.methods.holitom.config import is_finite_number, is_integer, require, require_retain_ratio
-from holitom.methods.holitom.plan import require_finite
 from holitom.ops.token_ops import exact_cosine, highest, packed_positions
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 from llava.errors import InputError
 

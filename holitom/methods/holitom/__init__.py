@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from holitom.compressor import Compressor
+from holitom.methods import register
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.inner import InnerMerging
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.errors import InputError
 
@@ -35,7 +35,7 @@ class HolitomConfig:
 
 
 class HolitomOuter:
-    """HoliTom's outer stage as the compressor calls it; the work is :class:`~holitom.methods.holitom.outer.OuterCompression`'s."""
+    """HoliTom's outer stage as the compressor calls it; the work is done in :mod:`~holitom.methods.holitom.outer`."""
 
     signals: tuple[str, ...] = ("received_attention",)
     keeps_positions = False

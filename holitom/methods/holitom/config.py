@@ -1,37 +1,14 @@
 """Settings of HoliTom's two stages, as frozen dataclasses; every default lives here and nowhere else."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llava.errors import InputError
+from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
 
 MergeRule = Literal["sequential", "mean"]
 SegmentationRule = Literal["global", "greedy", "fixed"]
 StaticRule = Literal["clusters", "attention"]
 PAPER_LAYER, PAPER_LAYERS = 18, 28  # K of the paper, in LLaVA-OneVision-7B
-
-
-def require(condition: bool, name: str, value: object, bound: str, remedy: str) -> None:
-    """Raise :class:`InputError` in the project's one form unless ``condition`` holds."""
-    if not condition:
-        raise InputError(f"{name} = {value!r} is out of range: it must be {bound}; {remedy}")
-
-
-def is_integer(value: object) -> bool:
-    """True for an int that is not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_finite_number(value: object) -> bool:
-    """True for a finite int or float that is not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def require_retain_ratio(ratio: object) -> None:
-    """Raise :class:`InputError` unless ``ratio`` is a share in (0, 1]."""
-    fits = is_finite_number(ratio) and 0 < ratio <= 1  # type: ignore[operator]
-    require(fits, "retain_ratio", ratio, "in (0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
 
 
 @dataclass(frozen=True)

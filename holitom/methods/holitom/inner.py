@@ -12,7 +12,8 @@ from holitom.hooks.decoder.inner_record import Counts, InnerRecord
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.stages import Stage
 from holitom.methods.holitom.config import PAPER_LAYERS, InnerConfig
-from holitom.methods.holitom.inner_merging import MergedBatch, kept_length, merge_batch
+from holitom.methods.holitom.inner_merging import merge_batch
+from holitom.ops.short_sequences import MergedBatch, kept_length
 
 __all__ = ["InnerMerging", "InnerRecord"]
 

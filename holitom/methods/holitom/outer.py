@@ -20,8 +20,10 @@ from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.plan import OuterPlan, make_plan, segment_of_frame
 from holitom.methods.holitom.spatial_merging import merge_contextual, select_dynamic
 from holitom.methods.holitom.temporal_merging import merge_static, select_static, static_masks
-from holitom.methods.holitom.temporal_segmentation import similarity_and_norms, static_run_lengths
+from holitom.methods.holitom.temporal_segmentation import static_run_lengths
 from holitom.ops.group_clustering import GroupClusters
+from holitom.ops.group_points import rows_of
+from holitom.ops.similarity import similarity_and_norms
 from holitom.ops.token_ops import packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind
 from llava.errors import InputError
@@ -207,8 +209,3 @@ def assemble(
         selected=selected,
     )
     return CompressedTokens(kept, index, details)
-
-
-def rows_of(membership: Int[Tensor, "groups tokens"], rows: Int[Tensor, " clusters"]) -> Int[Tensor, "groups tokens"]:
-    """Output row of each token from its cluster's row; -1 for tokens in no cluster."""
-    return torch.cat([rows, rows.new_full((1,), -1)])[membership]

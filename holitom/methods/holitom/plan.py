@@ -1,18 +1,17 @@
 """Sizes of one outer compression: what a video's static counts settle before any token moves."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from holitom.checks import require_finite
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import dynamic_budget
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, window_table
 from holitom.ops.token_ops import consecutive, to_host
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,6 @@ class OuterPlan:
 def segment_of_frame(segments: list[tuple[int, int]]) -> np.ndarray:
     """Number of the segment each frame belongs to."""
     return np.repeat(np.arange(len(segments)), [last - first + 1 for first, last in segments])
-
-
-def require_finite(name: str, finite: Sequence[int]) -> None:
-    """Raise :class:`InputError` with the frames whose values of ``name`` are not all finite, if there are any."""
-    broken = [frame for frame, good in enumerate(finite) if not good]
-    if broken:
-        listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-        raise InputError(
-            f"{name} has NaN or infinite values in {len(broken)} of {len(finite)} frames (frame {listed}); every value "
-            "must be finite: check the video and the precision of the vision tower"
-        )
 
 
 def make_plan(

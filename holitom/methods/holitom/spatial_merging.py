@@ -5,7 +5,8 @@ import math
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import GroupClusters, LoadPoints, cluster_groups
+from holitom.ops.group_clustering import GroupClusters, cluster_groups
+from holitom.ops.group_points import frame_tokens
 from holitom.ops.token_ops import highest
 
 
@@ -41,18 +42,6 @@ def select_dynamic(
         The selected tokens.
     """
     return highest(received_attention, dynamic, counts)
-
-
-def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> LoadPoints:
-    """Loader of a frame's own tokens, for :func:`holitom.ops.group_clustering.cluster_groups`."""
-    tokens, dim = features.shape[1:]
-    flat = features.flatten(0, 1)
-
-    def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
-        rows = chosen[:, None] * tokens + positions
-        return flat.index_select(0, rows.flatten()).view(*positions.shape, dim)
-
-    return load
 
 
 def merge_contextual(

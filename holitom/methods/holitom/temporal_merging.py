@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import GroupClusters, LoadPoints, cluster_groups
-from holitom.ops.kernels.dispatch import use_kernels
+from holitom.ops.group_clustering import GroupClusters, cluster_groups
+from holitom.ops.group_points import segment_means
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 
@@ -42,28 +42,6 @@ def static_masks(
     ends, required = upload(run_lengths.device, [last for _, last in segments], needed)
     runs = torch.cat([run_lengths.new_zeros(1, tokens), run_lengths])
     return runs.index_select(0, ends) >= required[:, None]
-
-
-def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[tuple[int, int]]) -> LoadPoints:
-    """Loader of the averages of a segment's tokens over its frames, for :func:`cluster_groups` (float32)."""
-
-    if use_kernels(features):
-        from holitom.ops.kernels import clusters  # noqa: PLC0415
-
-        extent = [first for first, _ in segments], [last - first + 1 for first, last in segments]
-        firsts, lengths = upload(features.device, *extent)
-        return lambda _, chosen, positions: clusters.segment_means(features, firsts, lengths, chosen, positions)
-
-    def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
-        # One reduction per segment reads its frames once, in any dtype and without a copy.
-        means = []
-        for row, group in enumerate(groups):
-            first, last = segments[group]
-            mean = features[first : last + 1].mean(0, dtype=torch.float32)
-            means.append(mean.index_select(0, positions[row]))
-        return torch.stack(means)
-
-    return load
 
 
 def merge_static(

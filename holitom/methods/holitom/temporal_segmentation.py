@@ -10,52 +10,6 @@ from torch import Tensor
 
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
 
-SMALLEST_NORM = 1e-8
-LARGEST_DIM = 16384  # of the kernel
-
-
-def similarity_and_norms(
-    features: Float[Tensor, "frames tokens dim"],
-) -> tuple[Float[Tensor, "frames-1 tokens"], Float[Tensor, "frames tokens"]]:
-    """Cosine similarity of every token to the same position one frame later, and every token's length.
-
-    Works through a few frames at a time, so the float32 copies stay small whatever the length of the video.
-
-    Args:
-        features: token features in any floating dtype.
-
-    Returns:
-        float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
-    """
-    frames, tokens, dim = features.shape
-    if use_kernels(features) and dim <= LARGEST_DIM:
-        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
-
-        return kernel.similarity_and_norms(features, SMALLEST_NORM)
-    # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
-    step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
-    products, lengths = [], []
-    for start in range(0, frames, step):
-        block = features[start : start + step + 1].float()
-        lengths.append(torch.linalg.vector_norm(block[:step], dim=-1))
-        products.append((block[:-1] * block[1:]).sum(-1))
-    norms = torch.cat(lengths)
-    divisors = norms.clamp_min(SMALLEST_NORM)
-    similarity = torch.cat(products) / (divisors[:-1] * divisors[1:])
-    return similarity.clamp_(-1, 1), norms
-
-
-def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames-1 tokens"]:
-    """Cosine similarity of every token to the same position one frame later (HoliTom, Sec. 3.1).
-
-    Args:
-        features: token features in any floating dtype.
-
-    Returns:
-        float32 similarities in [-1, 1]; 0 where one of the two is a zero vector.
-    """
-    return similarity_and_norms(features)[0]
-
 
 def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: float) -> Int[Tensor, "pairs tokens"]:
     """Number of consecutive frame pairs above the threshold that end with each pair.

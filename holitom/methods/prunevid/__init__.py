@@ -29,9 +29,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from holitom.checks import is_finite_number, is_integer, require, require_finite
 from holitom.compressor import Compressor
-from holitom.methods.holitom.config import is_finite_number, is_integer, require
-from holitom.methods.holitom.plan import require_finite
+from holitom.methods import register
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
 from holitom.methods.prunevid.inner import PruneVidInner
 from holitom.methods.prunevid.window_merging import (
@@ -43,7 +43,6 @@ from holitom.methods.prunevid.window_merging import (
     window_similarity,
 )
 from holitom.ops.token_ops import to_host
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails
 from llava.errors import InputError
 

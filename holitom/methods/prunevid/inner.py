@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import Cache
 
+from holitom.checks import is_finite_number, is_integer, require
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.stages import Stage
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
-from holitom.methods.holitom.config import is_finite_number, is_integer, require
-from holitom.methods.holitom.inner_merging import MergedBatch, Spans, pad_rows
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
+from holitom.ops.short_sequences import MergedBatch, Spans, pad_rows
 from llava.model.newlines import newlines_before
 
 
@@ -30,7 +30,7 @@ class _SpanGroups:
 
 
 class PruneVidInner(StagedCompression):
-    """Inner stage of PruneVid (ACL 2025 Findings, Sec. 3.3); see :class:`~holitom.hooks.decoder.staged.StagedCompression`.
+    """Inner stage of PruneVid (ACL 2025 Findings, Sec. 3.3); see :mod:`~holitom.hooks.decoder.staged`.
 
     Once layer ``layer`` has run, the visual tokens are ranked by the largest attention that any head of it pays them
     from any text token after their video (from the last token if there is none), without rotary embedding and causal

@@ -12,10 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.methods.holitom.outer import rows_of
-from holitom.methods.holitom.spatial_merging import frame_tokens
-from holitom.methods.holitom.temporal_merging import segment_means
 from holitom.ops.group_clustering import cluster_groups
+from holitom.ops.group_points import frame_tokens, rows_of, segment_means
 from holitom.ops.token_ops import upload
 from holitom.tokens import Order, TokenKind
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
+from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.methods.holitom.config import require_retain_ratio
+from holitom.methods import register
 from holitom.methods.vidcom2.video_centers import unlike_centers
 from holitom.ops.selection import check_finite, keep_selected, token_sums
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import torch
 
+from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
-from holitom.methods.holitom.config import is_finite_number, is_integer, require
+from holitom.methods import register
 from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
 from holitom.ops.selection import check_finite, token_sums
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 

@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.clustering import SAME_POINT
-from holitom.ops.group_clustering import ClusterTables, GroupBatch
+from holitom.ops.group_batch import SAME_POINT, ClusterTables, GroupBatch
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 from holitom.ops.kernels.ranking import highest
 

@@ -74,7 +74,7 @@ def mean_over_heads(
 
 
 def last_query_attention(query: Tensor, key: Tensor, scale: float, padding_mask: Tensor | None) -> Tensor:
-    """:func:`holitom.ops.attention_scores.last_query_attention` in two launches (three with a mask that is not Boolean).
+    """:func:`~holitom.ops.attention_scores.last_query_attention` in two launches (three if the mask is not Boolean).
 
     Args:
         query: (batch, heads, head_dim), head_dim at most 256, in float32, float16 or bfloat16.

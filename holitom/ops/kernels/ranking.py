@@ -46,7 +46,7 @@ def mark_highest(
 
 
 def highest(scores: Tensor, eligible: Tensor, counts: Tensor) -> Tensor:
-    """:func:`holitom.ops.token_ops.highest` in one launch; for rows of a few thousand entries, as its work is quadratic.
+    """:func:`holitom.ops.token_ops.highest` in one launch; for rows of some thousand entries, as its work is quadratic.
 
     Args:
         scores: (rows, width) in any floating dtype but bfloat16.

@@ -41,7 +41,7 @@ def adjacent(
 
 
 def similarity_and_norms(features: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
-    """:func:`holitom.methods.holitom.temporal_segmentation.similarity_and_norms` in one launch, reading the features about once.
+    """:func:`holitom.ops.similarity.similarity_and_norms` in one launch, reading the features about once.
 
     Args:
         features: (frames, tokens, dim), dim at most 16,384, in float32, float16 or bfloat16.

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.benchmarks import run as run_benchmark
 from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.answer_log import Entry, Served
 from eval.benchmarks.lmms.results import load_result
-from eval.paper.benchmarks import run as run_benchmark
 
 FRAMES = 4
 VANILLA: dict[str, Any] = {"model": {"num_frames": FRAMES}, "compressor": None}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.setup import digest
+from eval.instruments.fingerprints import digest
 from eval.paper.benchmarks import BY_TASK, MVBENCH
 from eval.paper.grids import Point
 from eval.paper.scores import CONFIGS, MODELS

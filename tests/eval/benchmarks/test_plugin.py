@@ -10,7 +10,8 @@ import pytest
 
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry
 from eval.benchmarks.lmms.settings import run_config, stages_that_compress
-from eval.benchmarks.setup import checkpoint_identity, digest, file_digest, local_checkpoint, video_digest
+from eval.benchmarks.setup import video_digest
+from eval.instruments.fingerprints import checkpoint_identity, digest, file_digest, local_checkpoint
 from holitom.compressor import Compressor
 from llava.errors import CheckpointError, InputError, VideoError
 
@@ -169,5 +170,6 @@ def test_a_video_is_its_contents(tmp_path: Path) -> None:
 
 
 def test_the_entry_point_imports_nothing_heavy() -> None:
-    code = "import sys, eval.benchmarks.plugin; assert not {'torch', 'transformers', 'lmms_eval', 'holitom'} & set(sys.modules)"
+    heavy = {"torch", "transformers", "lmms_eval", "holitom"}
+    code = f"import sys, eval.benchmarks.plugin; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,13 +10,13 @@ import av
 import numpy as np
 import pytest
 
+from eval.benchmarks import run as run_benchmark
 from eval.benchmarks.lmms.harness import SEEDS, evaluate, replay
 from eval.benchmarks.lmms.questions import task_of
 from eval.benchmarks.lmms.results import load_result, submission_of
 from eval.benchmarks.lmms.scoring import fields_of, guessed, judge, options_of
 from eval.benchmarks.lmms.summary import Asked, make_result, make_samples
 from eval.benchmarks.lmms.worker import collect, read_job
-from eval.paper.benchmarks import run as run_benchmark
 from llava.errors import InputError, VideoError
 from tests.clips import ClipSpec, write_clip
 from tests.eval.benchmarks.lmms_runs import (

@@ -28,9 +28,9 @@ from eval.claims.judging import (
     at_most,
     better,
     judged,
+    score_verdict,
 )
 from eval.claims.runner import contradicted, gather, verdicts, verify, write_claims
-from eval.claims.score_claims import score_verdict
 from eval.claims.steps import Context, Step, key_of, path_of, take
 from eval.instruments.answering import Question
 from eval.paper import formula as paper_flops

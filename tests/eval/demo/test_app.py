@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.demo.__main__ import TINY, app
+from eval.demo import app
+from eval.demo.__main__ import TINY
 from eval.demo.app_session import FULL, Asked, Session, as_text, method_file, methods_shown, settings_of, told
 from eval.instruments.answering import applied
+from holitom.methods import available_methods
 from holitom.methods.holitom import HolitomOuter
-from holitom.registry import available_methods
 from llava.errors import InputError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

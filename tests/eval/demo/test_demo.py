@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.demo.__main__ import default_clip, main, prepare
+from eval.demo.__main__ import main, prepare
+from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 
 QUICK = ["--frames", "4", "--repetitions", "1", "--max-new-tokens", "2"]

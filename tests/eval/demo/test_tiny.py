@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.demo.__main__ import __main__ as demo
-from eval.demo.__main__ import tiny as demo_tiny
+from eval.demo import __main__ as demo
+from eval.demo import tiny as demo_tiny
 from eval.synthetic.answers.scores import NOTICE
 from eval.synthetic.world.dataset import load_questions, make_split
 from eval.synthetic.world.questions import SCORED

@@ -12,8 +12,8 @@ from eval.report.readme.efficiency import efficiency, not_measured
 from llava.errors import InputError
 
 FACTS = {
-    "command": "python -m eval.efficiency.latency", "commit": "abc", "device": "NVIDIA H200", "cuda": "13.0", "torch": "2.11",
-    "transformers": "5.17",
+    "command": "python -m eval.efficiency.latency", "commit": "abc", "device": "NVIDIA H200", "cuda": "13.0",
+    "torch": "2.11", "transformers": "5.17",
 }  # fmt: skip
 
 

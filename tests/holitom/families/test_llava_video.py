@@ -7,7 +7,7 @@ import torch
 
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from holitom.compressor import Compressor
-from holitom.registry import available_methods
+from holitom.methods import available_methods
 from holitom.settings import from_mapping
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model

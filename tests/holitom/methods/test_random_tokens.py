@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holitom.methods.random_tokens import RandomConfig
-from holitom.ops.selection import random_positions
+from holitom.methods.random_tokens import RandomConfig, random_positions
 from holitom.tokens import EncodedVideo
 from llava.errors import InputError
 

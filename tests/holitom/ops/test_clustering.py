@@ -20,7 +20,7 @@ from holitom.ops.clustering import (
 from holitom.ops.group_clustering import cluster_groups
 from tests.references import outer as reference
 
-GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("dpc_*.safetensors"))
+GOLDENS = sorted((Path(__file__).parents[2] / "goldens").glob("dpc_*.safetensors"))
 LINE = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from eval.paper.benchmarks.lmms import models
 
+from eval.benchmarks.lmms import models
 from eval.benchmarks.lmms.harness import Outcome, evaluate
 from llava.errors import InputError
 from llava.video import load_video

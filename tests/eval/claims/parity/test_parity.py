@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-GOLDENS = Path(__file__).parent.parent / "goldens"
+GOLDENS = Path(__file__).parents[3] / "goldens"
 
 
 def parity(folder: Path) -> tuple[int, list[str], str]:

@@ -431,10 +431,14 @@ def figure_file(tmp_path: Path) -> Path:
 
 def test_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path, figure_file: Path) -> None:
     pytest.importorskip("matplotlib")
-    results = Path(__file__).parent.parent.parent / "results"
+    from eval.report.figures.flops import main as draw  # noqa: PLC0415 - matplotlib
+
+    results = Path(__file__).parents[4] / "results"
     folder = tmp_path / "figures"
-    common = ("--geometry", "llava-onevision-7b", "--count", "none")
-    main([*common, "--results", str(results), "--figures", str(folder)])
+    main(["--geometry", "llava-onevision-7b", "--count", "none"])
+    result = tmp_path / "flops.json"
+    result.write_text(capsys.readouterr().out.splitlines()[-1])
+    draw([str(result), "--results", str(results), "-o", str(folder)])
     names = {"flops_stages.png", "flops_accuracy_paper.png"}
     names |= {"flops_accuracy_measured_tiny.png"} if (results / "tiny" / "main.json").is_file() else set()
     assert {path.name for path in folder.iterdir()} == names
@@ -442,17 +446,20 @@ def test_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path, figure_file
         assert path.read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        main([*common, "--figures", str(figure_file)])
+        draw([str(result), "-o", str(figure_file)])
     assert "is a file" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*common, "--figures", str(figure_file / "below")])
+        draw([str(result), "-o", str(figure_file / "below")])
     assert "cannot be written" in capsys.readouterr().err
     broken = tmp_path / "results" / "tiny"
     broken.mkdir(parents=True)
     (broken / "main.json").write_text("{}")
     with pytest.raises(SystemExit):
-        main([*common, "--results", str(broken.parent), "--figures", str(folder)])
+        draw([str(result), "--results", str(broken.parent), "-o", str(folder)])
     assert "eval.synthetic.answers.table" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        draw([str(broken / "main.json"), "-o", str(folder)])
+    assert "no result of eval.efficiency.flops" in capsys.readouterr().err
 
 
 def test_figures_show_the_papers_points(rows_7b: tuple[list[dict], list[dict]]) -> None:

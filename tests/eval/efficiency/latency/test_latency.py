@@ -106,7 +106,7 @@ def check_row(row: dict[str, Any], repetitions: int) -> None:
 
 
 def test_a_video_file_is_decoded_and_timed(capsys) -> None:
-    from eval.demo.__main__ import default_clip  # noqa: PLC0415
+    from eval.instruments.clips import default_clip  # noqa: PLC0415
 
     file = str(default_clip())
     result = run(capsys, "--configs", CONFIGS[1], "--clip", file, "--repetitions", "1", "--new-tokens", "1")

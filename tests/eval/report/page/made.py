@@ -12,7 +12,7 @@ from eval.report.page.sources import Sources, read_sources
 from tests.eval.benchmarks.made_results import share, whole, write_run
 from tests.eval.report.page.page_reader import Page
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 MODEL = "llava_onevision_7b"
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror=window.hit=1>\"'&amp;<b>bold</b>\u2028 {{ 7*7 }}"
 NOTICE = "An instrument, no evidence about the 7B model."

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holitom.methods.dycoke import DycokeConfig, DycokeDecodeConfig
-from holitom.methods.dycoke.temporal_pruning import similarity_to
+from holitom.ops.similarity import similarity_to
 from holitom.tokens import EncodedVideo
 from llava.errors import InputError
 from tests.references import dycoke

@@ -11,7 +11,7 @@ from transformers import Qwen2Config
 from holitom.methods.holitom.inner import InnerMerging
 from tests.references.inner_checks import SpanQwen2, settings
 
-RECORDED = Path(__file__).parents[2] / "goldens" / "e2e"
+RECORDED = Path(__file__).parents[3] / "goldens" / "e2e"
 VIDEO_AT, TEXT_AFTER = 14, 17  # the prompt has 32 tokens with the video's placeholder at 14
 
 

@@ -10,11 +10,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from holitom.methods.holitom.inner_merging import kept_length, merge_batch, merge_into_nearest
+from holitom.methods.holitom.inner_merging import merge_batch, merge_into_nearest
+from holitom.ops.short_sequences import kept_length
 from llava.errors import InputError
 from tests.references.decoder import merge_reference
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
+GOLDENS = Path(__file__).parents[3] / "goldens"
 CASES = sorted(path.stem for path in GOLDENS.glob("inner_*.json"))
 SMALL = examples(derandomize=True, deadline=None, max_examples=60)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from eval.claims.parity.cases import outer_config
 from holitom.methods.holitom.outer import OuterCompression
 
-GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("outer_*.safetensors"))
+GOLDENS = sorted((Path(__file__).parents[3] / "goldens").glob("outer_*.safetensors"))
 SIDE = 14
 
 

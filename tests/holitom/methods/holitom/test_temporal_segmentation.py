@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from holitom.methods.holitom import temporal_segmentation
 from holitom.methods.holitom.temporal_segmentation import (
     SEGMENTERS,
-    adjacent_similarity,
     optimal_segments,
     static_counts,
     static_run_lengths,
 )
+from holitom.ops.similarity import adjacent_similarity
 from tests.references import outer as reference
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from holitom.methods.holitom.spatial_merging import frame_tokens
 from holitom.methods.prunevid.window_merging import budgeted_clusters, fixed_clusters, window_similarity
 from holitom.ops.group_clustering import cluster_groups
+from holitom.ops.group_points import frame_tokens
 
 
 def test_mean_similarity_of_two_frames_is_their_cosine() -> None:

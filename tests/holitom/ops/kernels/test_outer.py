@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import merge_static
-from holitom.methods.holitom.temporal_segmentation import similarity_and_norms, static_run_lengths, window_table
+from holitom.methods.holitom.temporal_segmentation import static_run_lengths, window_table
 from holitom.ops import token_ops
 from holitom.ops.kernels import ranking, similarity
+from holitom.ops.similarity import similarity_and_norms
 from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
 
 VIDEOS = [(1, 3, 5), (2, 1, 1), (9, 70, 33), (17, 5, 130)] + ([(32, 196, 3584), (33, 169, 896)] if REAL else [])
