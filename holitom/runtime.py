@@ -33,13 +33,11 @@ def runtime_is_ours() -> bool:
     path = _found()
     if path is None:
         return False
-    if "llava" in sys.modules:
-        return getattr(sys.modules["llava"], _MARK, None) == "holitom"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    return re.search(rf'^{_MARK} = "holitom"$', text, re.MULTILINE) is not None
+    return re.search(rf'^{_MARK} = "holitom"', text, re.MULTILINE) is not None
 
 
 def runtime_problem() -> str | None:

@@ -9,9 +9,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import method_config
 from holitom.shipped import config_file
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import difflib
 import os
 from pathlib import Path
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 _HERE = Path(__file__).resolve().parent
 _NO_RUNS = {"launch", "sweeps"}  # folders of configs/ that hold other things than configurations of one run

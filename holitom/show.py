@@ -23,6 +23,7 @@ from typing import Any
 from holitom import views
 from holitom.cli import Parser, commit, user_errors
 from holitom.compressor import Compressor
+from holitom.errors import InputError, require_runtime
 from holitom.files import make_folder, whole_folder
 from holitom.record.prompt import load_record, save_record
 from holitom.record.saved import SavedRecord
@@ -30,10 +31,6 @@ from holitom.run_facts import facts_of, frame_times
 from holitom.settings import RunConfig, load_config
 from holitom.shipped import TINY
 from holitom.watching import watched
-from llava.asking import Question
-from llava.errors import InputError
-from llava.model.builder import load_pretrained_model
-from llava.video import load_video
 
 _QUESTION = "What happens in this video?"
 
@@ -118,6 +115,11 @@ def record_methods(
     Raises:
         InputError: for a wrong video, checkpoint or setting, or configurations that sample different frames.
     """
+    require_runtime()
+    from llava.asking import Question  # noqa: PLC0415
+    from llava.model.builder import load_pretrained_model  # noqa: PLC0415
+    from llava.video import load_video  # noqa: PLC0415
+
     counts = {run.model.num_frames for run in configs.values()} if frames is None else {frames}
     if len(counts) != 1:
         raise InputError(f"the configurations sample {sorted(counts)} frames: give --frames, to compare on one clip")

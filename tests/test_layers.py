@@ -17,7 +17,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("llava", "holitom", "eval")
 OPTIONAL = {"decord", "av", "matplotlib", "triton", "lmms_eval", "flash_attn", "deepspeed", "skvideo", "torchvision"}
 
-_SHARED = {"llava", "holitom.errors", "holitom.shipped", "holitom.tokens", "holitom.checks", "holitom.files", "holitom.cli"}
+_SHARED = {
+    "llava",
+    "holitom.errors",
+    "holitom.shipped",
+    "holitom.tokens",
+    "holitom.checks",
+    "holitom.files",
+    "holitom.cli",
+}
 _OPS = {"llava", "holitom.errors", "holitom.tokens", "holitom.checks"}
 _HOOKS = {*_OPS, "holitom.ops", "holitom.hooks"}
 _MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
@@ -32,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "holitom.runtime": set(),
     "holitom.errors": {"llava", "holitom.runtime"},
     "holitom.shipped": {"holitom.errors"},
-    "holitom.tokens": {"holitom.errors"},
+    "holitom.tokens": {"llava"},
     "holitom.checks": {"holitom.errors"},
     "holitom.files": {"holitom.errors"},
     "holitom.cli": {"holitom.errors"},
@@ -41,7 +49,13 @@ ROOMS: dict[str, set[str]] = {
     "holitom.hooks.tower": _HOOKS,
     "holitom.hooks.decoder": _HOOKS,
     "holitom.hooks.prompt": {*_HOOKS, "holitom.hooks.tower", "holitom.hooks.decoder"},
-    "holitom.families": {*_HOOKS, "holitom.runtime", "holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt"},
+    "holitom.families": {
+        *_HOOKS,
+        "holitom.runtime",
+        "holitom.hooks.tower",
+        "holitom.hooks.decoder",
+        "holitom.hooks.prompt",
+    },
     "holitom.record": {*_SHARED, "holitom.hooks.decoder"},
     "holitom.compressor": {*_HOOKS, *_MODELS},
     "holitom.methods": _METHODS,

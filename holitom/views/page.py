@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
