@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
@@ -23,7 +24,6 @@ from holitom.hooks.prompt.contraction import ContractedSequence, contract, contr
 from holitom.hooks.prompt.prompt_layout import PlacedVideo, PromptLayout, TowerCall, brings_video, place_videos
 from holitom.hooks.prompt.tower_calls import TowerCalls
 from holitom.tokens import CompressedTokens
-from llava.errors import InputError
 
 
 class PromptEntrance(HookSet):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 @dataclass(frozen=True)
