@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from eval.cli import Parser, user_errors
 from eval.fixtures import fixture_marker
@@ -41,7 +40,8 @@ from eval.record import check_target, write_whole
 from eval.rehearsal import own_tasks, prepare_own_data
 from eval.synthetic.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
-from llava.errors import InputError
+from holitom.strict_yaml import parse_yaml
+from llava.errors import InputError, shown
 
 JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
@@ -97,9 +97,9 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise InputError(f"{text!r} is not of the form key=value")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"{text!r}: {value!r} is no YAML value") from None
+            found[key] = parse_yaml(value)
+        except InputError as error:
+            raise InputError(f"{shown(text)}: {error}") from None
     return found
 
 

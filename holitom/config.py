@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llava.errors import InputError
+from llava.errors import InputError, shown
 
 MergeRule = Literal["sequential", "mean"]
 SegmentationRule = Literal["global", "greedy", "fixed"]
@@ -14,7 +14,7 @@ StaticRule = Literal["clusters", "attention"]
 def require(condition: bool, name: str, value: object, bound: str, remedy: str) -> None:
     """Raise :class:`InputError` in the project's one form unless ``condition`` holds."""
     if not condition:
-        raise InputError(f"{name} = {value!r} is out of range: it must be {bound}; {remedy}")
+        raise InputError(f"{name} = {shown(value)} is out of range: it must be {bound}; {remedy}")
 
 
 def is_integer(value: object) -> bool:
@@ -24,7 +24,12 @@ def is_integer(value: object) -> bool:
 
 def is_finite_number(value: object) -> bool:
     """True for a finite int or float that is not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def require_retain_ratio(ratio: object) -> None:
