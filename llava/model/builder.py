@@ -91,11 +91,19 @@ def _quiet() -> Iterator[None]:
 def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
     """transformers' loader under our key table, with its failures as one clear line."""
     check_stored(path, config, LlavaQwenForCausalLM)
-    kwargs = {**kwargs, "key_mapping": KEY_MAPPING, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    kwargs = {
+        **kwargs,
+        "use_safetensors": True,
+        "key_mapping": KEY_MAPPING,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
     try:
         with _quiet():
             model, info = LlavaQwenForCausalLM.from_pretrained(path, config=config, **kwargs)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
     _check_loaded(model, info, path)
