@@ -10,6 +10,7 @@ from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from llava.errors import CheckpointError
+from llava.model.weight_checks import check_values, summaries
 
 _PROBE = "head.probe"
 _FRAMES_PER_PASS = 16  # 16 frames of so400m take about 0.2 GB in float32
@@ -46,7 +47,9 @@ class PoolingHead:
         if wrong or missing:
             problem = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of the wrong shape"
             raise CheckpointError(f"{str(path)!r} {problem}: take all post_layernorm and head tensors of one SigLIP")
-        modules.load_state_dict({name: tensors[name].float() for name in wanted})
+        used = {name: tensors[name].float() for name in wanted}
+        check_values(summaries(used.items()), str(path))
+        modules.load_state_dict(used)
         modules.eval().requires_grad_(False)
 
     @torch.no_grad()

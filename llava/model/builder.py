@@ -17,6 +17,7 @@ from llava.model.checkpoint import KEY_MAPPING, read_config, rename_key
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.placement import check_reachable, resolve_device_map, tensor_parallel_arguments
 from llava.model.stored import check_stored, is_left_out, report_misfit
+from llava.model.weight_checks import check_weights
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
@@ -107,6 +108,7 @@ def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenF
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
     _check_loaded(model, info, path)
+    check_weights(model, path)
     if getattr(model, "hf_device_map", None) is not None:
         check_reachable(model.get_model())
     return model
