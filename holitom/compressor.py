@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.families import find_family
+from holitom.frame_selection import check_finite
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.inner_record import InnerRecord
 from holitom.hooks.kept_positions import KeptPositions
@@ -28,6 +29,9 @@ class OuterStage(Protocol):
         signals: names of the tower's side signals the stage needs (see ``holitom.hooks.signals``).
         keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
             otherwise they are numbered without gaps.
+
+    A stage that refuses features which are not finite along with a transfer that it makes anyway says so by
+    ``checks_features = True``; for all others the compressor does it.
     """
 
     signals: tuple[str, ...]
@@ -208,7 +212,9 @@ class Compressor:
 
 
 def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
-    """The outer stage on one video, held to its budget."""
+    """The outer stage on one video, held to its budget and to features that are finite."""
+    if not getattr(outer, "checks_features", False):
+        check_finite(features=video.features)
     kept = outer(video)
     frames, tokens_per_frame, _ = video.features.shape
     before, after = frames * tokens_per_frame, kept.features.shape[0]
@@ -221,7 +227,12 @@ def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
 
 
 def all_tokens(features: Tensor) -> CompressedTokens:
-    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage."""
+    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage.
+
+    Raises:
+        InputError: if they are not finite, as every outer stage does.
+    """
+    check_finite(features=features)
     frames, tokens, _ = features.shape
     index = torch.arange(frames * tokens, device=features.device)
     source = index.view(frames, tokens)

@@ -59,15 +59,28 @@ def segment_of_frame(segments: list[tuple[int, int]]) -> np.ndarray:
     return np.repeat(np.arange(len(segments)), [last - first + 1 for first, last in segments])
 
 
-def require_finite(name: str, finite: Sequence[int]) -> None:
-    """Raise :class:`InputError` with the frames whose values of ``name`` are not all finite, if there are any."""
+def require_finite(name: str, finite: Sequence[int], values: Tensor | None = None) -> None:
+    """Raise :class:`InputError` with the frames whose values of ``name`` cannot be used, if there are any.
+
+    Args:
+        name: what the message calls them.
+        finite: per frame, 1 if every token's length is finite in float32.
+        values: the values themselves, looked at only to tell NaN and infinity from what is too large.
+    """
     broken = [frame for frame, good in enumerate(finite) if not good]
-    if broken:
-        listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+    if not broken:
+        return
+    listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+    where = f"in {len(broken)} of {len(finite)} frames (frame {listed})"
+    if values is not None and bool(values.isfinite().all()):
         raise InputError(
-            f"{name} has NaN or infinite values in {len(broken)} of {len(finite)} frames (frame {listed}); every value "
-            "must be finite: check the video and the precision of the vision tower"
+            f"{name} has values too large to compare {where}: they reach {float(values.abs().max()):.3g}, and the "
+            "length of every token must fit float32; check the projector's weights"
         )
+    raise InputError(
+        f"{name} has NaN or infinite values {where}; every value must be finite: check the video and the precision of "
+        "the vision tower"
+    )
 
 
 def make_plan(
@@ -75,6 +88,7 @@ def make_plan(
     norms: Float[Tensor, "frames tokens"],
     received_attention: Float[Tensor, "frames tokens"],
     config: OuterConfig,
+    features: Tensor | None = None,
 ) -> OuterPlan:
     """Fetch the static counts, the only transfer from the device, and settle all sizes on the host.
 
@@ -83,6 +97,7 @@ def make_plan(
         norms: lengths of the features, not finite where a feature is not.
         received_attention: attention each token receives.
         config: settings.
+        features: what ``norms`` are the lengths of; only for the words of an error.
 
     Returns:
         The plan.
@@ -93,7 +108,7 @@ def make_plan(
     frames, tokens = norms.shape
     fetched = to_host(window_table(runs, norms, received_attention, min(frames, config.max_segment_frames)))
     for name, finite in zip(("features", "received_attention"), fetched[:, :2].T.tolist(), strict=True):
-        require_finite(name, finite)
+        require_finite(name, finite, features if name == "features" else received_attention)
     found = SEGMENTERS[config.segmentation](fetched[:, 2:], config.max_segment_frames)
     ratio = adjusted_ratio(config.retain_ratio, frames * tokens, found.removable)
     dynamic = [tokens - found.static_counts[segment] for segment in segment_of_frame(found.segments)]

@@ -13,7 +13,7 @@ import torch
 
 from holitom.compressor import Compressor
 from holitom.config import require_retain_ratio
-from holitom.frame_selection import check_finite, keep_selected, token_sums
+from holitom.frame_selection import check_finite, keep_selected
 from holitom.registry import register
 from holitom.temporal_pruning import most_changed, similarity_to
 from holitom.token_ops import packed_positions
@@ -45,6 +45,7 @@ class EvsOuter:
 
     signals: tuple[str, ...] = ()
     keeps_positions = True
+    checks_features = True
 
     def __init__(self, config: EvsConfig) -> None:
         self.config = config
@@ -62,7 +63,7 @@ class EvsOuter:
                 "use mm_newline_position = 'one_token'"
             )
         frames, tokens, _ = video.features.shape
-        check_finite(features=token_sums(video.features))
+        check_finite(features=video.features)
         later = torch.arange(1, frames, device=video.features.device)
         similarity = similarity_to(video.features, later, later - 1)
         count = self.most_kept(frames, tokens)

@@ -36,6 +36,7 @@ from holitom.anchor_merging import (
 )
 from holitom.compressor import Compressor
 from holitom.config import is_finite_number, is_integer, require, require_retain_ratio
+from holitom.frame_selection import sound_frames
 from holitom.outer_plan import require_finite
 from holitom.pooling_head import PoolingHead
 from holitom.registry import register
@@ -119,6 +120,7 @@ class FastVidOuter:
     """FastVID's outer stage as the compressor calls it."""
 
     keeps_positions = True
+    checks_features = True
 
     def __init__(self, config: FastVidConfig) -> None:
         self.config = config
@@ -184,11 +186,12 @@ class FastVidOuter:
         """Segments of the video; the one transfer to the host."""
         wide = vectors.double()
         similarity = exact_cosine(wide[1:], wide[:-1])
-        sound = [values.isfinite().flatten(1).all(1).to(wide) for values in (features, saliency, vectors)]
+        checked = {"features": features, "saliency": saliency, "frame vectors": vectors[:, None]}
+        sound = [sound_frames(values).to(wide) for values in checked.values()]
         fetched = torch.cat([part.to(features.device) for part in (*sound, similarity)]).tolist()
         frames = len(wide)
-        for number, name in enumerate(("features", "saliency", "frame vectors")):
-            require_finite(name, [int(good) for good in fetched[number * frames : (number + 1) * frames]])
+        for number, (name, values) in enumerate(checked.items()):
+            require_finite(name, [int(good) for good in fetched[number * frames : (number + 1) * frames]], values)
         return cut_segments(fetched[3 * frames :], self.config.min_segments, self.config.similarity_threshold)
 
     def _assemble(

@@ -32,6 +32,7 @@ from torch import Tensor
 from holitom.compressor import Compressor
 from holitom.config import is_finite_number, is_integer, require
 from holitom.frame_clustering import clean_labels, frame_labels, windows_of
+from holitom.frame_selection import sound_frames
 from holitom.hooks.prunevid_inner import PruneVidInner
 from holitom.outer_plan import require_finite
 from holitom.registry import register
@@ -144,6 +145,7 @@ class PruneVidOuter:
 
     signals: tuple[str, ...] = ()
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: PruneVidConfig) -> None:
         self.config = config
@@ -195,10 +197,10 @@ class PruneVidOuter:
         """Windows of similar frames; one transfer to the host."""
         frames = features.shape[0]
         clusters = max(1, int(frames * self.config.frame_cluster_ratio))
-        sound = features.isfinite().flatten(1).all(1)
+        sound = sound_frames(features)
         labels = frame_labels(features, clusters, self.config.neighbors)
         fetched = to_host(torch.stack([sound.long(), labels])).tolist()
-        require_finite("features", fetched[0])
+        require_finite("features", fetched[0], features)
         return windows_of(clean_labels(fetched[1]))
 
     def _clusters(self, sizes: GroupSizes) -> tuple[float, list[int]]:

@@ -12,7 +12,7 @@ import torch
 
 from holitom.compressor import Compressor
 from holitom.config import require_retain_ratio
-from holitom.frame_selection import check_finite, keep_selected, token_sums
+from holitom.frame_selection import check_finite, keep_selected
 from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo
 from holitom.video_centers import unlike_centers
@@ -42,6 +42,7 @@ class Vidcom2Outer:
 
     signals: tuple[str, ...] = ()
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: Vidcom2Config) -> None:
         self.config = config
@@ -49,7 +50,7 @@ class Vidcom2Outer:
     @torch.no_grad()
     def __call__(self, video: EncodedVideo) -> CompressedTokens:
         """Keep what is unlike the centres."""
-        check_finite(features=token_sums(video.features))
+        check_finite(features=video.features)
         kept, _ = unlike_centers(video.features, self.config.retain_ratio)
         return keep_selected(video.features, kept.flatten().nonzero().flatten())
 
