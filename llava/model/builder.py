@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, SiglipImageProcessorPil
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
@@ -107,6 +108,8 @@ def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenF
             raise
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
+    # saving goes back the names that were met, which those of one layout survive: every model is saved in lmms-lab's
+    model._weight_conversions = [WeightRenaming(*next(iter(KEY_MAPPING.items())))]
     _check_loaded(model, info, path)
     check_weights(model, path)
     if getattr(model, "hf_device_map", None) is not None:

@@ -11,7 +11,7 @@ from llava.model.config_checks import check_config, read_json
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 
 # Regular expressions over checkpoint names, tried in order, the first that matches wins; one table for both layouts,
-# since their names do not overlap.
+# since their names do not overlap. The first is the only one that saving reverses, see llava.model.builder.
 KEY_MAPPING: dict[str, str] = {
     # lmms-lab: decoder names are Qwen2's own, the tower is nested
     r"^model\.vision_tower\.vision_tower\.vision_model\.": "model.vision_tower.vision_tower.",
