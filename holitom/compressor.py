@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from holitom.families import find_family
+from holitom.families import base_of, find_family
 from holitom.frame_selection import check_finite
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.inner_record import InnerRecord
@@ -90,13 +90,14 @@ class Compressor:
         return self._record
 
     def apply(self, model: nn.Module) -> Compressor:
-        """Compress every video this model is given from now on.
+        """Compress every video this model, or the one inside a wrapper of adapters, is given from now on.
 
         Raises:
             RuntimeError: if this object is on a model already, or the model has another compressor.
             InputError: if no family knows the model, its family cannot serve this method, or a setting does not fit
                 its layers.
         """
+        model = base_of(model)
         family = find_family(model)
         if self._model is not None:
             raise RuntimeError("this compressor is applied already: call remove() first, or build another one")
