@@ -19,6 +19,7 @@ from transformers import Cache
 from holitom.hooks.aligned_loss import AlignedLoss
 from holitom.hooks.contraction import ContractedSequence, contract, contracted_positions
 from holitom.hooks.decoder_layers import HookResult, check_supported, left_padding
+from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt_layout import PlacedVideo, PromptLayout, TowerCall, brings_video, place_videos
@@ -44,6 +45,7 @@ class PromptEntrance(HookSet):
         self._compressor = compressor
         self._tower = TowerCalls(compressor)
         self._loss = AlignedLoss(compressor)
+        self._door = GenerationDoor(compressor)
         self._known: WeakKeyDictionary[Cache, ContractedSequence | None] = WeakKeyDictionary()
 
     def _register(self, model: nn.Module) -> None:
@@ -54,6 +56,7 @@ class PromptEntrance(HookSet):
         }
         self._tower.apply(layout.tower)
         self._loss.apply(model)
+        self._door.apply(model)
         self._handles += [
             model.register_forward_pre_hook(self._enter_model, with_kwargs=True),
             layout.body.register_forward_pre_hook(self._enter_body, with_kwargs=True),
@@ -65,6 +68,7 @@ class PromptEntrance(HookSet):
     def _forget(self) -> None:
         self._tower.remove()
         self._loss.remove()
+        self._door.remove()
         self._known.clear()
         self._prompt = self._sequence = None
 
@@ -150,7 +154,7 @@ class PromptEntrance(HookSet):
                 raise InputError(f"the prompt has {holes} video placeholder(s) but no video: pass pixel_values_videos")
             return named
         mask, seq = named.get("attention_mask"), embeds.shape[1]
-        check_supported(mask, named.get("past_key_values"))
+        check_supported(mask, named.get("past_key_values"), "compression")
         call = self._tower_call(prompt)
         grids = self._layout.grids(prompt, call)
         placed = place_videos(prompt["input_ids"], self._layout.video_token_id, grids)
@@ -165,7 +169,8 @@ class PromptEntrance(HookSet):
         positions, shift = contracted_positions(named.get("position_ids"), batch, first, seq, renumber)
         real = batch.kept >= 0 if any(batch.first) else None
         short_seq = batch.kept.shape[1]
-        self._sequence = ContractedSequence(seq, first, real, short_seq, shift)
+        tail = seq - max(row[-1].stop for row in placed if row)
+        self._sequence = ContractedSequence(seq, first, real, short_seq, shift, tail)
         short: dict[str, Any] = {"inputs_embeds": batch.embeds, "position_ids": positions, "attention_mask": real}
         if mask is not None and real is None:
             short["attention_mask"] = mask.new_ones(embeds.shape[0], short_seq)

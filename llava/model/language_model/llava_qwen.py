@@ -16,6 +16,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.decode_loop import decoding_arguments
 from llava.model.finite_logits import LogitsWatch
+from llava.model.generation_modes import refuse_modes
 from llava.model.placement import compute_device
 from llava.model.projector import build_projector
 from llava.model.splicing import SplicedBatch, splice
@@ -215,6 +216,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         Raises:
             InputError: for arguments that do not go together, and if logits are not finite.
         """
+        refuse_modes(self, kwargs)
         watch = LogitsWatch()
         found = self._generate(inputs, images, image_sizes, modalities, decoding, {**kwargs, "logits_watch": watch})
         watch.check()
