@@ -136,6 +136,8 @@ def paper_grids() -> list[Grid]:
 def _points(entry: Any, where: str) -> list[Point]:
     if isinstance(entry, str) and entry.strip():
         config, *overrides = entry.split()
+        if len(config) > 1000:
+            raise InputError(f"{where}: {shown(entry)} is no point; it must begin with the name of a file")
         keys = [_canonical(change).partition("=")[0] for change in overrides]
         if len(set(keys)) != len(keys):
             raise InputError(f"{where}: {shown(entry)} sets a key twice; write each once")

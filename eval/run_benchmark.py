@@ -95,7 +95,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise InputError(f"{text!r} is not of the form key=value")
+            raise InputError(f"{shown(text)} is not of the form key=value")
         try:
             found[key] = parse_yaml(value)
         except InputError as error:

@@ -75,6 +75,10 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
+def _named(key: Any) -> str:
+    return key if isinstance(key, str) and key.isprintable() and len(key) <= 200 else shown(key)
+
+
 def _as_float(value: int, where: str) -> float:
     try:
         return float(value)
@@ -94,7 +98,7 @@ def from_mapping(cls: type, mapping: Any, where: str = "") -> Any:
     prefix = f"{where}." if where else ""
     for key in mapping:
         if key not in known:
-            raise InputError(f"unknown key {prefix}{key}; {cls.__name__} has {', '.join(known)}")
+            raise InputError(f"unknown key {prefix}{_named(key)}; {cls.__name__} has {', '.join(known)}")
     for name, entry in known.items():
         if name not in mapping and entry.default is MISSING and entry.default_factory is MISSING:
             raise InputError(f"{prefix}{name} is missing")
@@ -112,7 +116,7 @@ def parse_config(raw: Any) -> RunConfig:
         raise InputError("the configuration is empty: it needs the keys model and compressor")
     for key in raw:
         if key not in ("model", "compressor"):
-            raise InputError(f"unknown key {key}; a configuration has model, compressor")
+            raise InputError(f"unknown key {_named(key)}; a configuration has model, compressor")
     model = from_mapping(ModelConfig, {} if raw.get("model") is None else raw["model"], "model")
     settings = raw.get("compressor")
     if settings is None:
@@ -129,7 +133,7 @@ def parse_config(raw: Any) -> RunConfig:
 def _override(raw: dict[str, Any], assignment: str) -> None:
     """Apply ``outer.retain_ratio=0.2`` to the compressor's settings (or ``model.num_frames=8`` to the model's)."""
     path, sign, text = assignment.partition("=")
-    if not sign:
+    if not sign or not path.isprintable() or len(path) > 200:
         raise InputError(f"override {shown(assignment)} is not of the form key.path=value")
     keys = path.strip().split(".")
     keys = keys if keys[0] in ("model", "compressor") else ["compressor", *keys]

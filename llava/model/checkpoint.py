@@ -133,8 +133,8 @@ def read_config(path: str, overwrite: dict[str, Any] | None = None) -> LlavaQwen
         or any("Qwen" not in a for a in architectures)
     ):
         raise CheckpointError(
-            f"{path!r} has model_type {kind!r} and architectures {architectures}: it must be a LLaVA-OneVision "
-            "or LLaVA-Video checkpoint on Qwen2, from lmms-lab or llava-hf"
+            f"{path!r} has model_type {shown(kind)} and architectures {shown(architectures)}: it must be a "
+            "LLaVA-OneVision or LLaVA-Video checkpoint on Qwen2, from lmms-lab or llava-hf"
         )
     check_config({**raw, **(overwrite or {})}, f"config.json of {path!r}")
     resampler = raw.get("mm_resampler_type")

@@ -215,6 +215,6 @@ def report_misfit(
 
 
 def _listed(names: Iterable[str], most: int = _MOST_NAMES) -> str:
-    names = sorted(names)
+    names = [name if name.isprintable() and len(name) <= 200 else shown(name) for name in sorted(names)]
     rest = len(names) - most
     return ", ".join(names[:most]) + (f", and {rest} more" if rest > 0 else "")
