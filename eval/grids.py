@@ -136,8 +136,6 @@ def paper_grids() -> list[Grid]:
 def _points(entry: Any, where: str) -> list[Point]:
     if isinstance(entry, str) and entry.strip():
         config, *overrides = entry.split()
-        if len(config) > 1000:
-            raise InputError(f"{where}: {shown(entry)} is no point; it must begin with the name of a file")
         keys = [_canonical(change).partition("=")[0] for change in overrides]
         if len(set(keys)) != len(keys):
             raise InputError(f"{where}: {shown(entry)} sets a key twice; write each once")
@@ -166,5 +164,7 @@ def _points(entry: Any, where: str) -> list[Point]:
 
 def _config(name: str) -> Path:
     """A configuration as written, or below the folder that holds ``configs``."""
+    if len(name) > 1000:
+        raise InputError(f"{shown(name)} is no name of a configuration: it must have at most 1000 characters")
     path = Path(name)
     return path if path.is_absolute() else CONFIGS.parent / path

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from llava.errors import CheckpointError, InputError
 from llava.model.checkpoint import KEY_MAPPING, read_config, rename_key
+from llava.model.config_checks import check_generation_config
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.placement import check_reachable, resolve_device_map, tensor_parallel_arguments
 from llava.model.stored import check_stored, is_left_out, report_misfit
@@ -93,6 +95,7 @@ def _quiet() -> Iterator[None]:
 def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
     """transformers' loader under our key table, with its failures as one clear line."""
     check_stored(path, config, LlavaQwenForCausalLM)
+    check_generation_config(Path(path) / "generation_config.json", config.vocab_size)
     kwargs = {
         **kwargs,
         "use_safetensors": True,

@@ -84,6 +84,37 @@ def check_config(raw: Mapping[str, Any], where: str) -> None:
         _check_tower(tower, where)
 
 
+def check_generation_config(file: Path, vocabulary: int) -> None:
+    """Refuse a ``generation_config.json`` that transformers would leave out without a word, or fail on later.
+
+    Args:
+        file: it; nothing is checked where there is none.
+        vocabulary: entries of the model's embedding table.
+
+    Raises:
+        CheckpointError: naming the key, its value and its bound.
+    """
+    if not file.is_file():
+        return
+    found = read_json(file)
+    for key, value in _numbers(found, str(file), ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CheckpointError(f"{file}: {key} = {shown(value)} is out of range: it must be finite")
+    for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        ids = found.get(key)
+        for each in ids if isinstance(ids, list) else [] if ids is None else [ids]:
+            if not isinstance(each, int) or isinstance(each, bool) or not -1 <= each < vocabulary:
+                raise CheckpointError(
+                    f"{file}: {key} = {shown(ids)} is a wrong value: it must be a token of the {vocabulary}, or several"
+                )
+    for key in ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens", "num_beams"):
+        number = found.get(key)
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float) or number < 0):
+            raise CheckpointError(
+                f"{file}: {key} = {shown(number)} is a wrong value: it must be a number of at least 0"
+            )
+
+
 def _numbers(value: Any, where: str, path: str, depth: int = 0) -> Iterator[tuple[str, int | float]]:
     """Every number of a configuration with its path."""
     if depth > _DEEPEST:

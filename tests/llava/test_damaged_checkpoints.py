@@ -152,3 +152,31 @@ def test_pickles_are_not_read(folder: Path) -> None:
 def test_adapters_are_not_followed(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere"}))
     assert "holds an adapter" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "{",  # transformers goes on without a word, and generation ends at other tokens
+        "[]",
+        "[" * 99_999,
+        '{"eos_token_id": "x"}',
+        '{"eos_token_id": [487, 100000]}',
+        '{"pad_token_id": 1.5}',
+        '{"temperature": "hot"}',
+        '{"temperature": NaN}',
+        '{"max_length": -1}',
+    ],
+)
+def test_generation_settings(folder: Path, text: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    assert "generation_config.json" in refusal(folder)
+
+
+def test_generation_settings_that_are_none_or_sound(folder: Path) -> None:
+    for text in ("{}", '{"eos_token_id": [487, 486], "temperature": 0.7, "top_k": null}'):
+        (folder / "generation_config.json").write_text(text)
+        load_pretrained_model(folder)
+    (folder / "generation_config.json").unlink()
+    load_pretrained_model(folder)
