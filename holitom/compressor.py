@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from holitom.families import find_family
+from holitom.families import base_of, find_family
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.prompt.kept_positions import KeptPositions
 from holitom.hooks.tower.signals import Recorder
+from holitom.ops.selection import check_finite
 from holitom.record.prompt import Record
 from holitom.tokens import CompressedTokens, EncodedVideo, Order, PlainDetails, TokenKind
 
@@ -30,6 +31,9 @@ class OuterStage(Protocol):
         signals: names of the tower's side signals the stage needs (see ``holitom.hooks.tower.signals``).
         keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
             otherwise they are numbered without gaps.
+
+    A stage that refuses features which are not finite along with a transfer that it makes anyway says so by
+    ``checks_features = True``; for all others the compressor does it.
     """
 
     signals: tuple[str, ...]
@@ -88,13 +92,14 @@ class Compressor:
         return self._record
 
     def apply(self, model: nn.Module) -> Compressor:
-        """Compress every video this model is given from now on.
+        """Compress every video this model, or the one inside a wrapper of adapters, is given from now on.
 
         Raises:
             RuntimeError: if this object is on a model already, or the model has another compressor.
             InputError: if no family knows the model, its family cannot serve this method, or a setting does not fit
                 its layers.
         """
+        model = base_of(model)
         family = find_family(model)
         if self._model is not None:
             raise RuntimeError("this compressor is applied already: call remove() first, or build another one")
@@ -210,7 +215,9 @@ class Compressor:
 
 
 def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
-    """The outer stage on one video, held to its budget."""
+    """The outer stage on one video, held to its budget and to features that are finite."""
+    if not getattr(outer, "checks_features", False):
+        check_finite(features=video.features)
     kept = outer(video)
     frames, tokens_per_frame, _ = video.features.shape
     before, after = frames * tokens_per_frame, kept.features.shape[0]
@@ -223,7 +230,12 @@ def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
 
 
 def all_tokens(features: Tensor) -> CompressedTokens:
-    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage."""
+    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage.
+
+    Raises:
+        InputError: if they are not finite, as every outer stage does.
+    """
+    check_finite(features=features)
     frames, tokens, _ = features.shape
     index = torch.arange(frames * tokens, device=features.device)
     source = index.view(frames, tokens)

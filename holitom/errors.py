@@ -4,14 +4,15 @@ Where our ``llava`` is absent, or hidden by another package of that name, they a
 works on transformers' own models without it.
 """
 
-from typing import TYPE_CHECKING
+import reprlib
+from typing import TYPE_CHECKING, Any
 
 from holitom.runtime import runtime_is_ours, runtime_problem
 
-__all__ = ["CheckpointError", "InputError", "require_runtime"]
+__all__ = ["CheckpointError", "InputError", "require_runtime", "shown"]
 
 if TYPE_CHECKING or runtime_is_ours():
-    from llava.errors import CheckpointError, InputError
+    from llava.errors import CheckpointError, InputError, shown
 else:
 
     class InputError(ValueError):
@@ -19,6 +20,13 @@ else:
 
     class CheckpointError(InputError):
         """See ``llava.errors.CheckpointError``."""
+
+    def shown(value: Any) -> str:
+        """See ``llava.errors.shown``."""
+        try:
+            return " ".join(reprlib.repr(value).split())
+        except ValueError:
+            return f"a {type(value).__name__} too long to print"
 
 
 def require_runtime() -> None:

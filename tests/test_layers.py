@@ -31,7 +31,7 @@ _HOOKS = {*_OPS, "holitom.ops", "holitom.hooks"}
 _MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
 _METHODS = {*_HOOKS, *_MODELS, "holitom.compressor"}
 _LIBRARY = {*_SHARED, *_METHODS, "holitom", "holitom.methods", "holitom.settings", "holitom.watching", "holitom.views"}
-_LIBRARY |= {"holitom.run_facts"}
+_LIBRARY |= {"holitom.run_facts", "holitom.strict_yaml"}
 _BELOW = {*_LIBRARY, "eval.paper", "eval.instruments"}
 
 # Room -> the rooms it may import, from the ground up; a module belongs to the longest name that fits.
@@ -44,6 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "holitom.checks": {"holitom.errors"},
     "holitom.files": {"holitom.errors"},
     "holitom.cli": {"holitom.errors"},
+    "holitom.strict_yaml": {"holitom.errors"},
     "holitom.ops": _OPS,
     "holitom.hooks": _OPS,
     "holitom.hooks.tower": _HOOKS,
@@ -59,13 +60,13 @@ ROOMS: dict[str, set[str]] = {
     "holitom.record": {*_SHARED, "holitom.hooks.decoder"},
     "holitom.compressor": {*_HOOKS, *_MODELS},
     "holitom.methods": _METHODS,
-    "holitom.settings": {*_METHODS, "holitom.methods", "holitom.shipped"},
+    "holitom.settings": {*_METHODS, "holitom.methods", "holitom.shipped", "holitom.strict_yaml"},
     "holitom.watching": _METHODS,
     "holitom": {*_METHODS, "holitom.methods", "holitom.settings"},
     "holitom.run_facts": {*_SHARED, "holitom.settings"},
     "holitom.views": {*_SHARED, "holitom.record"},
     "holitom.show": _LIBRARY,
-    "eval.paper": {"llava", "holitom.errors", "holitom.settings", "holitom.shipped"},
+    "eval.paper": {"llava", "holitom.errors", "holitom.settings", "holitom.shipped", "holitom.strict_yaml"},
     "eval.instruments": {*_LIBRARY, "eval.paper"},
     "eval": {"eval.instruments", "holitom.errors"},
     "eval.synthetic": _BELOW,

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from eval import HOME, PACKAGE
 from eval.benchmarks.data.fixtures import fixture_marker
@@ -43,7 +42,8 @@ from eval.paper.grids import point_name
 from eval.synthetic.world.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
 from holitom.shipped import config_file
-from llava.errors import InputError
+from holitom.strict_yaml import parse_yaml
+from llava.errors import InputError, shown
 
 JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
@@ -97,11 +97,11 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise InputError(f"{text!r} is not of the form key=value")
+            raise InputError(f"{shown(text)} is not of the form key=value")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"{text!r}: {value!r} is no YAML value") from None
+            found[key] = parse_yaml(value)
+        except InputError as error:
+            raise InputError(f"{shown(text)}: {error}") from None
     return found
 
 

@@ -44,6 +44,12 @@ class Family(Protocol):
         """What :meth:`set_slot` put there."""
 
 
+def base_of(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper of adapters (``get_base_model``, as peft's have), or the model."""
+    unwrap = getattr(model, "get_base_model", None)
+    return unwrap() if callable(unwrap) else model
+
+
 def find_family(model: nn.Module) -> Any:
     """The family of a model.
 

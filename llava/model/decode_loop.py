@@ -93,6 +93,8 @@ class StaticLoop:
         every = self.check_every or (CHECK_EVERY if decoder.token.device.type == "cuda" else 1)
         loop = _Loop(decoder, input_ids, logits_processor, stopping_criteria, generation_config, every, self.graphs)
         sequences = loop.run(new_tokens)
+        if model_kwargs.get("logits_watch") is not None:
+            model_kwargs["logits_watch"].add(decoder.sound.clone())
         if returned:
             _restore(cache, decoder, sequences.shape[1] - input_ids.shape[1] - 1)
         model.idle_decoder.give_back(decoder)

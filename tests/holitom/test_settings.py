@@ -166,7 +166,7 @@ def test_overrides(tmp_path) -> None:
     assert config.model.num_frames == 4
     for assignment, message in (
         ("outer.retain_ratio", "key.path=value"),
-        ("outer.retain_ratio=[", "no YAML value"),
+        ("outer.retain_ratio=[", "no readable YAML"),
         ("outer.x=1", "unknown key compressor.outer.x"),
     ):
         with pytest.raises(InputError, match=message):

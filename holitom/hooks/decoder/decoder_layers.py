@@ -49,21 +49,25 @@ def checked_layers(decoder: Any, layer: int, setting: str) -> Any:
     return layers
 
 
-def check_supported(padding_mask: object, cache: object) -> None:
+def check_supported(padding_mask: object, cache: object, what: str = "inner compression") -> None:
     """Raise for masks and caches whose size is fixed before the sequence is shortened.
 
+    Args:
+        padding_mask: the caller's mask, or the one that a cache of fixed size made transformers make.
+        cache: the cache, or None.
+        what: who needs it, for the message.
+
     Raises:
-        NotImplementedError: for a mask that is not 2D, and for a cache whose layers cannot grow to different lengths.
+        NotImplementedError: for a cache whose layers cannot grow to different lengths, and for a mask that is not 2D.
     """
-    if padding_mask is not None and (not isinstance(padding_mask, Tensor) or padding_mask.ndim != 2):
-        raise NotImplementedError("inner compression needs a 2D attention_mask; 4D masks have the long sequence's size")
-    if cache is None:
-        return
-    if not isinstance(cache, DynamicCache) or cache.is_compileable or any(cache.is_sliding):
+    supported = isinstance(cache, DynamicCache) and not cache.is_compileable and not any(cache.is_sliding)
+    if cache is not None and not supported:
         raise NotImplementedError(
-            f"inner compression needs a DynamicCache of full-attention layers, not {type(cache).__name__}: its layers "
-            "must grow to different lengths"
+            f"{what} needs a DynamicCache of full-attention layers, not {type(cache).__name__}, whose size is fixed: "
+            "leave out cache_implementation and past_key_values"
         )
+    if padding_mask is not None and (not isinstance(padding_mask, Tensor) or padding_mask.ndim != 2):
+        raise NotImplementedError(f"{what} needs a 2D attention_mask; 4D masks have the long sequence's size")
 
 
 def left_padding(mask: Shaped[Tensor, "batch seq"]) -> tuple[int, ...]:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from holitom.errors import InputError
+from holitom.hooks.aligned_loss import AlignedLoss
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
+from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt.contraction import ContractedSequence, contract, contracted_positions
@@ -42,6 +44,8 @@ class PromptEntrance(HookSet):
         self._layout = layout
         self._compressor = compressor
         self._tower = TowerCalls(compressor)
+        self._loss = AlignedLoss(compressor)
+        self._door = GenerationDoor(compressor)
         self._known: WeakKeyDictionary[Cache, ContractedSequence | None] = WeakKeyDictionary()
 
     def _register(self, model: nn.Module) -> None:
@@ -51,6 +55,8 @@ class PromptEntrance(HookSet):
             for module in (model, layout.body, layout.decoder)
         }
         self._tower.apply(layout.tower)
+        self._loss.apply(model)
+        self._door.apply(model)
         self._handles += [
             model.register_forward_pre_hook(self._enter_model, with_kwargs=True),
             layout.body.register_forward_pre_hook(self._enter_body, with_kwargs=True),
@@ -61,6 +67,8 @@ class PromptEntrance(HookSet):
 
     def _forget(self) -> None:
         self._tower.remove()
+        self._loss.remove()
+        self._door.remove()
         self._known.clear()
         self._prompt = self._sequence = None
 
@@ -71,11 +79,6 @@ class PromptEntrance(HookSet):
     def _enter_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the model: refuse what counts the tokens of the long prompt after the decoder has run."""
         named = self._named(model, args, kwargs)
-        if brings_video(named) and named.get("labels") is not None:
-            raise InputError(
-                "labels are not supported by a compressed transformers model: they count the tokens that compression "
-                "removes; compute the loss from the logits, or load the checkpoint with llava.model.builder"
-            )
         if brings_video(named) and isinstance(named.get("logits_to_keep"), Tensor):
             raise InputError("logits_to_keep must be a number while videos are compressed: indices count all tokens")
         return None
@@ -83,6 +86,7 @@ class PromptEntrance(HookSet):
     def _enter_body(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the body: note a new prompt; give a later call the positions that the long prompt asks for."""
         self._prompt = None
+        self._loss.forget()
         named = self._named(body, args, kwargs)
         cache = named.get("past_key_values")
         if cache is None or cache.get_seq_length(0) == 0:
@@ -140,7 +144,6 @@ class PromptEntrance(HookSet):
         elif self._prompt is not None:
             self._known[cache] = None  # nothing of this prompt was removed
 
-    @torch.no_grad()
     def _prefill(self, prompt: dict[str, Any], embeds: Tensor, named: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments of the decoder for a new prompt, with its videos compressed."""
         if self._compressor.inner is not None:
@@ -151,7 +154,7 @@ class PromptEntrance(HookSet):
                 raise InputError(f"the prompt has {holes} video placeholder(s) but no video: pass pixel_values_videos")
             return named
         mask, seq = named.get("attention_mask"), embeds.shape[1]
-        check_supported(mask, named.get("past_key_values"))
+        check_supported(mask, named.get("past_key_values"), "compression")
         call = self._tower_call(prompt)
         grids = self._layout.grids(prompt, call)
         placed = place_videos(prompt["input_ids"], self._layout.video_token_id, grids)
@@ -161,11 +164,13 @@ class PromptEntrance(HookSet):
         signals = {name: self._layout.cut(signal, call, grids) for name, signal in call.signals.items()}
         videos = [self._compressed(states, row, signals) for states, row in zip(embeds, placed, strict=True)]
         batch = contract(embeds, first, videos)
+        self._loss.note(batch.kept, prompt["input_ids"] == self._layout.video_token_id)
         renumber = not self._compressor.keeps_positions
         positions, shift = contracted_positions(named.get("position_ids"), batch, first, seq, renumber)
         real = batch.kept >= 0 if any(batch.first) else None
         short_seq = batch.kept.shape[1]
-        self._sequence = ContractedSequence(seq, first, real, short_seq, shift)
+        tail = seq - max(row[-1].stop for row in placed if row)
+        self._sequence = ContractedSequence(seq, first, real, short_seq, shift, tail)
         short: dict[str, Any] = {"inputs_embeds": batch.embeds, "position_ids": positions, "attention_mask": real}
         if mask is not None and real is None:
             short["attention_mask"] = mask.new_ones(embeds.shape[0], short_seq)

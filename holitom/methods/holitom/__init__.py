@@ -39,6 +39,7 @@ class HolitomOuter:
 
     signals: tuple[str, ...] = ("received_attention",)
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: OuterConfig) -> None:
         self.compress = OuterCompression(config)

@@ -119,7 +119,7 @@ class OuterCompression:
         config = self.config
         similarity, norms = similarity_and_norms(features)
         runs = static_run_lengths(similarity, config.similarity_threshold)
-        plan = make_plan(runs, norms, received_attention, config)
+        plan = make_plan(runs, norms, received_attention, config, features)
         segments = plan.segmentation.segments
         masks = static_masks(runs, segments)
         segment, counts = upload(features.device, segment_of_frame(segments), plan.selected)

@@ -15,6 +15,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from llava.model.decode_loop import decoding_arguments
+from llava.model.finite_logits import LogitsWatch
+from llava.model.generation_modes import refuse_modes
 from llava.model.placement import compute_device
 from llava.model.projector import build_projector
 from llava.model.splicing import SplicedBatch, splice
@@ -131,12 +133,13 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         image_sizes: Sequence[tuple[int, int]] | None = None,
         modalities: str | Sequence[str] | None = None,
         video_spans: Tensor | None = None,
+        logits_watch: LogitsWatch | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """One pass. Logits and labels are those of the spliced sequence (padded on the left).
 
         ``labels`` belong to ``input_ids``; visual tokens do not count. While tokens are merged inside the LLM, logits
-        cover the kept tokens only and labels follow them.
+        cover the kept tokens only and labels follow them. ``logits_watch`` is given by :meth:`generate`.
 
         Raises:
             InputError: if placeholders and visual inputs differ in number.
@@ -163,6 +166,8 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
+        if logits_watch is not None:
+            logits_watch.see(logits)
         return CausalLMOutputWithPast(
             loss=None if labels is None else self._loss(logits, labels, hidden.shape[1], **kwargs),
             logits=logits,
@@ -207,7 +212,26 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
 
         Returns:
             What transformers returns; sequences hold new tokens only.
+
+        Raises:
+            InputError: for arguments that do not go together, and if logits are not finite.
         """
+        refuse_modes(self, kwargs)
+        watch = LogitsWatch()
+        found = self._generate(inputs, images, image_sizes, modalities, decoding, {**kwargs, "logits_watch": watch})
+        watch.check()
+        return found
+
+    def _generate(
+        self,
+        inputs: Tensor | None,
+        images: Tensor | Sequence[Tensor] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        modalities: str | Sequence[str] | None,
+        decoding: str,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """:meth:`generate` without the look at the logits."""
         kwargs |= decoding_arguments(decoding, self.config.num_hidden_layers, kwargs)
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         if inputs is None:

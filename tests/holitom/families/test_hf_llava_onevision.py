@@ -360,8 +360,6 @@ def test_what_cannot_be_served_is_refused(theirs) -> None:
     encoded = {"video": theirs.model.get_video_features(**pixel_values, return_dict=True)}
     call = partial(theirs, input_ids=ids, attention_mask=mask)
     with FULL.build().applied(theirs):
-        with pytest.raises(InputError, match="labels are not supported"):
-            call(labels=ids, **pixel_values)
         with pytest.raises(InputError, match="logits_to_keep must be a number"):
             call(logits_to_keep=torch.tensor([3]), **pixel_values)
         with pytest.raises(InputError, match=r"981 video placeholder\(s\) but no video"):
