@@ -13,6 +13,7 @@ from transformers.models.qwen2.modeling_qwen2 import rotate_half
 from holitom.attention_scores import last_query_attention
 from holitom.hooks.tensor_parallel import over_all_heads
 from llava.errors import InputError
+from llava.model.call_names import MASK_CACHE
 
 HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
 
@@ -161,7 +162,7 @@ def both_ways_mask(
         return create_bidirectional_mask(**arguments, allow_is_bidirectional_skip=padding_mask is None)
     rows = torch.tensor(with_video, device=hidden.device)
     mask = create_causal_mask(
-        **arguments, past_key_values=None, or_mask_function=lambda row, head, query, key: rows[row]
+        **arguments, **{MASK_CACHE: None}, or_mask_function=lambda row, head, query, key: rows[row]
     )
     if mask is None or mask.ndim != 4:
         raise NotImplementedError(

@@ -15,6 +15,7 @@ from holitom.hooks.decoder_state import ForwardCall, StageState
 from holitom.hooks.inner_record import Counts, StageRecord, count_tokens, shortened_spans
 from holitom.inner_merging import MergedBatch, Spans
 from holitom.token_ops import upload
+from llava.model.call_names import MASK_CACHE
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def short_mask(
         config=config,
         inputs_embeds=hidden,
         attention_mask=real_tokens,
-        past_key_values=cache,
+        **{MASK_CACHE: cache},
         layer_idx=stage.layer,
         allow_is_causal_skip=real_tokens is None,
     )
