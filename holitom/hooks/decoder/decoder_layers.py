@@ -11,6 +11,7 @@ from transformers.masking_utils import create_bidirectional_mask, create_causal_
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from holitom.errors import InputError
+from holitom.hooks.call_names import MASK_CACHE
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.attention_scores import last_query_attention
 
@@ -165,7 +166,7 @@ def both_ways_mask(
         return create_bidirectional_mask(**arguments, allow_is_bidirectional_skip=padding_mask is None)
     rows = torch.tensor(with_video, device=hidden.device)
     mask = create_causal_mask(
-        **arguments, past_key_values=None, or_mask_function=lambda row, head, query, key: rows[row]
+        **arguments, **{MASK_CACHE: None}, or_mask_function=lambda row, head, query, key: rows[row]
     )
     if mask is None or mask.ndim != 4:
         raise NotImplementedError(

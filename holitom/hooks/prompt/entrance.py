@@ -18,6 +18,7 @@ from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.aligned_loss import AlignedLoss
+from holitom.hooks.call_names import cache_in, cache_of, check_call
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
 from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookSet
@@ -50,6 +51,8 @@ class PromptEntrance(HookSet):
 
     def _register(self, model: nn.Module) -> None:
         layout = self._layout
+        check_call(layout.body, "input_ids", "pixel_values_videos", "attention_mask", "position_ids")
+        check_call(layout.decoder, "inputs_embeds", "attention_mask", "position_ids")
         self._names = {
             module: tuple(inspect.signature(module.forward).parameters)
             for module in (model, layout.body, layout.decoder)
@@ -88,7 +91,7 @@ class PromptEntrance(HookSet):
         self._prompt = None
         self._loss.forget()
         named = self._named(body, args, kwargs)
-        cache = named.get("past_key_values")
+        cache = cache_in(named)
         if cache is None or cache.get_seq_length(0) == 0:
             if named.get("input_ids") is None and brings_video(named):
                 raise InputError("videos were given without input_ids: pass the ids that the processor wrote")
@@ -113,7 +116,7 @@ class PromptEntrance(HookSet):
         """Pre-hook of the decoder: shorten a prompt, or continue one."""
         self._sequence = None
         named, prompt = self._named(decoder, args, kwargs), self._prompt
-        cache, embeds = named.get("past_key_values"), named.get("inputs_embeds")
+        cache, embeds = cache_in(named), named.get("inputs_embeds")
         if prompt is not None and embeds is not None:
             return (), self._prefill(prompt, embeds, named)
         inputs = named.get("input_ids") if embeds is None else embeds
@@ -133,9 +136,9 @@ class PromptEntrance(HookSet):
         sequence, self._sequence = self._sequence, None
         if output is None:
             return
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is None:
-            cache = output[1] if isinstance(output, tuple) and len(output) > 1 else output.get("past_key_values")
+            cache = output[1] if isinstance(output, tuple) and len(output) > 1 else cache_of(output)
         if not isinstance(cache, Cache):
             return
         if sequence is not None:
@@ -154,7 +157,7 @@ class PromptEntrance(HookSet):
                 raise InputError(f"the prompt has {holes} video placeholder(s) but no video: pass pixel_values_videos")
             return named
         mask, seq = named.get("attention_mask"), embeds.shape[1]
-        check_supported(mask, named.get("past_key_values"), "compression")
+        check_supported(mask, cache_in(named), "compression")
         call = self._tower_call(prompt)
         grids = self._layout.grids(prompt, call)
         placed = place_videos(prompt["input_ids"], self._layout.video_token_id, grids)

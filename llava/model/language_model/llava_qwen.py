@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.model.call_names import CALL_CACHE, OUTPUT_CACHE, cache_in, cache_of
 from llava.model.decode_loop import decoding_arguments
 from llava.model.finite_logits import LogitsWatch
 from llava.model.generation_modes import refuse_modes
@@ -49,7 +50,7 @@ class LlavaQwenModel(Qwen2Model):
         Raises:
             RuntimeError: if the cache was filled under hooks that are gone.
         """
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is not None and getattr(cache, "shortened_by_hooks", False) and not self._forward_pre_hooks:
             if cache.get_seq_length() > 0:
                 raise RuntimeError(
@@ -134,6 +135,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         modalities: str | Sequence[str] | None = None,
         video_spans: Tensor | None = None,
         logits_watch: LogitsWatch | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """One pass. Logits and labels are those of the spliced sequence (padded on the left).
@@ -144,6 +146,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         Raises:
             InputError: if placeholders and visual inputs differ in number.
         """
+        cache = past_key_values if cache is None else cache  # the name differs between releases of transformers
         if images is not None and inputs_embeds is None:
             if input_ids is None:
                 raise InputError("images were given without input_ids: pass the prompt's ids")
@@ -152,12 +155,12 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
             video_spans = spliced.video_spans
         elif input_ids is not None:
-            video_spans = _text_spans(input_ids, past_key_values)
+            video_spans = _text_spans(input_ids, cache)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            **{CALL_CACHE: cache},
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             video_spans=video_spans,
@@ -171,7 +174,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         return CausalLMOutputWithPast(
             loss=None if labels is None else self._loss(logits, labels, hidden.shape[1], **kwargs),
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{OUTPUT_CACHE: cache_of(outputs)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
