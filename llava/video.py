@@ -1,16 +1,16 @@
 """Video file -> uniformly sampled frames: the right ones, or an error.
 
-PyAV reads: every frame by its presentation time, one seek per group of pictures where the packets tell all times and all
-of MP4 and Matroska's rules hold, in order from the start elsewhere. The decoder stops at the first error. Damage lies in the
-data, so no fact known before decoding can prove a reader that conceals errors; decord does, and it also shows other
-frames where B frames, hidden frames, open groups, edit lists or MPEG-TS are met. It therefore reads only when it is asked for:
+PyAV reads: every frame by its presentation time, one seek per group of pictures in MP4 and Matroska where the packets
+tell all times, in order from the start elsewhere. The decoder stops at the first error. Damage lies in the data, so no
+fact known before decoding can prove a reader that conceals errors. decord does, and it also shows other frames where it
+meets B frames in AVI, hidden frames, open groups, edit lists or MPEG-TS. It therefore reads only when it is asked for:
 
 * ``reader="decord"``: decord's pictures, refused unless they are the file's own (checked against PyAV's);
 * ``reader="decord-as-is"``: whatever decord shows, as the field's evaluation harness sees it, to reproduce a published
   score; ``clip.reader`` and ``clip.exact`` say so.
 
-torchcodec (0.17) was weighed as the exact one: it needs FFmpeg's shared libraries on the machine, which its wheels do not
-bring and PyAV's do, follows torch's version, and shows wrong frames in MPEG-TS; so it is not used.
+torchcodec is not used: its wheels bring no FFmpeg, which a bare machine lacks and PyAV's wheels hold, its versions
+follow torch's, and its seeks miss frames in MPEG-TS.
 
     clip = load_video("talk.mp4", num_frames=32)
     clip.frames.shape, clip.indices, clip.reader
@@ -81,8 +81,8 @@ def load_video(
     """Sample ``num_frames`` frames uniformly, first and last included, as the LLaVA-OneVision evaluation does.
 
     A file that is damaged in the part that is read is refused: no frame is ever repeated or guessed in the place of a
-    missing one. A cut MPEG-TS file cannot be told from a whole one, because that format states no length; nor can damage
-    that decodes without an error, because most formats carry no checksums.
+    missing one. A cut MPEG-TS file cannot be told from a whole one, because that format states no length; nor can
+    damage that decodes without an error, because most formats carry no checksums.
 
     Args:
         path: a local video file of any container and codec the installed readers know.

@@ -1,4 +1,4 @@
-"""Which files are opened as videos at all: local, regular, in a container that names no other file, as long as it says."""
+"""Which files are opened as videos at all: local, regular, in a container that names no other file."""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ MAX_BYTES = 8 << 30  # of all pictures returned
 # Errors must be seen: a decoder stops at the first (explode) instead of inventing pictures (ec: error concealment).
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0", "max_pixels": str(MAX_PIXELS)}
 
+SINGLE_THREADED = frozenset({"mpeg1video", "mpeg2video"})
+
 # FFmpeg's numbers of YUV matrices that differ from the default BT.601: BT.709, FCC, SMPTE 240M, BT.2020 (two forms).
 # PyAV converts with BT.601 unless told otherwise; decord follows the frame.
 YUV_MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
@@ -138,7 +140,10 @@ def read_with_pyav(path: Path, choose: FrameChoice, track: VideoTrack) -> Sample
             fps = _rate(len(track.times), track)
             indices = _chosen(choose, len(track.times), fps, track, path)
             pictures = _Pictures([track.times[index] for index in indices], track)
-            _decode_by_seeking(path, track, pictures)
+            try:
+                _decode_by_seeking(path, track, pictures)
+            except (av.error.FFmpegError, _CorruptFrame) as error:  # damage, or a seek to where decoding cannot start
+                logger.info("%s: %s after a seek", path, error)
             if not pictures.missing:
                 return SampledFrames(pictures.frames(), indices, len(track.times), fps, track.duration)
             del pictures  # before the next ones take memory
@@ -170,7 +175,7 @@ def where_damaged(path: Path, track: VideoTrack, reason: str | None = None) -> s
     start = first or 0
     time = "" if bad is None else f" at {float((bad - start) * _time_base(path, track)):.2f} s"
     words = f"{time} ({reason})" if reason else time
-    return f"{words}; of {track.packets} frames only the first {count} frames can be decoded"
+    return f"{words}; of {track.packets} frames only the first {count} can be decoded"
 
 
 def _time_base(path: Path, track: VideoTrack) -> Any:
@@ -199,7 +204,7 @@ def _decode_by_seeking(path: Path, track: VideoTrack, pictures: _Pictures) -> No
             if start < 0:
                 return
             container.seek(track.keyframes[start], stream=stream, backward=True)
-            for frame in container.decode(stream):
+            for frame in _frames_from(container, stream, track.keyframes[start]):
                 if frame.pts in wanted and frame.pts in pictures.missing:
                     if frame.is_corrupt:
                         raise _CorruptFrame("a frame is corrupt")
@@ -208,6 +213,13 @@ def _decode_by_seeking(path: Path, track: VideoTrack, pictures: _Pictures) -> No
                     break
             if wanted & pictures.missing:
                 return
+
+
+def _frames_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
+    """Decode from where the container stands, without the frames of an open group that need the group before."""
+    for packet in container.demux(stream):
+        if packet.pts is None or packet.pts >= key:
+            yield from packet.decode()
 
 
 def _sample_in_order(path: Path, choose: FrameChoice, track: VideoTrack) -> SampledFrames:
@@ -242,7 +254,8 @@ def _opened(path: Path, track: VideoTrack, threads: bool = True) -> Iterator[tup
     with open_container(path) as container:
         stream = container.streams[track.stream]
         stream.codec_context.options = STRICT
-        stream.thread_type = "AUTO" if threads else "NONE"  # the default leaves most codecs on one core
+        # the default leaves most codecs on one core; the slices of intact MPEG-2 are errors on several
+        stream.thread_type = "AUTO" if threads and track.codec not in SINGLE_THREADED else "NONE"
         yield container, stream
 
 
