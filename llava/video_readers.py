@@ -26,8 +26,9 @@ SEEKABLE_CONTAINERS = frozenset({"mp4", "matroska"})
 MAX_FRAMES = 4096
 MAX_BYTES = 8 << 30  # of all pictures returned
 
-# Errors must be seen: a decoder stops at the first (explode) instead of inventing pictures (ec: error concealment).
-STRICT = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0", "max_pixels": str(MAX_PIXELS)}
+# Errors must be seen: a decoder stops at the first instead of inventing pictures. Concealment is not switched off with
+# "ec": FFmpeg then marks whole H.264 pictures of several slices as corrupt.
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode", "max_pixels": str(MAX_PIXELS)}
 
 SINGLE_THREADED = frozenset({"mpeg1video", "mpeg2video"})
 

@@ -52,6 +52,7 @@ class Answering:
         answers: str = "outputs/answers",
         on_bad_video: str = "stop",
         records: str | None = None,
+        video_reader: ReaderChoice = "auto",
         **arguments: Any,
     ) -> None:
         """Load the checkpoint and put the method on.
@@ -107,7 +108,9 @@ class Answering:
         if int(known.get("batch_size") or 1) != 1:
             raise InputError(f"batch_size = {known['batch_size']} is not supported: answers are made one by one, use 1")
         if known.get("video_decode_backend", "decord") != "decord":
-            raise InputError("video_decode_backend is not supported: set video_reader (auto, pyav, decord, decord-as-is)")
+            raise InputError(
+                "video_decode_backend is not supported: set video_reader (auto, pyav, decord, decord-as-is)"
+            )
         trigger = re.search("vicuna|yi", str(pretrained).lower())
         if self.stock_id == "llava_vid" and trigger:
             raise InputError(

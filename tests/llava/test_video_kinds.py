@@ -97,9 +97,7 @@ def test_no_file_names_another(tmp_path: Path, name: str, script: str) -> None:
             load_video(tmp_path / name, 4, reader)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "name", ["x" * 300, "a\0b", "clip.mp4/inside.mp4", "https://example.org/a.mp4", "/dev/zero"]
-)
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "clip.mp4/inside.mp4", "https://example.org/a.mp4", "/dev/zero"])
 def test_impossible_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "clip.mp4", frames=2)
