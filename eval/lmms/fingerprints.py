@@ -14,7 +14,7 @@ import holitom
 import llava
 from eval.cli import processor
 from llava.errors import CheckpointError
-from llava.video_probe import check_file
+from llava.video_files import check_file
 
 # config, tokenizer and weights; pictures and texts of a model card decide no answer
 CHECKPOINT_PATTERNS = ("*.safetensors", "*.json", "merges.txt", "vocab.txt")
