@@ -32,7 +32,8 @@ from eval.cli import Parser, provenance, user_errors
 from eval.data_plan import plan, show_plan
 from eval.fixtures import fixture_marker
 from llava.errors import InputError, VideoError
-from llava.video_probe import check_file, probe_track
+from llava.video_files import check_file
+from llava.video_probe import probe_track
 
 SHOWN = 20  # problems named one by one; the rest is counted
 
