@@ -7,7 +7,7 @@ from typing import Self
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 class HookSet:

@@ -33,7 +33,8 @@ from eval.paper.benchmarks import (
     chosen,
 )
 from llava.errors import InputError, VideoError
-from llava.video_probe import check_file, probe_track
+from llava.video_files import check_file
+from llava.video_probe import probe_track
 
 SHOWN = 20  # problems named one by one; the rest is counted
 
