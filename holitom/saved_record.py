@@ -101,7 +101,9 @@ class SavedVideo:
         _require(agree, "source_map and kinds disagree on the dropped tokens; take both from the same compression")
         fits = index.ndim == 1 and bool(((index >= 0) & (index < kinds.size)).all())
         _require(fits and bool((source < len(index)).all()), "index and source_map do not fit together")
-        own = source.ravel()[index] == np.arange(len(index))
+        # Where two rows stand at one place, the token there belongs to one of them.
+        rows = source.ravel()[index]
+        own = (rows >= 0) & (index[rows] == index)
         _require(bool(own.all()), "index and source_map disagree: a token that reached the LLM is not its own source")
         spans = [tuple(span) for span in self.segments.tolist()]
         starts = [0, *(last + 1 for _, last in spans)]

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from holitom.hooks.signals import RECORDERS, Recorder
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 NAME = "llava.LlavaQwenForCausalLM"
@@ -24,6 +25,12 @@ def recorder(model: LlavaQwenForCausalLM, name: str) -> Recorder:
     """Reads the attention of the last tower layer that runs, or the tower for signals of its output."""
     tower = model.get_vision_tower()
     return RECORDERS[name]().apply(tower if name == "tower_output" else tower.last_attention)
+
+
+def tower_places(model: LlavaQwenForCausalLM) -> TowerPlaces:
+    """All frames of a video meet at the tower's gates."""
+    tower = model.get_vision_tower()
+    return TowerPlaces(list(tower.gates), [layer.self_attn for layer in tower.vision_tower.encoder.layers])
 
 
 def entrance(model: LlavaQwenForCausalLM, compressor: Any) -> None:

@@ -8,6 +8,7 @@ inner stage come after it and see what they see in this project's own runtime.
 """
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,7 +21,8 @@ from holitom.hooks.contraction import ContractedSequence, contract, contracted_p
 from holitom.hooks.decoder_layers import HookResult, check_supported, left_padding
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
-from holitom.hooks.prompt_layout import PlacedVideo, PromptLayout, TowerCall, brings_video, place_videos
+from holitom.hooks.prompt_layout import PlacedVideo, PromptLayout, TowerCall, VideoGrid, brings_video, place_videos
+from holitom.hooks.tower.video_calls import VideoCalls
 from holitom.hooks.tower_calls import TowerCalls
 from holitom.tokens import CompressedTokens
 from llava.errors import InputError
@@ -32,16 +34,18 @@ class PromptEntrance(HookSet):
     Args:
         layout: how the family's prompts are laid out.
         compressor: what compresses the videos.
+        videos: where the compressor merges frames inside the tower, what tells videos from images there.
     """
 
     _prompt = PerThread[dict[str, Any]]()  # arguments of the body in a prefill that is running
     _sequence = PerThread[ContractedSequence]()  # the prompt whose cache the decoder is filling
 
-    def __init__(self, layout: PromptLayout, compressor: Any) -> None:
+    def __init__(self, layout: PromptLayout, compressor: Any, videos: VideoCalls | None = None) -> None:
         super().__init__()
         self._layout = layout
         self._compressor = compressor
-        self._tower = TowerCalls(compressor)
+        self._videos = videos
+        self._tower = TowerCalls(compressor, videos)
         self._known: WeakKeyDictionary[Cache, ContractedSequence | None] = WeakKeyDictionary()
 
     def _register(self, model: nn.Module) -> None:
@@ -51,6 +55,8 @@ class PromptEntrance(HookSet):
             for module in (model, layout.body, layout.decoder)
         }
         self._tower.apply(layout.tower)
+        if self._videos is not None:
+            self._videos.apply(layout.body)
         self._handles += [
             model.register_forward_pre_hook(self._enter_model, with_kwargs=True),
             layout.body.register_forward_pre_hook(self._enter_body, with_kwargs=True),
@@ -61,6 +67,8 @@ class PromptEntrance(HookSet):
 
     def _forget(self) -> None:
         self._tower.remove()
+        if self._videos is not None:
+            self._videos.remove()
         self._known.clear()
         self._prompt = self._sequence = None
 
@@ -158,8 +166,8 @@ class PromptEntrance(HookSet):
         first = (0,) * embeds.shape[0] if mask is None else left_padding(mask)
         if any(row and row[0].start < begin for row, begin in zip(placed, first, strict=True)):
             raise InputError("attention_mask hides video placeholders: it must be 1 for every token of the prompt")
-        signals = {name: self._layout.cut(signal, call, grids) for name, signal in call.signals.items()}
-        videos = [self._compressed(states, row, signals) for states, row in zip(embeds, placed, strict=True)]
+        signals = {name: self._cut(signal, call, grids) for name, signal in call.signals.items()}
+        videos = [self._compressed(states, row, signals, call) for states, row in zip(embeds, placed, strict=True)]
         batch = contract(embeds, first, videos)
         renumber = not self._compressor.keeps_positions
         positions, shift = contracted_positions(named.get("position_ids"), batch, first, seq, renumber)
@@ -189,8 +197,14 @@ class PromptEntrance(HookSet):
             raise RuntimeError("the videos were not encoded under this compressor: encode them again")
         return call
 
+    def _cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
+        """A signal of a whole call, one part per video; of merged frames the tower has that many."""
+        if call.merges:
+            return list(signal.split([merges.merged_frames for merges in call.merges]))
+        return self._layout.cut(signal, call, grids)
+
     def _compressed(
-        self, states: Tensor, row: list[PlacedVideo], signals: dict[str, list[Tensor]]
+        self, states: Tensor, row: list[PlacedVideo], signals: dict[str, list[Tensor]], call: TowerCall
     ) -> list[tuple[PlacedVideo, CompressedTokens]]:
         """What is left of each video of one row, (seq, dim)."""
         pairs = []
@@ -198,7 +212,10 @@ class PromptEntrance(HookSet):
             grid, own = placed.grid, {name: parts[placed.number] for name, parts in signals.items()}
             features = states[placed.start : placed.stop - grid.newlines].view(grid.frames, grid.tokens, -1)
             pool = partial(self._layout.pool, grid=grid)
-            kept = self._compressor.compress_features(features, own, pool, self._layout.newline_mode)
+            merges = call.merges[placed.number] if call.merges else None
+            if merges is not None:
+                features = features[: merges.merged_frames]  # zeros stand for the others
+            kept = self._compressor.compress_features(features, own, pool, self._layout.newline_mode, merges)
             pairs.append((placed, kept))
         return pairs
 

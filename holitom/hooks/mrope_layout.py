@@ -15,6 +15,7 @@ from holitom.hooks.entrance import PromptEntrance
 from holitom.hooks.packed_attention import PackedReceivedAttentionRecorder
 from holitom.hooks.prompt_layout import TowerCall, VideoGrid
 from holitom.hooks.signals import Recorder
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from llava.errors import InputError
 
 Order = Callable[[TowerCall], Tensor | None]
@@ -74,6 +75,18 @@ def mrope_recorder(attention: nn.Module, name: str) -> Recorder:
             "method that needs received_attention alone, or one without signals"
         )
     return PackedReceivedAttentionRecorder().apply(attention)
+
+
+def no_tower_places(model: nn.Module) -> TowerPlaces:
+    """None: the tower packs the patches of all frames into one sequence.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        "the method merges frames inside a SigLIP tower, which this model has not: use holitom, or another method "
+        "without a stage inside the tower"
+    )
 
 
 def mrope_entrance(model: nn.Module, order: Order, compressor: Any) -> PromptEntrance:
