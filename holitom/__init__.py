@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from holitom.compressor import Compressor, Record
-from holitom.config import InnerConfig, OuterConfig
-from holitom.registry import available_methods
+from holitom.methods import available_methods
+from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.settings import RunConfig, from_mapping, load_compressor, load_config
 from llava.errors import InputError
 

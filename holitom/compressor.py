@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from holitom.families import find_family
+from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
-from holitom.hooks.inner_record import InnerRecord
-from holitom.hooks.kept_positions import KeptPositions
-from holitom.hooks.signals import Recorder
+from holitom.hooks.prompt.kept_positions import KeptPositions
 from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.record import Record
+from holitom.hooks.tower.signals import Recorder
+from holitom.record.prompt import Record
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
 from llava.model.static_cache import LayerPrompt
 
@@ -26,7 +26,7 @@ class OuterStage(Protocol):
     """Compression of one video before the LLM.
 
     Attributes:
-        signals: names of the tower's side signals the stage needs (see ``holitom.hooks.signals``).
+        signals: names of the tower's side signals the stage needs (see ``holitom.hooks.tower.signals``).
         keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
             otherwise they are numbered without gaps.
     """

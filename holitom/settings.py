@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from holitom.compressor import Compressor
-from holitom.registry import method_config
+from holitom.methods import method_config
 from llava.errors import InputError
 
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from holitom import views
-from holitom.asking import Question
 from holitom.cli import Parser, commit, user_errors
 from holitom.compressor import Compressor
 from holitom.files import make_folder, whole_folder
-from holitom.record import load_record, save_record
+from holitom.record.prompt import load_record, save_record
+from holitom.record.saved import SavedRecord
 from holitom.run_facts import TINY, facts_of, frame_times
-from holitom.saved_record import SavedRecord
 from holitom.settings import RunConfig, load_config
 from holitom.watching import watched
+from llava.asking import Question
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.video import load_video

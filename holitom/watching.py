@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from holitom.compressor import Compressor, OuterStage, all_tokens
-from holitom.temporal_segmentation import adjacent_similarity
+from holitom.ops.similarity import adjacent_similarity
 from holitom.tokens import CompressedTokens, EncodedVideo, Observed
 
 _SIGNAL = "received_attention"

@@ -4,10 +4,10 @@
 # Finished points are skipped, so the same command goes on after an interruption; a failed point is reported at the end
 # and makes the exit status 1.
 #
-#   bash scripts/ablate_mask.sh --data DIR             # the paper's benchmarks, see `python -m eval.data plan`
+#   bash scripts/ablate_mask.sh --data DIR             # the paper's benchmarks, see `python -m eval.benchmarks.data plan`
 #   bash scripts/ablate_mask.sh --fixture              # rehearsal on miniature data sets, a CPU is enough
 #   bash scripts/ablate_mask.sh --tasks synthvid       # rehearsal on the synthetic benchmark
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$here" # relative paths are the caller's; -P keeps a folder called eval there from hiding ours
-exec "$python" -P -m eval.sweep ablate_mask "$@"
+exec "$python" -P -m eval.benchmarks.sweep ablate_mask "$@"

@@ -6,4 +6,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$here" # relative paths are the caller's; -P keeps a folder called eval there from hiding ours
-exec "$python" -P -m eval.app "$@"
+exec "$python" -P -m eval.demo.app "$@"

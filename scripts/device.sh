@@ -31,5 +31,5 @@ name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 print(re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-"))')
 
 record() { # record NAME MODULE ARGUMENTS...: results/<device>/NAME.json
-  "$python" -m eval.record "${results:-results/$device}/$1.json" ${ALLOW_DIRTY:+--allow-dirty} -- python -m "${@:2}"
+  "$python" -m eval.instruments.record "${results:-results/$device}/$1.json" ${ALLOW_DIRTY:+--allow-dirty} -- python -m "${@:2}"
 }

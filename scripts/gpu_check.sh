@@ -30,7 +30,7 @@ tests() { # the packages that check shapes in the tests are not needed here, so 
 }
 kernels() {
   needs pytest hypothesis triton
-  tests tests/holitom/kernels
+  tests tests/holitom/ops/kernels
 }
 equality() {
   needs pytest
@@ -40,17 +40,17 @@ bench() {
   needs matplotlib
   if [ -n "$dry" ]; then
     results=$(mktemp -d)
-    ALLOW_DIRTY=1 record latency_tiny eval.latency --geometry tiny --dtype float32 --frames 8 --repetitions 1 --new-tokens 3 \
+    ALLOW_DIRTY=1 record latency_tiny eval.efficiency.latency --geometry tiny --dtype float32 --frames 8 --repetitions 1 --new-tokens 3 \
       --configs configs/tiny/{vanilla,holitom_r10}.yaml
-    ALLOW_DIRTY=1 record bench_kernels eval.bench_kernels --quick --dtypes float32 --repetitions 1
-    ALLOW_DIRTY=1 record bench_decode eval.bench_decode --geometry tiny --device cpu --dtype float32 --frames 4 \
+    ALLOW_DIRTY=1 record bench_kernels eval.efficiency.kernels --quick --dtypes float32 --repetitions 1
+    ALLOW_DIRTY=1 record bench_decode eval.efficiency.decode --geometry tiny --device cpu --dtype float32 --frames 4 \
       --new-tokens 4 --repetitions 1 --configs configs/tiny/holitom_r10.yaml
-    "$python" -m eval.latency_figure "$results"/latency_*.json -o "$results/latency.png"
+    "$python" -m eval.report.figures.latency "$results"/latency_*.json -o "$results/latency.png"
     rm -r "$results"
     return
   fi
-  record bench_kernels eval.bench_kernels
-  record bench_outer eval.bench_outer --device cuda --dtype bfloat16 --skip-plain
+  record bench_kernels eval.efficiency.kernels
+  record bench_outer eval.efficiency.outer --device cuda --dtype bfloat16 --skip-plain
   bash scripts/bench_efficiency.sh
 }
 

@@ -16,19 +16,19 @@ for word in "$@"; do
   case $word in --limit*) results=outputs/results_tiny ;; esac # a part of the questions is no result
 done
 data=outputs/synthvid
-"$python" -P -m eval.synthetic.dataset "$data"
-measure() { # name, then the arguments of eval.synthetic.table
-  "$python" -P -m eval.record "$results/$1.json" "${dirty[@]}" -- \
-    python -P -m eval.synthetic.table "${@:2}" --data "$data" "${options[@]}"
+"$python" -P -m eval.synthetic.world.dataset "$data"
+measure() { # name, then the arguments of eval.synthetic.answers.table
+  "$python" -P -m eval.instruments.record "$results/$1.json" "${dirty[@]}" -- \
+    python -P -m eval.synthetic.answers.table "${@:2}" --data "$data" "${options[@]}"
 }
 measure main main
 measure ablations ablations
 measure long main --split long --frames 64 \
   --only vanilla {holitom_without_inner,holitom,uniform,random}_r{25,10}
-"$python" -P -m eval.synthetic.table_pages "$results"
+"$python" -P -m eval.report.tables.tiny "$results"
 # for the reviewer's page: every answer, and what became of one clip's tokens
 if [ "$results" = results/tiny ]; then
-  "$python" -P -m eval.report.keep_answers "$results" --answers outputs/tiny_answers --data "$data"
+  "$python" -P -m eval.report.page.keep_answers "$results" --answers outputs/tiny_answers --data "$data"
   maps=outputs/maps_tiny methods=(holitom_r15 visionzip_r15 fastvid_r15 prunevid_r15 fastv)
   configs=("${methods[@]/#/--config=configs/tiny/}")
   "$python" -P -m holitom.show "$data/test/clips/0000.mp4" "${configs[@]/%/.yaml}" -o "$maps"

@@ -8,4 +8,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$here" # relative paths are the caller's; -P keeps a folder called eval there from hiding ours
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$python" -P -m eval.verify_claims "$@"
+exec "$python" -P -m eval.claims "$@"

@@ -10,7 +10,10 @@ if not torch.cuda.is_available():
     # Without a GPU the kernels are interpreted, which triton decides when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from eval.random_checkpoint import make_random_checkpoint
+from tests import checked_shapes  # noqa: F401 - before anything that it checks
+
+# isort: split
+from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from llava.model.builder import load_pretrained_model
 from tests.tiny_models import save_hugging_face
 

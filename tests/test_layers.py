@@ -1,54 +1,201 @@
-"""eval imports holitom imports llava, never the other way round; optional packages are imported where they are used."""
+"""Where things stand: rooms on floors, imports that only go down, no circle; optional packages are imported lazily."""
 
 import ast
+import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from jaxtyping import TypeCheckError
+from torch import rand
+
+from holitom.ops.similarity import adjacent_similarity
+from tests.checked_shapes import MODULES
 
 ROOT = Path(__file__).parent.parent
-FORBIDDEN = {"llava": {"holitom", "eval", "tests"}, "holitom": {"eval", "tests"}, "eval": {"tests"}}
+PACKAGES = ("llava", "holitom", "eval")
 OPTIONAL = {"decord", "av", "matplotlib", "triton", "lmms_eval", "flash_attn", "deepspeed", "skvideo", "torchvision"}
 
+_SHARED = {"llava", "holitom.tokens", "holitom.checks", "holitom.files", "holitom.cli"}
+_OPS = {"llava", "holitom.tokens", "holitom.checks"}
+_HOOKS = {*_OPS, "holitom.ops", "holitom.hooks"}
+_MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
+_METHODS = {*_HOOKS, *_MODELS, "holitom.compressor"}
+_LIBRARY = {*_SHARED, *_METHODS, "holitom", "holitom.methods", "holitom.settings", "holitom.watching", "holitom.views"}
+_LIBRARY |= {"holitom.run_facts"}
+_BELOW = {*_LIBRARY, "eval.paper", "eval.instruments"}
 
-def imports(tree: ast.AST) -> Iterator[str]:
+# Room -> the rooms it may import, from the ground up; a module belongs to the longest name that fits.
+ROOMS: dict[str, set[str]] = {
+    "llava": set(),
+    "holitom.tokens": {"llava"},
+    "holitom.checks": {"llava"},
+    "holitom.files": {"llava"},
+    "holitom.cli": {"llava"},
+    "holitom.ops": _OPS,
+    "holitom.hooks": _OPS,
+    "holitom.hooks.tower": _HOOKS,
+    "holitom.hooks.decoder": _HOOKS,
+    "holitom.hooks.prompt": {*_HOOKS, "holitom.hooks.tower", "holitom.hooks.decoder"},
+    "holitom.families": {*_HOOKS, "holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt"},
+    "holitom.record": {*_SHARED, "holitom.hooks.decoder"},
+    "holitom.compressor": {*_HOOKS, *_MODELS},
+    "holitom.methods": _METHODS,
+    "holitom.settings": {*_METHODS, "holitom.methods"},
+    "holitom.watching": _METHODS,
+    "holitom": {*_METHODS, "holitom.methods", "holitom.settings"},
+    "holitom.run_facts": {*_SHARED, "holitom.settings"},
+    "holitom.views": {*_SHARED, "holitom.record"},
+    "holitom.show": _LIBRARY,
+    "eval.paper": {"llava", "holitom.settings"},
+    "eval.instruments": {*_LIBRARY, "eval.paper"},
+    "eval": {"eval.instruments"},
+    "eval.synthetic": _BELOW,
+    "eval.benchmarks": {*_BELOW, "eval.synthetic"},
+    "eval.efficiency": {*_BELOW, "eval.synthetic"},
+    "eval.demo": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency"},
+    "eval.claims": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency"},
+    "eval.report": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency", "eval.claims"},
+}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Every name that is imported anywhere: in functions and under TYPE_CHECKING too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (name.name.split(".")[0] for name in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").split(".")[0]
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_one_direction(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        found = set(imports(ast.parse(path.read_text())))
-        assert not found & FORBIDDEN[package], path
+def graph_of(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, its own packages apart."""
+    graph = {}
+    for name, source in sources.items():
+        found = {one if one in sources else one.rpartition(".")[0] for one in imported_names(ast.parse(source))}
+        graph[name] = {one for one in found if one in sources and one != name and not name.startswith(f"{one}.")}
+    return graph
+
+
+GRAPH = graph_of({name: path.read_text() for name, path in FILES.items()})
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ROOMS if module == room or module.startswith(f"{room}.")), key=len)
+
+
+def strays(graph: dict[str, set[str]]) -> list[str]:
+    """Imports that no room's row allows."""
+    return [
+        f"{name} -> {other}"
+        for name, others in graph.items()
+        for other in sorted(others)
+        if room_of(other) not in ROOMS[room_of(name)] | {room_of(name)}
+    ]
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_the_table_is_a_building() -> None:
+    assert set().union(*ROOMS.values()) <= set(ROOMS)
+    assert circle(ROOMS) == []
+    empty = [room for room in ROOMS if not any(room_of(name) == room for name in FILES)]
+    assert empty == []
+
+
+def test_imports_go_down() -> None:
+    assert len(GRAPH) > 250
+    assert strays(GRAPH) == []
+
+
+def test_the_product_knows_no_test() -> None:
+    for path in FILES.values():
+        assert not any(name.split(".")[0] == "tests" for name in imported_names(ast.parse(path.read_text()))), path
+
+
+def test_no_circle() -> None:
+    assert circle(GRAPH) == []
+
+
+# EarlyTom's stage inside the LLM is HoliTom's own.
+BORROWED = {f"holitom.methods.earlytom -> holitom.methods.holitom.{part}" for part in ("config", "inner")}
+
+
+def test_no_method_imports_another() -> None:
+    inside = {name: ".".join(name.split(".")[:3]) for name in GRAPH if name.startswith("holitom.methods.")}
+    across = [f"{a} -> {b}" for a in inside for b in GRAPH[a] if b in inside and inside[a] != inside[b]]
+    assert len(set(inside.values())) >= 11
+    assert set(across) == BORROWED
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from eval.report.sheets import table",
+        "def late():\n    from eval.report import sheets",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from eval.report.sheets import Sheet",
+    ],
+)
+def test_the_net_catches_an_arrow_back_up_and_a_circle(source: str) -> None:
+    sources = {"eval.claims.judging": source, "eval.report.sheets": "import eval.claims.judging", "eval.report": ""}
+    graph = graph_of(sources)
+    assert strays(graph) == ["eval.claims.judging -> eval.report.sheets"]
+    assert set(circle(graph)) == {"eval.claims.judging", "eval.report.sheets"}
+
+
+def test_no_module_takes_a_name_of_the_standard_library() -> None:
+    names = {name: name.rpartition(".")[2] for name in FILES}
+    assert [name for name, last in names.items() if last in sys.stdlib_module_names - {"__main__"}] == []
+
+
+def test_flat_in_eval_lies_nothing() -> None:
+    assert sorted(path.name for path in (ROOT / "eval").glob("*.py")) == ["__init__.py", "__main__.py"]
+
+
+def test_shapes_are_checked_in_every_module_of_pure_functions() -> None:
+    assert {"holitom.ops.similarity", "holitom.methods.holitom.outer", "holitom.methods.fastvid.anchors"} <= set(
+        MODULES
+    )
+    with pytest.raises(TypeCheckError):
+        adjacent_similarity(rand(4, 5))
 
 
 def writes_kernels(path: Path) -> bool:
     """Modules of Triton kernels import triton at the top; nobody else may import them there."""
-    return path.parent == ROOT / "holitom/kernels" and path.stem not in ("__init__", "dispatch")
+    return path.parent == ROOT / "holitom/ops/kernels" and path.stem not in ("__init__", "dispatch")
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_modules_of_kernels_are_imported_lazily(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holitom.kernels"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holitom.ops.kernels"):
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
-                decides = node.module == "holitom.kernels.dispatch" or names == {"holitom.kernels.dispatch"}
+                decides = node.module == "holitom.ops.kernels.dispatch" or names == {"holitom.ops.kernels.dispatch"}
                 assert decides or writes_kernels(path), path
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_optional_packages_are_imported_lazily(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         if writes_kernels(path):
             continue
         tree = ast.parse(path.read_text())
         lazy = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If)]
-        top = {name for node in lazy for name in imports(node)}
+        top = {name.split(".")[0] for node in lazy for name in imported_names(node)}
         assert not top & OPTIONAL, path

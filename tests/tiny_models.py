@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
-from eval.random_checkpoint import tiny_config
+from eval.instruments.models.random_checkpoint import tiny_config
 from llava.constants import IMAGE_TOKEN_INDEX
 
 IMAGE_ID, VIDEO_ID = 259, 260  # placeholder ids of the Hugging Face layout, behind our vocabulary

@@ -1,8 +1,8 @@
-"""The paper's claims, each with what was measured about it and a verdict: the parts of :mod:`eval.verify_claims`.
+"""The paper's claims, each with what was measured about it and a verdict: the parts of :mod:`eval.claims`.
 
 ``claims.json`` is one document::
 
-    {"schema": 1, "quick": bool, "seconds": float, "commit", "device", ... (eval.cli.provenance),
+    {"schema": 1, "quick": bool, "seconds": float, "commit", "device", ... (eval.instruments.cli.provenance),
      "claims": [{"id", "source": "abstract" | "table 1" | ..., "claim": text,
                  "paper": {name: number as printed}, "ours": {name: number} | null,
                  "difference": number | {name: number} | null,

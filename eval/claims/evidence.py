@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -11,18 +10,19 @@ from typing import Any
 
 import torch
 
-from eval import paper_rows
+from eval.benchmarks.runs import Run, average, baseline_of, load_runs, obstacle, one_per_point
 from eval.claims import rules_evidence
+from eval.claims.parity.__main__ import LIMITS, compare
 from eval.claims.steps import ROOT, Context, Step, code_and_configs, last_line, read_recorded
 from eval.claims.tiny_evidence import BANDS, guard_bands, tiny_campaign
-from eval.demo import default_clip
-from eval.lmms.fingerprints import checkpoint_identity, file_digest, local_checkpoint
-from eval.paper_flops import ONEVISION_7B
-from eval.paper_tables import CONFIGS, EFFICIENCY, config_name
-from eval.parity import LIMITS, compare
-from eval.tables_runs import Run, baseline_of, load_runs, obstacle, one_per_point
-from eval.tables_scores import average
-from eval.token_counts import measure_all
+from eval.efficiency.flops import __main__ as flops
+from eval.efficiency.latency import __main__ as times
+from eval.efficiency.token_counts import measure_all
+from eval.instruments.clips import default_clip
+from eval.instruments.fingerprints import checkpoint_identity, file_digest, local_checkpoint
+from eval.paper import rows as paper_rows
+from eval.paper.formula import ONEVISION_7B
+from eval.paper.scores import CONFIGS, EFFICIENCY, config_name
 from llava.errors import InputError
 
 GOLDENS = ROOT / "tests" / "goldens"
@@ -75,20 +75,17 @@ def token_counts(context: Context) -> dict[str, Any]:
 
 def counted(context: Context) -> dict[str, Any]:
     """FLOPs of the whole model in closed form and counted on its graph."""
-    main = importlib.import_module("eval.flops").main
-    found = last_line(main, _COUNTED)
+    found = last_line(flops.main, _COUNTED)
     if not found.get("closed_form"):
-        raise InputError("eval.flops gives no count of the whole model here: see python -m eval.flops --help")
+        raise InputError(
+            "eval.efficiency.flops gives no count of the whole model here: see python -m eval.efficiency.flops --help"
+        )
     return {**found, "samples": len(found.get("counted") or [])}
 
 
 def latency(context: Context) -> dict[str, Any]:
     """Times on the device at hand."""
-    try:
-        main = importlib.import_module("eval.latency").main
-    except ModuleNotFoundError:
-        raise InputError("there is no eval.latency in this tree") from None
-    found = last_line(main, latency_arguments(context))
+    found = last_line(times.main, latency_arguments(context))
     return {**found, "samples": found.get("repetitions")}
 
 
@@ -111,7 +108,9 @@ def recorded_latency(context: Context) -> dict[str, Any]:
     files = sorted(context.results.glob("*/latency_*.json"))
     found = [read_recorded(path) for path in files]
     if not found:
-        raise InputError(f"no latency is recorded in {context.results}: python -m eval.latency on a CUDA GPU")
+        raise InputError(
+            f"no latency is recorded in {context.results}: python -m eval.efficiency.latency on a CUDA GPU"
+        )
     best = max(found, key=lambda one: (bool(one.get("driver")), str(one["geometry"]).endswith("7b")))
     return {**best, "samples": best.get("repetitions")}
 
@@ -121,12 +120,12 @@ def benchmarks(context: Context) -> dict[str, Any]:
     if context.checkpoint is None or context.data is None:
         raise InputError(
             "--checkpoint and --data were not given: lmms-lab/llava-onevision-qwen2-7b-ov and the benchmarks "
-            "(python -m eval.data plan), on a GPU"
+            "(python -m eval.benchmarks.data plan), on a GPU"
         )
     output = context.output / "benchmarks" / code_and_configs()[:12]
-    command = [sys.executable, "-P", "-m", "eval.sweep", _BENCHMARK_GRID, "--checkpoint", context.checkpoint]
+    command = [sys.executable, "-P", "-m", "eval.benchmarks.sweep", _BENCHMARK_GRID, "--checkpoint", context.checkpoint]
     command += ["--data", str(context.data), "-o", str(output), *(["--limit", "2"] if context.quick else [])]
-    context.say("eval.sweep: its own lines follow")
+    context.say("eval.benchmarks.sweep: its own lines follow")
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     if ended.returncode:
         raise InputError(f"{' '.join(command[2:])!r} ended with status {ended.returncode}: see its message above")
@@ -183,29 +182,32 @@ def _recorded(name: str) -> Any:
 STEPS = {
     step.name: step
     for step in (
-        Step("formula", "python -m eval.flops", formula, own=True, quick_seconds=1),
+        Step("formula", "python -m eval.efficiency.flops", formula, own=True, quick_seconds=1),
         Step("optimality", "bash scripts/verify_claims.sh --only optimal", optimality, own=True, quick_seconds=5),
         Step("rules", "bash scripts/verify_claims.sh --only rule", rules, own=True, quick_seconds=20),
-        Step("parity", "python -m eval.parity tests/goldens", parity, own=True, quick_seconds=40),
+        Step("parity", "python -m eval.claims.parity tests/goldens", parity, own=True, quick_seconds=40),
         Step(
-            "token_counts", "python -m eval.token_counts configs/llava_onevision_7b", token_counts, own=True,
+            "token_counts", "python -m eval.efficiency.token_counts configs/llava_onevision_7b", token_counts, own=True,
             quick_seconds=100,
         ),
         Step(
-            "guard", "bash scripts/test.sh tests/eval/synthetic/test_retention.py", guard_bands, own=True,
+            "guard", "bash scripts/test.sh tests/eval/synthetic/answers/test_retention.py", guard_bands, own=True,
             quick_seconds=60, inputs=lambda context: file_digest(BANDS) if BANDS.is_file() else None,
         ),
-        Step("counted", f"python -m eval.flops {' '.join(_COUNTED)}", counted, own=True, quick_seconds=30),
-        Step("latency", "python -m eval.latency", latency, quick_seconds=30),
-        Step("tiny", "python -m eval.synthetic.table main", tiny_campaign, own=True, quick_seconds=120),
+        Step("counted", f"python -m eval.efficiency.flops {' '.join(_COUNTED)}", counted, own=True, quick_seconds=30),
+        Step("latency", "python -m eval.efficiency.latency", latency, quick_seconds=30),
+        Step("tiny", "python -m eval.synthetic.answers.table main", tiny_campaign, own=True, quick_seconds=120),
         Step(
-            "benchmarks", f"python -m eval.sweep {_BENCHMARK_GRID} --checkpoint DIR --data DIR", benchmarks,
+            "benchmarks", f"python -m eval.benchmarks.sweep {_BENCHMARK_GRID} --checkpoint DIR --data DIR", benchmarks,
             quick_seconds=0, inputs=_benchmark_inputs,
         ),
         Step("recorded_tiny", "bash scripts/table_tiny.sh", _recorded("tiny/main.json"), recorded=True),
         Step("recorded_ablations", "bash scripts/table_tiny.sh", _recorded("tiny/ablations.json"), recorded=True),
-        Step("recorded_flops", "python -m eval.flops", _recorded("cpu/flops.json"), recorded=True),
-        Step("recorded_latency", "python -m eval.latency", recorded_latency, recorded=True),
-        Step("recorded_benchmarks", f"python -m eval.sweep {_BENCHMARK_GRID}", recorded_benchmarks, recorded=True),
+        Step("recorded_flops", "python -m eval.efficiency.flops", _recorded("cpu/flops.json"), recorded=True),
+        Step("recorded_latency", "python -m eval.efficiency.latency", recorded_latency, recorded=True),
+        Step(
+            "recorded_benchmarks", f"python -m eval.benchmarks.sweep {_BENCHMARK_GRID}", recorded_benchmarks,
+            recorded=True,
+        ),
     )
 }  # fmt: skip

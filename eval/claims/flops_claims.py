@@ -19,9 +19,9 @@ from eval.claims.judging import (
     half_digit,
     not_here,
 )
-from eval.paper_flops import ONEVISION_7B
-from eval.paper_rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper_tables import config_name
+from eval.paper.formula import ONEVISION_7B
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
+from eval.paper.scores import config_name
 
 FLOPS_PERCENT = 6.9  # abstract: of the uncompressed model's FLOPs
 VISUAL_TOKENS_PERCENT = 90.0  # abstract: more than so many of the visual tokens are removed
@@ -72,7 +72,10 @@ def flops_of_everything(findings: Findings) -> Judgement:
     both = [*result.get("closed_form", []), *result.get("counted", [])]  # what was counted replaces what was computed
     counts = {one["config"]: one for one in both if str(one["geometry"]).endswith("onevision-7b")}
     if not {"vanilla", "holitom_r10"} <= set(counts):
-        return not_here("eval.flops counts no 7B rows of both", "eval.flops with vanilla and holitom_r10 at 7B")
+        return not_here(
+            "eval.efficiency.flops counts no 7B rows of both",
+            "eval.efficiency.flops with vanilla and holitom_r10 at 7B",
+        )
     full, ours = counts["vanilla"]["prefill"], counts["holitom_r10"]["prefill"]
     shares = {part: round(100 * ours[part] / full[part], 2) for part in ("llm", "total")}
     within = {part: share - FLOPS_PERCENT <= half_digit(_DIGITS) for part, share in shares.items()}
@@ -93,7 +96,7 @@ def closed_form_holds(findings: Findings) -> Judgement:
     step, result = found
     deviation = result.get("largest_deviation")
     if deviation is None or not result.get("counted"):
-        return not_here("no graph was counted", "python -m eval.flops")
+        return not_here("no graph was counted", "python -m eval.efficiency.flops")
     verdict = REPRODUCED if deviation <= _LARGEST_DEVIATION else CONTRADICTED
     why = f"{len(result['counted'])} graphs counted, the largest deviation is {100 * deviation:.3f} %"
     return Judgement(verdict, why, {"largest deviation": deviation}, deviation, by=step)
@@ -125,7 +128,7 @@ def token_row(row: PaperRow, findings: Findings) -> Judgement:
     rows = {one["config"]: one for one in _result(findings, "token_counts")["rows"]}
     found = rows.get(config_name(row))
     if found is None or found["nominal"] is None:
-        return not_here("the row was not measured", "python -m eval.token_counts configs/llava_onevision_7b")
+        return not_here("the row was not measured", "python -m eval.efficiency.token_counts configs/llava_onevision_7b")
     paper, real = ([int(count) for count in found[key].split(" > ")] for key in ("nominal", "measured"))
     ours: dict[str, Any] = {"tokens": found["measured"], "percent": round(100 * found["retained_before_llm"], 2)}
     if len(paper) != len(real):

@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+# Scores are printed to 0.1; other devices and releases of the harness move single answers. Half a point is 13 of
+# VideoMME's 2,700 questions.
+TOLERANCE = 0.5
+_SURE = 1.96  # standard errors
+
 Verdict = Literal["reproduced", "contradicted", "partly", "not measurable here"]
 REPRODUCED: Verdict = "reproduced"
 CONTRADICTED: Verdict = "contradicted"
@@ -172,3 +177,11 @@ def judged(claim: Claim, findings: Findings) -> Judgement:
         why = f"{files} cannot be judged by ({type(error).__name__}: {error}): remove it or measure again"
         spoiled = {name: replace(finding, result=None, missing=why) for name, finding in read.items()}
         return judged(claim, {**findings, **spoiled})
+
+
+def score_verdict(gaps: Mapping[str, float], errors: Mapping[str, float]) -> Verdict:
+    """Within half a point everywhere, within the chance of the questions, or outside of it."""
+    if all(abs(gap) <= TOLERANCE for gap in gaps.values()):
+        return REPRODUCED
+    outside = [name for name, gap in gaps.items() if abs(gap) > max(TOLERANCE, _SURE * errors.get(name, 0.0))]
+    return CONTRADICTED if outside else PARTLY

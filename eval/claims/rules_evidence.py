@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.answering import Question, applied
-from eval.paper_tables import CONFIGS
-from eval.random_checkpoint import make_random_checkpoint
+from eval.instruments.answering import Question, applied
+from eval.instruments.models.random_checkpoint import make_random_checkpoint
+from eval.paper.scores import CONFIGS
+from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, greedy_segments, static_counts, static_run_lengths
 from holitom.settings import RunConfig, load_config
-from holitom.temporal_segmentation import SEGMENTERS, greedy_segments, static_counts, static_run_lengths
 from holitom.tokens import EncodedVideo, TokenKind
 from llava.model.builder import load_pretrained_model
 from llava.video import VideoClip

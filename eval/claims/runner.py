@@ -12,9 +12,8 @@ from eval.claims import SCHEMA
 from eval.claims.evidence import STEPS
 from eval.claims.judging import CONTRADICTED, NOT_HERE, Claim, Finding, Judgement, judged
 from eval.claims.steps import Context, Step, take
-from eval.cli import provenance
-from eval.record import write_whole
-from eval.report.page import finite
+from eval.instruments.cli import provenance
+from eval.instruments.record import finite, write_whole
 
 CLAIMS = "claims.json"
 

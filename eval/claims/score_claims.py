@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,27 +10,24 @@ from eval.claims.judging import (
     CONTRADICTED,
     PARTLY,
     REPRODUCED,
+    TOLERANCE,
     Claim,
     Findings,
     Judgement,
-    Verdict,
     differences,
     first,
     not_here,
+    score_verdict,
 )
-from eval.paper_rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper_tables import config_name, scores_of
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
+from eval.paper.scores import config_name, scores_of
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
-# Scores are printed to 0.1; other devices and releases of the harness move single answers. Half a point is 13 of
-# VideoMME's 2,700 questions.
-TOLERANCE = 0.5
 _FEWEST = 2  # methods that make an order
-_SURE = 1.96  # standard errors
 BENCHMARKS = ("benchmarks", "recorded_benchmarks")
 TINY = ("tiny", "recorded_tiny")
 NEEDS = (
-    "checkpoint lmms-lab/llava-onevision-qwen2-7b-ov, the benchmarks (python -m eval.data plan) and a GPU: "
+    "checkpoint lmms-lab/llava-onevision-qwen2-7b-ov, the benchmarks (python -m eval.benchmarks.data plan) and a GPU: "
     "bash scripts/verify_claims.sh --checkpoint DIR --data DIR"
 )
 _TASKS = {
@@ -84,14 +80,6 @@ def benchmark_row(findings: Findings, name: str) -> tuple[str, dict[str, Any], s
         return found[0], row, f"the benchmark run is a rehearsal ({row['rehearsal']})"
     withheld = ", ".join(f"{task}: {why}" for task, why in row["withheld"].items())
     return found[0], row, withheld
-
-
-def score_verdict(gaps: Mapping[str, float], errors: Mapping[str, float]) -> Verdict:
-    """Within half a point everywhere, within the chance of the questions, or outside of it."""
-    if all(abs(gap) <= TOLERANCE for gap in gaps.values()):
-        return REPRODUCED
-    outside = [name for name, gap in gaps.items() if abs(gap) > max(TOLERANCE, _SURE * errors.get(name, 0.0))]
-    return CONTRADICTED if outside else PARTLY
 
 
 def score_row(row: PaperRow, findings: Findings) -> Judgement:

@@ -15,14 +15,14 @@ from eval.claims.judging import (
     first,
     not_here,
 )
-from eval.paper_tables import EFFICIENCY, config_stem, is_timed_geometry
+from eval.paper.scores import EFFICIENCY, config_stem, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
 _DIGITS = 2
 SPEED_SHARE = 0.95  # of a printed ratio: its GPU is not known, and times scatter
 STEPS = ("latency", "recorded_latency")
-NEEDS = "a CUDA GPU: python -m eval.latency --geometry llava-onevision-7b (weights may be random)"
-_MEASURES = {"ttft": "time_to_first_token", "decode": "tokens_per_second"}  # ratios of eval.latency
+NEEDS = "a CUDA GPU: python -m eval.efficiency.latency --geometry llava-onevision-7b (weights may be random)"
+_MEASURES = {"ttft": "time_to_first_token", "decode": "tokens_per_second"}  # ratios of eval.efficiency.latency
 _STAGES = {"ttft": "time_to_first_token", "decode": "time_per_output_token"}  # and the times behind them
 _TOO_SMALL = ("tiny",)
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.judging import Finding
-from eval.cli import provenance
-from eval.lmms.fingerprints import digest, file_digest
-from eval.paper_tables import CONFIGS
-from eval.record import write_whole
+from eval.instruments.cli import provenance
+from eval.instruments.fingerprints import digest, file_digest
+from eval.instruments.record import write_whole
+from eval.paper.scores import CONFIGS
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent
 # what shows numbers and makes none
-_SHOWN = re.compile(r"eval/(claims/(\w+_claims|catalogue|runner|judging)|app|report|readme|verify_claims)\w*(/|\.py)")
+_SHOWN = re.compile(r"eval/(claims/(\w+_claims|catalogue|runner|judging|__main__)\.py|demo/app\w*\.py|report/)")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def last_line(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -
 
 
 def read_recorded(path: Path) -> dict[str, Any]:
-    """The result of a file of :mod:`eval.record` with its commit, device, command and file.
+    """The result of a file of :mod:`eval.instruments.record` with its commit, device, command and file.
 
     Raises:
         InputError: if there is none, or it does not say where it comes from.

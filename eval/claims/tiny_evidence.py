@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from eval.claims.steps import ROOT, Context, code_and_configs
-from eval.synthetic.campaign import Campaign
-from eval.synthetic.dataset import data_folder, make_split
-from eval.synthetic.guard import CHECKPOINT, CHECKS, Guard
-from eval.synthetic.scores import NOTICE
-from eval.synthetic.table import ablation_runs, main_runs, measure
+from eval.synthetic.answers.campaign import Campaign
+from eval.synthetic.answers.guard import CHECKPOINT, CHECKS, Guard
+from eval.synthetic.answers.scores import NOTICE
+from eval.synthetic.answers.table import ablation_runs, main_runs, measure
+from eval.synthetic.world.dataset import data_folder, make_split
 from holitom.settings import RunConfig
 from llava.errors import InputError
 
@@ -36,7 +36,7 @@ def guard_bands(context: Context) -> dict[str, Any]:
     """Answers that compression costs on 200 fixed questions, and the band that each count must lie in."""
     _need_checkpoint()
     if not BANDS.is_file():
-        raise InputError(f"{BANDS} is absent: the bands were not measured (python -m eval.synthetic.guard)")
+        raise InputError(f"{BANDS} is absent: the bands were not measured (python -m eval.synthetic.answers.guard)")
     bands = json.loads(BANDS.read_text(encoding="utf-8"))
     context.say("rendering clips")
     make_split(data_folder(), "guard")

@@ -3,10 +3,10 @@
     python -m eval.report results -o report/
     python -m eval.report results --claims outputs/claims/claims.json -o report/
 
-writes ``report/index.html``. Reads recorded results (``eval.record``), benchmark runs (``eval.run_benchmark``), the
-checked claims (``eval.verify_claims``) and packed answers (``eval.report.keep_answers``). It opens without a network.
-What was not measured is called so, and files that cannot be read are named with the reason. The same results give the
-same bytes. The last line is JSON.
+writes ``report/index.html``. Reads recorded results (``eval.instruments.record``), benchmark runs
+(``eval.benchmarks.run``), the checked claims (``eval.claims``) and packed answers (``eval.report.page.keep_answers``).
+It opens without a network. What was not measured is called so, and files that cannot be read are named with the reason.
+The same results give the same bytes. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eval.cli import Parser, provenance, user_errors
-from eval.grids import paper_grids
-from eval.record import check_target, write_whole
-from eval.report.ablations import ablation_section
-from eval.report.blocks import Notice, Section
-from eval.report.claims import claims_section, claims_tally
-from eval.report.deviations import deviation_section
-from eval.report.efficiency import efficiency_section
-from eval.report.evidence import evidence_section, problem_section
-from eval.report.findings import tally
-from eval.report.page import Head, render
-from eval.report.paper import all_findings, paper_section
-from eval.report.runs import comparison_section, rehearsal_section
-from eval.report.samples import run_sets, samples_section
-from eval.report.sources import Sources, read_sources
-from eval.report.summary import summary_section
-from eval.report.tiny import tiny_section
-from eval.report.tiny_answers import packed_sets
-from eval.report.token_maps import map_section, token_maps
+from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.record import check_target, write_whole
+from eval.paper.grids import paper_grids
+from eval.report.page.ablations import ablation_section
+from eval.report.page.blocks import Notice, Section
+from eval.report.page.claims import claims_section, claims_tally
+from eval.report.page.deviations import deviation_section
+from eval.report.page.efficiency import efficiency_section
+from eval.report.page.evidence import evidence_section, problem_section
+from eval.report.page.findings import tally
+from eval.report.page.paper import all_findings, paper_section
+from eval.report.page.render import Head, render
+from eval.report.page.runs import comparison_section, rehearsal_section
+from eval.report.page.samples import run_sets, samples_section
+from eval.report.page.sources import Sources, read_sources
+from eval.report.page.summary import summary_section
+from eval.report.page.tiny import tiny_section
+from eval.report.page.tiny_answers import packed_sets
+from eval.report.page.token_maps import map_section, token_maps
 from llava.errors import InputError
 
 PAGE = "index.html"
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="folder of results, searched with all folders below it")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the page")
-    parser.add_argument("--claims", type=Path, help="file of eval.verify_claims (default: claims.json in the results)")
+    parser.add_argument("--claims", type=Path, help="file of eval.claims (default: claims.json in the results)")
     parser.add_argument("--maps", type=int, default=6, help="most token maps on the page")
     options = parser.parse_args(arguments)
     if options.maps < 0:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from holitom.hooks.hook_set import HookSet
-from holitom.hooks.signals import Recorder
 from holitom.hooks.tower.frame_merging import TowerPlaces
+from holitom.hooks.tower.signals import Recorder
 from llava.errors import InputError
 
 
@@ -24,7 +24,7 @@ class Family(Protocol):
         """The module with ``layers`` that an inner stage hooks; it is called with ``video_spans``."""
 
     def recorder(self, model: nn.Module, name: str) -> Recorder:
-        """The recorder of a side signal (see ``holitom.hooks.signals``), on the module it reads.
+        """The recorder of a side signal (see ``holitom.hooks.tower.signals``), on the module it reads.
 
         Raises:
             InputError: if this family has no such signal.

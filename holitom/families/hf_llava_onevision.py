@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from holitom.hooks.entrance import PromptEntrance
-from holitom.hooks.instance_slot import set_slot, slot
-from holitom.hooks.prompt_layout import TowerCall, VideoGrid
-from holitom.hooks.signals import RECORDERS, Recorder
+from holitom.hooks.prompt.entrance import PromptEntrance
+from holitom.hooks.prompt.instance_slot import set_slot, slot
+from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
 from holitom.hooks.tower.frame_merging import TowerPlaces
+from holitom.hooks.tower.signals import RECORDERS, Recorder
 from holitom.hooks.tower.video_calls import VideoCalls
 from llava.errors import InputError
 from llava.model.pooling import pool_frames
@@ -67,7 +67,7 @@ def _last_layer(model: LlavaOnevisionForConditionalGeneration) -> Any:
 
 
 class _Layout:
-    """See :class:`~holitom.hooks.prompt_layout.PromptLayout`."""
+    """See :class:`~holitom.hooks.prompt.prompt_layout.PromptLayout`."""
 
     newline_mode = "one_token"
 

@@ -5,10 +5,10 @@ from typing import Any
 from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
-from holitom.hooks.entrance import PromptEntrance
-from holitom.hooks.instance_slot import set_slot, slot
-from holitom.hooks.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
-from holitom.hooks.signals import Recorder
+from holitom.hooks.prompt.entrance import PromptEntrance
+from holitom.hooks.prompt.instance_slot import set_slot, slot
+from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
+from holitom.hooks.tower.signals import Recorder
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 

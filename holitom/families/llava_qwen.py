@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from holitom.hooks.signals import RECORDERS, Recorder
 from holitom.hooks.tower.frame_merging import TowerPlaces
+from holitom.hooks.tower.signals import RECORDERS, Recorder
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 NAME = "llava.LlavaQwenForCausalLM"

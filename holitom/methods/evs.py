@@ -10,13 +10,15 @@ video (mm_newline_position grid and frame) are refused.
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
+from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.config import require_retain_ratio
-from holitom.frame_selection import check_finite, keep_selected, token_sums
-from holitom.registry import register
-from holitom.temporal_pruning import most_changed, similarity_to
-from holitom.token_ops import packed_positions
+from holitom.methods import register
+from holitom.ops.selection import check_finite, keep_selected, token_sums
+from holitom.ops.similarity import similarity_to
+from holitom.ops.token_ops import highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.errors import InputError
 
@@ -72,3 +74,20 @@ class EvsOuter:
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens a video of this size is compressed to, exactly."""
         return max(tokens_per_frame, int(frames * tokens_per_frame * self.config.retain_ratio))
+
+
+def most_changed(similarity: Float[Tensor, "pairs tokens"], count: int) -> Bool[Tensor, "pairs+1 tokens"]:
+    """The ``count`` tokens of a video that differ most from their place one frame earlier (EVS).
+
+    Args:
+        similarity: cosine similarity of each token to the same position one frame later.
+        count: tokens to keep, at least those of one frame: the first frame always stays.
+
+    Returns:
+        The kept tokens; ties go to the earlier frame and the lower position.
+    """
+    tokens = similarity.shape[1]
+    change = torch.cat([similarity.new_full((1, tokens), torch.inf), 1 - similarity])
+    counts = torch.full((1,), count, device=similarity.device)
+    flat = change.view(1, -1)
+    return highest(flat, torch.ones_like(flat, dtype=torch.bool), counts).view_as(change)

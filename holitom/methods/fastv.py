@@ -12,12 +12,12 @@ one token.
 from dataclasses import dataclass
 from functools import partial
 
+from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
-from holitom.config import is_finite_number, is_integer, require
-from holitom.hooks.staged import StagedCompression
-from holitom.hooks.stages import Stage
-from holitom.inner_merging import kept_length
-from holitom.registry import register
+from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.stages import Stage
+from holitom.methods import register
+from holitom.ops.short_sequences import kept_length
 
 
 @register("fastv")

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
+from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
-from holitom.config import is_finite_number, is_integer, require
-from holitom.hooks.staged import StagedCompression
-from holitom.hooks.stages import Stage
-from holitom.inner_pruning import truncated_length
-from holitom.registry import register
+from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.stages import Stage
+from holitom.methods import register
+from holitom.ops.pruning import truncated_length
 from llava.errors import InputError
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.config import require_retain_ratio
-from holitom.frame_selection import keep_selected, kept_per_frame, uniform_positions
-from holitom.registry import register
-from holitom.token_ops import upload
+from holitom.methods import register
+from holitom.ops.selection import keep_selected, kept_per_frame
+from holitom.ops.token_ops import upload
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
@@ -55,3 +55,12 @@ class UniformOuter:
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens a video of this size is compressed to, exactly."""
         return frames * kept_per_frame(tokens_per_frame, self.config.retain_ratio)
+
+
+def uniform_positions(tokens: int, count: int) -> np.ndarray:
+    """``count`` raster positions of a frame with equal steps between them, rounded down; the first is 0.
+
+    >>> uniform_positions(7, 3).tolist()
+    [0, 2, 4]
+    """
+    return np.arange(count) * tokens // count

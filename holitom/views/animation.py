@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from holitom.files import whole_file
-from holitom.saved_record import SavedRecord, SavedVideo
+from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.heat import RECEIVED, heat_tiles, heat_values, short_heat_legend
 from holitom.views.maps import Legend, inner_legend, inner_tiles, one_video, same_clip, sized, token_legend, token_tiles

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holitom.saved_record import SavedRecord, SavedVideo
+from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.colours import PALE, heat_colours
 from holitom.views.maps import Legend, one_video, sized

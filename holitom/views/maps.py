@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from holitom.saved_record import SavedRecord, SavedVideo
+from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.tokens import TokenKind
 from holitom.views import words
 from holitom.views.colours import colours_of

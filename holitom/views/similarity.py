@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holitom.saved_record import SavedRecord, SavedVideo
+from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.maps import one_video
 from holitom.views.page import SEGMENT_TONES, new_figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holitom.saved_record import SavedRecord, SavedVideo
+from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.tokens import TokenKind
 
 LABELS = {

@@ -1,10 +1,10 @@
 """Images and videos to the tokens that stand at their placeholders."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llava.errors import InputError
 from llava.mm_utils import grid_pinpoints
@@ -13,10 +13,9 @@ from llava.model.newlines import insert_newlines
 from llava.model.placement import compute_device, whole_parameter
 from llava.model.pooling import pool_frames, pooled_tokens
 from llava.model.splicing import VisualTokens
-from llava.model.vision_tower import FRAMES_PER_PASS, in_passes
+from llava.model.vision_tower import FRAMES_PER_PASS, SiglipVisionTower, in_passes
 
 if TYPE_CHECKING:
-    from llava.model.language_model.llava_qwen import LlavaQwenModel
     from llava.model.visual_compressor import VisualCompressor
 
 MODALITIES = ("image", "video")
@@ -65,18 +64,26 @@ def _check_pixels(pixels: Tensor, number: int, side: int) -> None:
         )
 
 
+class VisualModel(Protocol):
+    """What is read of the model whose visual inputs are encoded."""
+
+    vision_tower: SiglipVisionTower
+    mm_projector: nn.Sequential
+    image_newline: nn.Parameter
+
+
 class VisualEncoder:
     """Encodes the visual inputs of one prompt batch.
 
     Settings are read from ``config`` at the time of the call, since evaluation harnesses change them after loading.
     """
 
-    def __init__(self, model: "LlavaQwenModel", config: Any, compressor: "VisualCompressor | None") -> None:
+    def __init__(self, model: VisualModel, config: Any, compressor: "VisualCompressor | None") -> None:
         self.model = model
         self.config = config
         self.compressor = compressor
         unpads = "unpad" in getattr(config, "mm_patch_merge_type", "flat")
-        self.image_newline = whole_parameter(model, "image_newline")
+        self.image_newline = whole_parameter(cast(nn.Module, model), "image_newline")
         self.newline = self.image_newline if unpads else None
 
     def encode(

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eval.device_counts import syncs_on_cuda
-from eval.geometries import random_model
-from eval.latency_clips import draw_clip
-from eval.latency_run import Prompt, make_prompt, random_ids, run_once
-from eval.measure import peak_memory
+from eval.efficiency.latency.clips import draw_clip
+from eval.efficiency.latency.run import Prompt, make_prompt, random_ids, run_once
+from eval.instruments.device_counts import syncs_on_cuda
+from eval.instruments.measure import peak_memory
+from eval.instruments.models.geometries import random_model
 from holitom import Compressor, InnerConfig, OuterConfig
 from holitom.methods.holitom import HolitomConfig
-from holitom.outer import OuterCompression
+from holitom.methods.holitom.outer import OuterCompression
 from llava.model.builder import DTYPES
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 

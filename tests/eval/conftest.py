@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from eval.fixtures import make_fixtures
-from eval.random_checkpoint import make_random_checkpoint
+from eval.benchmarks.data.fixtures import make_fixtures
+from eval.instruments.models.random_checkpoint import make_random_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from holitom.saved_record import KEPT_KINDS, SavedRecord, SavedStage, SavedVideo, thumbnails
+from holitom.record.saved import KEPT_KINDS, SavedRecord, SavedStage, SavedVideo, thumbnails
 from holitom.tokens import TokenKind
 
 JOINS = {

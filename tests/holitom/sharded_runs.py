@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from holitom.registry import available_methods
+from holitom.methods import available_methods
 from holitom.settings import from_mapping
 from llava.model.builder import load_pretrained_model
 from tests.tiny_models import greedily, prompt, video

@@ -9,9 +9,9 @@ from torch import nn
 
 from holitom import holitom
 from holitom.compressor import Compressor
-from holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom import HolitomConfig
-from holitom.outer import OuterCompression
+from holitom.methods.holitom.config import InnerConfig, OuterConfig
+from holitom.methods.holitom.outer import OuterCompression
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
 from tests.references import flash_stub

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from holitom import available_methods
 from holitom.compressor import Compressor
-from holitom.hooks.prunevid_inner import PruneVidInner
-from holitom.hooks.staged import StagedCompression
-from holitom.hooks.stages import Stage
+from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.stages import Stage
+from holitom.methods.prunevid.inner import PruneVidInner
 from holitom.settings import from_mapping
 from llava.errors import InputError
 from llava.model.static_cache import LayerPrompt, PromptCache

@@ -10,45 +10,48 @@ import importlib
 import pytest
 import torch
 
-from eval.paper_flops import ONEVISION_7B, TERA, fastv_layers, inner_layers, outer_layers, paper_flops, pdrop_layers
-from holitom.config import InnerConfig, OuterConfig
+from eval.paper.formula import ONEVISION_7B, TERA, fastv_layers, inner_layers, outer_layers, paper_flops, pdrop_layers
 from holitom.methods.dycoke import DycokeConfig
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.holitom import HolitomConfig
+from holitom.methods.holitom.config import InnerConfig, OuterConfig
+from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.pdrop import PdropConfig
 from holitom.methods.prunevid import PruneVidConfig
 from holitom.methods.visionzip import VisionzipConfig
-from holitom.outer import OuterCompression
 from holitom.tokens import EncodedVideo
 from tests.tiny_models import prompt, video
 
 WORKED_EXAMPLES = {
-    "3 clustering": ("test_clustering", "test_centers_of_the_worked_example", "test_density_of_the_worked_example"),
+    "3 clustering": ("ops.test_clustering", "test_centers_of_the_worked_example", "test_density_of_the_worked_example"),
     "4 FastV": ("methods.test_fastv", "test_example_of_the_specification"),
-    "6.1 DyCoke": ("methods.test_dycoke", "test_worked_example"),
-    "7.2 VisionZip": ("methods.test_visionzip", "test_worked_example"),
-    "8 PruneVid clean-up": ("test_frame_clustering", "test_clean_up_of_the_worked_example"),
-    "8 PruneVid clusters": ("test_window_merging", "test_clusters_of_the_worked_example"),
+    "6.1 DyCoke": ("methods.dycoke.test_dycoke", "test_worked_example"),
+    "7.2 VisionZip": ("methods.visionzip.test_visionzip", "test_worked_example"),
+    "8 PruneVid clean-up": ("methods.prunevid.test_frame_windows", "test_clean_up_of_the_worked_example"),
+    "8 PruneVid clusters": ("methods.prunevid.test_window_merging", "test_clusters_of_the_worked_example"),
     "9 FastVID": (
-        "methods.test_fastvid",
+        "methods.fastvid.test_fastvid",
         "test_cuts_of_the_worked_example",
         "test_anchors_of_the_worked_example",
         "test_tokens_of_the_worked_example",
     ),
-    "10 tie": ("test_outer", "test_worked_example_with_a_tie"),
-    "10 optimum": ("test_outer", "test_worked_example_of_the_global_optimum"),
-    "10 merging": ("test_temporal_merging", "test_the_worked_example_of_merging"),
+    "10 tie": ("methods.holitom.test_outer", "test_worked_example_with_a_tie"),
+    "10 optimum": ("methods.holitom.test_outer", "test_worked_example_of_the_global_optimum"),
+    "10 merging": ("methods.holitom.test_temporal_merging", "test_the_worked_example_of_merging"),
     "11 inner merge": (
-        "test_inner_merging",
+        "methods.holitom.test_inner_merging",
         "test_worked_example_of_the_sequential_rule",
         "test_worked_example_of_the_mean_rule",
     ),
 }
 ELSEWHERE = {
-    "6 optimal": ("test_temporal_segmentation", "test_no_segmentation_is_better_and_ties_follow_the_rule"),
+    "6 optimal": (
+        "methods.holitom.test_temporal_segmentation",
+        "test_no_segmentation_is_better_and_ties_follow_the_rule",
+    ),
     "8 inner decode": ("test_every_method", "test_cached_decoding_equals_recomputation_of_the_kept_tokens"),
-    "8 staged decode": ("hooks.test_staged", "test_renumbered_positions"),
+    "8 staged decode": ("hooks.decoder.test_staged", "test_renumbered_positions"),
     "9 order": ("test_every_method", "test_order_positions_and_source_map"),
 }
 

@@ -15,9 +15,9 @@ from PIL import Image
 from holitom import available_methods, load_config
 from holitom.cli import Parser, user_errors
 from holitom.files import whole_folder
-from holitom.record import load_record, save_record
+from holitom.record.prompt import load_record, save_record
+from holitom.record.saved import SavedRecord
 from holitom.run_facts import TINY, TINY_NOTE
-from holitom.saved_record import SavedRecord
 from holitom.show import draw_all, main, record_methods
 from llava.errors import InputError
 from tests.clips import write_clip
@@ -27,7 +27,7 @@ pytest.importorskip("matplotlib")
 CONFIGS = TINY.parent.parent / "configs" / "tiny"
 METHODS = {load_config(path).method or "vanilla": path for path in sorted(CONFIGS.glob("*.yaml"), reverse=True)}
 # methods whose configuration above has a stage inside the LLM
-INSIDE = {"holitom", "fastv", "pdrop"}
+INSIDE = {"earlytom", "flashvid", "holitom", "fastv", "pdrop"}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,9 @@ def test_every_method_draws(records: dict[str, SavedRecord], tmp_path: Path, nam
     counts = video.counts()
     assert sum(counts["kinds"].values()) == counts["tokens"] == 8 * 64
     kept = {kind for kind in counts["kinds"] if kind in ("dynamic_kept", "static_center", "contextual_center")}
-    assert sum(counts["kinds"][kind] for kind in kept) == counts["reach_llm"]
+    # FlashVID may put a picked token and a cluster at one place
+    assert sum(counts["kinds"][kind] for kind in kept) == len(set(video.index.tolist()))
+    assert name == "flashvid" or len(set(video.index.tolist())) == counts["reach_llm"]
     assert (name == "vanilla") == (counts["reach_llm"] == 512 and not counts["stages"])
 
 
@@ -208,6 +210,6 @@ def test_whole_folder(tmp_path: Path) -> None:
 
 
 def test_eval_has_the_same_command_line_tools() -> None:
-    from eval import cli  # noqa: PLC0415
+    from eval.instruments import cli  # noqa: PLC0415
 
     assert (cli.Parser, cli.user_errors) == (Parser, user_errors)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from holitom.compressor import Compressor
-from holitom.outer import OuterCompression
-from holitom.temporal_segmentation import adjacent_similarity
+from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops.similarity import adjacent_similarity
 from holitom.watching import watched
 from llava.model.builder import load_pretrained_model
 from llava.model.visual_inputs import VisualEncoder

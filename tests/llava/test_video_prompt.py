@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eval.random_checkpoint import tiny_config
+from eval.instruments.models.random_checkpoint import tiny_config
 from llava.errors import InputError
 from llava.video import VideoClip
 from llava.video_prompt import VideoDefaults, clip_instruction, time_instruction, video_defaults, video_question

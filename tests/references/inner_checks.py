@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
-from holitom.config import InnerConfig
-from holitom.hooks.inner import InnerMerging
+from holitom.methods.holitom.config import InnerConfig
+from holitom.methods.holitom.inner import InnerMerging
 from tests.references import flash_stub
 from tests.references.decoder import Decisions, NaiveDecoder
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from holitom.hooks.staged import StagedCompression
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.pdrop import PdropConfig
 from tests.references.inner_checks import LAYERS, VOCAB, assert_close, make_prompt, tiny_model

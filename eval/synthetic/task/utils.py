@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.synthetic.dataset import data_folder, verify
-from eval.synthetic.items import item_of, letter_of
-from eval.synthetic.questions import SCORED
+from eval.synthetic.world.dataset import data_folder, verify
+from eval.synthetic.world.items import item_of, letter_of
+from eval.synthetic.world.questions import SCORED
 
 _DATA = {"test_data": "test", "long_data": "long"}  # a split for each task
 Doc = Mapping[str, Any]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.synthetic.questions import FAMILIES, SCORED
 from eval.synthetic.training.stages import Stage
+from eval.synthetic.world.questions import FAMILIES, SCORED
 
 _HEAD = """# A tiny LLaVA-OneVision, learned from rendered clips
 
@@ -23,8 +23,8 @@ textures and nothing else; **its numbers are no evidence about the 7B model**.
 
 ## Data
 
-Worlds drawn from a seed (`eval/synthetic/world.py`), rendered at 128 x 128 (`raster.py`), with questions of twelve
-families (`questions.py`). Training worlds, validation worlds and the benchmark have different seeds. Nothing was
+Worlds drawn from a seed (`eval/synthetic/world/events.py`), rendered at 128 x 128 (`raster.py`), with questions of
+twelve families (`questions.py`). Training worlds, validation worlds and the benchmark have different seeds. Nothing was
 collected, nothing shows a person.
 
 ## Recipe

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.synthetic.raster import composition
-from eval.synthetic.world import COLORS, SCENES, SHAPES, World
+from eval.synthetic.world.events import COLORS, SCENES, SHAPES, World
+from eval.synthetic.world.raster import composition
 
 DIM = 128
 GRID = 16  # patches per side of a frame

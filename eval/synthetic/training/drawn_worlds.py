@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from eval.synthetic.questions import Facts
-from eval.synthetic.world import COLORS, SCENES, SHAPES, Shot, Thing, World, place_thing, sample_world
+from eval.synthetic.world.events import COLORS, SCENES, SHAPES, Shot, Thing, World, place_thing, sample_world
+from eval.synthetic.world.questions import Facts
 
 
 def draw_sound(rng: np.random.Generator) -> tuple[World, Facts]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from eval.cli import Parser, provenance, user_errors
-from eval.random_checkpoint import write_checkpoint
+from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.models.random_checkpoint import write_checkpoint
 from eval.synthetic.training.card import card
 from eval.synthetic.training.model import learned_config
 from eval.synthetic.training.stages import STAGES, Stage

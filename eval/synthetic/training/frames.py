@@ -5,12 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.synthetic.raster import render
 from eval.synthetic.training.codes import GRID, seen_shares, target_codes
 from eval.synthetic.training.drawn_worlds import still_world
 from eval.synthetic.training.numbered import Numbered
 from eval.synthetic.training.vision import VisionBatch
-from eval.synthetic.world import COLORS, SCENES, SHAPES, World, sample_world
+from eval.synthetic.world.events import COLORS, SCENES, SHAPES, World, sample_world
+from eval.synthetic.world.raster import render
 
 
 class Frames(Numbered[VisionBatch]):

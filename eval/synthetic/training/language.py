@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eval.synthetic.questions import FAMILIES
 from eval.synthetic.training.codes import DIM
 from eval.synthetic.training.packed import prefix_pass, question_pass
 from eval.synthetic.training.side_labels import SIDES
 from eval.synthetic.training.streams import Batch
+from eval.synthetic.world.questions import FAMILIES
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 TAP = 3  # side labels are read from the states that enter this layer

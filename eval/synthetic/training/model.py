@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eval.random_checkpoint import SPECIAL_TOKENS, tiny_config
-from eval.synthetic.raster import SIDE
-from eval.synthetic.tokenizer import PHRASES, write_tokenizer
+from eval.instruments.models.random_checkpoint import SPECIAL_TOKENS, tiny_config
 from eval.synthetic.training.codes import DIM, GRID, directions
 from eval.synthetic.training.prompts import Prompts
-from eval.synthetic.world import COLORS, SCENES, SHAPES
+from eval.synthetic.world.events import COLORS, SCENES, SHAPES
+from eval.synthetic.world.raster import SIDE
+from eval.synthetic.world.tokenizer import PHRASES, write_tokenizer
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
 FIRST_LAYERS, LAYERS = 6, 8  # of the decoder at the start and in the end

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from eval.synthetic.questions import POST_PROMPT, Question
-from eval.synthetic.tokenizer import WORD_PROMPT
+from eval.synthetic.world.questions import POST_PROMPT, Question
+from eval.synthetic.world.tokenizer import WORD_PROMPT
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 

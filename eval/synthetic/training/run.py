@@ -22,8 +22,8 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from eval.cli import Parser, provenance, user_errors
-from eval.record import write_whole
+from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.record import write_whole
 from eval.synthetic.training.features import kept_features
 from eval.synthetic.training.frames import Frames
 from eval.synthetic.training.language import SideHeads, Tally, language_outcome

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.synthetic.world import COLORS, MOTIONS, SCENES, SHAPES, World
+from eval.synthetic.world.events import COLORS, MOTIONS, SCENES, SHAPES, World
 
 SIDES = {
     "motion": len(MOTIONS),

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.synthetic.questions import FAMILIES, Facts, Question, candidates, with_options
-from eval.synthetic.raster import render
 from eval.synthetic.training.codes import pooled_shares, target_codes
 from eval.synthetic.training.drawn_worlds import draw_sound, draw_still
 from eval.synthetic.training.numbered import Numbered
 from eval.synthetic.training.prompts import Prompts, padded
 from eval.synthetic.training.side_labels import SIDES, token_labels
-from eval.synthetic.world import World, sampled_times
+from eval.synthetic.world.events import World, sampled_times
+from eval.synthetic.world.questions import FAMILIES, Facts, Question, candidates, with_options
+from eval.synthetic.world.raster import render
 
 _RARELY = 0.25
 _OBJECTS_FIRST = 0.9  # share of videos

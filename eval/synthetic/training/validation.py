@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import torch
 
-from eval.synthetic.raster import render
 from eval.synthetic.training.codes import pooled_shares
 from eval.synthetic.training.drawn_worlds import draw_sound
 from eval.synthetic.training.features import encode, kept_features
@@ -14,7 +13,8 @@ from eval.synthetic.training.language import Tally, language_outcome
 from eval.synthetic.training.prompts import Prompts
 from eval.synthetic.training.streams import StreamConfig, VideoQuestions
 from eval.synthetic.training.vision import vision_loss
-from eval.synthetic.world import sampled_times
+from eval.synthetic.world.events import sampled_times
+from eval.synthetic.world.raster import render
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 SEED = 900_001  # of data that no stage trains on

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from holitom.hooks.received_attention import ReceivedAttentionRecorder
+from holitom.hooks.tower.received_attention import ReceivedAttentionRecorder
 from holitom.tokens import FrameMerges
 from llava.errors import InputError
 

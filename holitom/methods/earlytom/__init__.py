@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.config import InnerConfig, is_finite_number, is_integer, require, require_retain_ratio
-from holitom.frame_selection import check_finite, token_sums
-from holitom.hooks.inner import InnerMerging
 from holitom.hooks.tower.frame_merging import FrameMerging
+from holitom.methods import register
 from holitom.methods.earlytom.frame_merging import (
     FramePlan,
     MergeRule,
@@ -37,7 +36,9 @@ from holitom.methods.earlytom.frame_merging import (
     stream_segments,
 )
 from holitom.methods.earlytom.selection import adjusted_ratio, select_tokens
-from holitom.registry import register
+from holitom.methods.holitom.config import InnerConfig
+from holitom.methods.holitom.inner import InnerMerging
+from holitom.ops.selection import check_finite, token_sums
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, PlainDetails, TokenKind
 
 # Benchmark, then ratio: threshold and tower layers of the published numbers on LLaVA-OneVision-7B.

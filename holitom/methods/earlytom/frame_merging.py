@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from holitom.outer_plan import require_finite
-from holitom.token_ops import exact_cosine, upload
+from holitom.checks import require_finite
+from holitom.ops.token_ops import exact_cosine, upload
 
 FRAMES_AT_ONCE = 16  # frames whose float32 copies are in memory at one time
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.token_ops import highest, packed_positions, upload
+from holitom.ops.token_ops import highest, packed_positions, upload
 
 
 def adjusted_ratio(retain_ratio: float, frames: int, merged_frames: int) -> float:

@@ -28,11 +28,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
 from holitom.compressor import Compressor, all_tokens
-from holitom.config import is_finite_number, is_integer, require, require_retain_ratio
+from holitom.methods import register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
 from holitom.methods.flashvid.inner import FlashVidInner
-from holitom.registry import register
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 

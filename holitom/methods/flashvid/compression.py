@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.group_clustering import GroupClusters, cluster_groups
+from holitom.checks import require_finite
 from holitom.methods.flashvid.segmentation import (
     FrameSegments,
     cut_frames,
@@ -17,8 +17,8 @@ from holitom.methods.flashvid.segmentation import (
 )
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
-from holitom.outer_plan import require_finite
-from holitom.token_ops import packed_positions, to_host
+from holitom.ops.group_clustering import GroupClusters, cluster_groups
+from holitom.ops.token_ops import packed_positions, to_host
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from holitom.hooks.decoder_state import ForwardCall
-from holitom.hooks.inner_record import Counts
-from holitom.hooks.staged import StagedCompression
-from holitom.hooks.stages import Stage
-from holitom.inner_merging import MergedBatch, Spans
-from holitom.inner_pruning import prune_batch
+from holitom.hooks.decoder.decoder_state import ForwardCall
+from holitom.hooks.decoder.inner_record import Counts
+from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.stages import Stage
+from holitom.ops.pruning import prune_batch
+from holitom.ops.short_sequences import MergedBatch, Spans
 
 
 def pruned_length(tokens: int, keep_ratio: float) -> int:

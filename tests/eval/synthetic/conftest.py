@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.random_checkpoint import write_checkpoint
-from eval.synthetic.items import Item
-from eval.synthetic.questions import Facts, candidates, with_options
-from eval.synthetic.raster import render
+from eval.instruments.models.random_checkpoint import write_checkpoint
 from eval.synthetic.training.model import new_model
-from eval.synthetic.world import sample_world, sampled_times
+from eval.synthetic.world.events import sample_world, sampled_times
+from eval.synthetic.world.items import Item
+from eval.synthetic.world.questions import Facts, candidates, with_options
+from eval.synthetic.world.raster import render
 from llava.model.builder import load_pretrained_model
 
 

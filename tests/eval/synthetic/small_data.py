@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from eval.synthetic.dataset import make_split
+from eval.synthetic.world.dataset import make_split
 
 SIZES = {"test": 48, "val": 24, "guard": 12, "long": 8}
 _kept: list[TemporaryDirectory] = []  # removed when the tests end

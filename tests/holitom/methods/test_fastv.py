@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holitom.inner_merging import kept_length
-from holitom.inner_pruning import keep_best, prune_batch
 from holitom.methods.fastv import FastvConfig
+from holitom.ops.pruning import keep_best, prune_batch
+from holitom.ops.short_sequences import kept_length
 from llava.errors import InputError
 from tests.references import flash_stub
 from tests.references.inner_checks import DIM, LAYERS, tiny_model

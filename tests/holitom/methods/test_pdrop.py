@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from holitom.inner_pruning import truncated_length
 from holitom.methods.pdrop import PdropConfig
+from holitom.ops.pruning import truncated_length
 from llava.errors import InputError
 from tests.references import flash_stub
 from tests.references.inner_checks import DIM, LAYERS, tiny_model

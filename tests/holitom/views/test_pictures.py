@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from holitom.saved_record import SavedRecord, SavedVideo
+from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.tokens import TokenKind
 from holitom.views import (
     animation,

@@ -8,9 +8,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from eval.synthetic.questions import FAMILIES, Facts, candidates, with_options
-from eval.synthetic.raster import composition
-from eval.synthetic.tokenizer import write_tokenizer
 from eval.synthetic.training.codes import (
     DIM,
     content_codes,
@@ -25,7 +22,10 @@ from eval.synthetic.training.frames import Frames
 from eval.synthetic.training.prompts import Prompts, padded
 from eval.synthetic.training.side_labels import token_labels
 from eval.synthetic.training.streams import StreamConfig, VideoQuestions, choose_tokens, draw_questions
-from eval.synthetic.world import COLORS, MOTIONS, SCENES, sample_world, sampled_times
+from eval.synthetic.world.events import COLORS, MOTIONS, SCENES, sample_world, sampled_times
+from eval.synthetic.world.questions import FAMILIES, Facts, candidates, with_options
+from eval.synthetic.world.raster import composition
+from eval.synthetic.world.tokenizer import write_tokenizer
 from llava.conversation import conv_templates
 
 

@@ -1,0 +1,156 @@
+"""lmms-eval's own evaluation, on its own task definitions, in this process."""
+
+import difflib
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.lmms.answer_log import Served
+from eval.benchmarks.lmms.models import SCORING_SEED
+from eval.benchmarks.lmms.questions import task_of
+from llava.errors import InputError
+
+# folders below lmms_eval/tasks that hold the paper's benchmarks; indexing all others takes seconds
+_BENCHMARK_FOLDERS = ("mvbench", "egoschema", "longvideobench", "videomme")
+SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "scoring": SCORING_SEED}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the harness returned, and its tasks by name."""
+
+    results: dict[str, Any]
+    tasks: dict[str, Any]
+
+
+def keep_submissions(results: list[dict[str, int]]) -> None:
+    """Instead of posting EgoSchema's answers to a server: the submission file is made from the samples."""
+
+
+def task_entry(name: str) -> str | dict[str, Any]:
+    """A task as the harness is asked for it; full EgoSchema with its aggregation replaced."""
+    if name != "egoschema":
+        return name
+    return {
+        "task": name,
+        "metric_list": [{"metric": "submission", "aggregation": keep_submissions, "higher_is_better": True}],
+    }
+
+
+@cache
+def task_manager(stock_id: str, tasks: tuple[str, ...], include_path: str | None) -> Any:
+    """The harness' index of tasks, as for the stock model, whose name decides some prompts.
+
+    Raises:
+        InputError: for an unknown task or a folder that is none.
+    """
+    import lmms_eval.tasks  # noqa: PLC0415
+
+    if include_path is not None and not Path(include_path).is_dir():
+        raise InputError(f"include path {include_path!r} is no folder: name one that holds task definitions")
+    own = [] if include_path is None else [include_path]
+    packaged = Path(str(lmms_eval.tasks.__file__)).parent
+    few = {folder for folder in _BENCHMARK_FOLDERS if any(task.startswith(folder) for task in tasks)}
+    manager = lmms_eval.tasks.TaskManager(
+        "ERROR", [*(str(packaged / folder) for folder in sorted(few)), *own], False, model_name=stock_id
+    )
+    if any(task not in manager.all_tasks for task in tasks):
+        manager = lmms_eval.tasks.TaskManager("ERROR", own or None, model_name=stock_id)
+    for task in tasks:
+        if task not in manager.all_tasks:
+            close = difflib.get_close_matches(task, manager.all_tasks, 3)
+            hint = f": did you mean {', '.join(close)}?" if close else ": --include-path names a folder with your own"
+            raise InputError(f"task {task!r} is unknown to lmms-eval{hint}")
+    return manager
+
+
+def _explained(error: Exception, tasks: Sequence[str]) -> Exception:
+    """A user's mistake where questions cannot be loaded, which the harness tries several times; else the same error."""
+    cause = error.last_attempt.exception() if hasattr(error, "last_attempt") else error
+    if cause is error and not isinstance(error, FileNotFoundError):
+        return error
+    return InputError(
+        f"the questions of {', '.join(tasks)} cannot be loaded ({' '.join(str(cause).split())[:300]}): "
+        f"python -m eval.benchmarks.data verify tells what is missing beside {os.getcwd()}"
+    )
+
+
+def evaluate(
+    model: Any, stock_id: str, tasks: Sequence[str], limit: int | None = None, include_path: str | None = None
+) -> Outcome | None:
+    """Run the tasks with a model; with several processes each answers its share, and all but the first return None.
+
+    Raises:
+        InputError: if a task is unknown or its questions cannot be loaded.
+    """
+    from lmms_eval.evaluator import simple_evaluate  # noqa: PLC0415
+
+    manager = task_manager(stock_id, tuple(tasks), include_path)
+    try:
+        results = simple_evaluate(
+            model=model,
+            tasks=[task_entry(task) for task in tasks],
+            task_manager=manager,
+            limit=limit,
+            batch_size=1,
+            bootstrap_iters=0,
+            log_samples=True,
+            verbosity="ERROR",
+            random_seed=SEEDS["random"],
+            numpy_random_seed=SEEDS["numpy"],
+            torch_random_seed=SEEDS["torch"],
+            distributed_executor_backend="torchrun",  # gloo or NCCL, whichever there is
+            process_docs_parallel=1,  # threads would race for the random guesses
+        )
+    except SystemExit as stop:
+        raise InputError(f"lmms-eval gave up: {stop}") from None
+    except Exception as error:
+        explained = _explained(error, tasks)
+        if explained is error:
+            raise
+        raise explained from error
+    return None if results is None else Outcome(results, model.tasks)
+
+
+@cache
+def _replay_class() -> type:
+    from lmms_eval.api.model import lmms  # noqa: PLC0415
+
+    class Replay(lmms):
+        """Answers from entries alone, so that scores do not depend on how many processes made them."""
+
+        def __init__(self, served: Served) -> None:
+            super().__init__()
+            self.served = served
+            self.tasks: dict[str, Any] = {}
+
+        def generate_until(self, requests: list[Any]) -> list[str]:
+            """Every question must have been answered, with the prompt it has now."""
+            texts = []
+            for request in requests:
+                task, doc_id = request.args[4], request.args[3]
+                self.tasks[task] = task_of(request)
+                entry = self.served.entries.get((task, doc_id))
+                if entry is None or entry.prompt != request.args[0]:
+                    what = "was not answered" if entry is None else "was answered with another prompt"
+                    raise InputError(f"task {task}, question {doc_id} {what}: run the same command again")
+                texts.append(entry.answer or "")
+            random.seed(SCORING_SEED)
+            return texts
+
+        def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+            raise NotImplementedError
+
+        def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+            raise NotImplementedError
+
+    return Replay
+
+
+def replay(served: Served) -> Any:
+    """A model of the harness that repeats answers given before."""
+    return _replay_class()(served)

@@ -1,0 +1,283 @@
+"""The models that lmms-eval finds by our entry point: its own ``llava_onevision`` and ``llava_vid``, with a method on.
+
+Prompts, frames and generation are the stock models' own. What is added: a method from ``config=FILE`` or single
+settings, one request at a time with every answer logged, tokens per stage, and no answer about a video that was not
+seen.
+
+    python -m lmms_eval --model llava_onevision_compressed --tasks videomme \\
+        --model_args pretrained=CHECKPOINT,config=configs/llava_onevision_7b/holitom_r15.yaml,answers=outputs/answers
+"""
+
+import copy
+import inspect
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from tqdm import tqdm
+
+from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
+from eval.benchmarks.lmms.questions import stock_prompt, task_of, tokens_of, video_of
+from eval.benchmarks.lmms.records import RecordFolder
+from eval.benchmarks.lmms.settings import run_config, stages_that_compress
+from eval.benchmarks.setup import setup_of, video_digest
+from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
+from holitom.compressor import Compressor
+from holitom.run_facts import facts_of
+from holitom.watching import watched
+from llava.errors import InputError, VideoError
+from llava.video import VideoClip, load_video, uniform_indices
+
+SCORING_SEED = 0  # of the harness' random guesses, set after the last answer: they depend on the answers alone
+_PADDING = "__padding_only__"  # in the harness' metadata of a request that is there to make the processes' shares equal
+_IDLE_QUESTIONS = 3  # so many without compression show that it is off
+
+
+class Answering:
+    """What both models add to their stock class; mixed in before it."""
+
+    stock_id: ClassVar[str]
+
+    def __init__(
+        self,
+        pretrained: str,
+        config: str | None = None,
+        method: str | None = None,
+        answers: str = "outputs/answers",
+        on_bad_video: str = "stop",
+        records: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        """Load the checkpoint and put the method on.
+
+        Args:
+            pretrained: folder or hub id.
+            config: a YAML file of ``configs/``.
+            method: instead of a file: a method with its defaults, or "vanilla", which is also the default.
+            answers: folder of the log of answers.
+            on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
+            records: folder for the record of every question, or None to keep none.
+            **arguments: of the stock model, and settings of the method (``retain_ratio=0.15``).
+
+        Raises:
+            InputError: for a wrong argument, checkpoint or configuration.
+        """
+        stock = inspect.signature(super().__init__).parameters
+        known = {name: value for name, value in arguments.items() if name in stock}
+        run = run_config(config, method, {name: value for name, value in arguments.items() if name not in stock})
+        self._check_arguments(pretrained, on_bad_video, known)
+        known = {"max_frames_num": run.model.num_frames, "conv_template": run.model.conv_template, **known}
+        if not torch.cuda.is_available():
+            known = {"device_map": "auto", "device": "cpu", **known}
+        self._on_bad_video = on_bad_video
+        identity = checkpoint_identity(local_checkpoint(pretrained))
+        super().__init__(pretrained=pretrained, **known)  # type: ignore[call-arg]
+        model: Any = self.model  # type: ignore[attr-defined]
+        compressor = run.build() or Compressor(None, None)
+        self._compressor = (compressor if records is None else watched(compressor)).apply(model)
+        self._layers = int(model.config.num_hidden_layers)
+        arguments = {**{name: value.default for name, value in stock.items()}, **known}
+        setup = setup_of(model, self.stock_id, arguments, identity["weights_sha256"])
+        settings = run.as_dict()
+        setup_key = digest({**setup, "compressor": settings["compressor"]})
+        self.served = Served(setup, setup_key, settings, identity)
+        self.tasks: dict[str, Any] = {}
+        self._log = AnswerLog(Path(answers), int(os.environ.get("RANK", "0")))
+        self._records = None if records is None else RecordFolder(Path(records), facts_of(run, pretrained))
+        self._clip: VideoClip | None = None
+        self._clip_key: str | None = None
+        self._quiet = False
+
+    def close(self) -> None:
+        """Let another run write the log."""
+        self._log.close()
+
+    def _check_arguments(self, pretrained: str, on_bad_video: str, known: dict[str, Any]) -> None:
+        if on_bad_video not in ("stop", "count"):
+            raise InputError(f"on_bad_video = {on_bad_video!r} is unknown: it must be 'stop' or 'count'")
+        if int(known.get("batch_size") or 1) != 1:
+            raise InputError(f"batch_size = {known['batch_size']} is not supported: answers are made one by one, use 1")
+        if known.get("video_decode_backend", "decord") != "decord":
+            raise InputError("video_decode_backend is not supported: decord reads, and PyAV what decord cannot")
+        trigger = re.search("vicuna|yi", str(pretrained).lower())
+        if self.stock_id == "llava_vid" and trigger:
+            raise InputError(
+                f"pretrained = {pretrained!r} contains {trigger[0]!r}, by which llava_vid knows models whose positions "
+                "it rescales: rename the folder"
+            )
+
+    @property
+    def rank(self) -> int:
+        """Number of this process; while the stock model answers one request, one that draws no progress bar."""
+        return -1 if self._quiet else self._rank  # type: ignore[attr-defined]
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Answer one request after the other; the text of a bad video is empty."""
+        texts = []
+        for request in tqdm(requests, desc="Questions", disable=self.rank != 0):
+            task, doc_id = request.args[4], request.args[3]
+            entry = self.served.entries.get((task, doc_id))  # the harness repeats one to make shares equal
+            if entry is None and (request.metadata or {}).get(_PADDING):
+                texts.append("")  # another process' question, for one that has none of its own
+                continue
+            if entry is None:
+                self.tasks[task] = task_of(request)
+                entry = self.served.entries[task, doc_id] = self._serve(request)
+                self._check_compressed(last=False)
+            texts.append(entry.answer or "")
+        self._check_compressed(last=True)
+        random.seed(SCORING_SEED)
+        return texts
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        """Refused: rounds are not logged one by one."""
+        raise InputError("tasks of several rounds are not supported: use a stock model")
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Refused: only generated answers are logged."""
+        raise InputError("tasks scored by likelihood are not supported: use a stock model")
+
+    def _serve(self, request: Any) -> Entry:
+        """The entry of one question: from the log, from the model, or a bad video that is counted."""
+        _, kwargs, _, doc_id, task, split = request.args
+        doc = self.task_dict[task][split][doc_id]  # type: ignore[attr-defined]
+        prompt = stock_prompt(request, doc, self.stock_id)
+        path: Path | None = None
+        try:
+            path = video_of(request, doc)
+            sha256 = video_digest(path)
+            key = digest([self.served.setup_key, task, split, doc_id, prompt, kwargs, sha256])
+            logged = self._log.get(key)
+            if logged is not None and (self._records is None or self._records.has(task, doc_id, key)):
+                self.served.resumed += 1
+                return replace(logged, video=str(path))
+            start = time.perf_counter()
+            clip = self._read(path, sha256)
+        except VideoError as error:
+            if self._on_bad_video == "stop":
+                raise VideoError(f"{error} (task {task}, question {doc_id}; --on-bad-video count goes on)") from error
+            named = str(path) if path is not None else str(error).partition(": ")[0]
+            return Entry(task, doc_id, None, prompt, named, bad_video=str(error))
+        text = self._generate(request, prompt, path, clip)
+        entry = Entry(
+            task, doc_id, key, prompt, str(path), sha256, text, tokens_of(self._compressor.record, self._layers),
+            clip.reader, len(clip.indices), digest(clip.indices), time.perf_counter() - start,
+        )  # fmt: skip
+        if self._records is not None:  # before the answer: a logged answer has its record
+            self._records.add(self._compressor.record, clip, entry)
+        self._log.add(entry)
+        self.served.computed += 1
+        return entry
+
+    def _read(self, path: Path, sha256: str) -> VideoClip:
+        """The clip, kept for the next question about the same video."""
+        if self._clip is None or self._clip_key != sha256:
+            self._clip = None  # before the next one takes memory
+            self._clip = load_video(path, int(self.max_frames_num), choose=self.choose_frames)  # type: ignore[attr-defined]
+            self._clip_key = sha256
+        return self._clip
+
+    @property
+    def clip(self) -> VideoClip:
+        """The clip of the question in hand."""
+        assert self._clip is not None
+        return self._clip
+
+    def choose_frames(self, total_frames: int, fps: float) -> list[int]:
+        """The stock model's choice of frames."""
+        raise NotImplementedError
+
+    def _generate(self, request: Any, prompt: str, path: Path, clip: VideoClip) -> str:
+        """The stock model's answer about the frames read; an error unless all of them reached the model."""
+        from lmms_eval.api.instance import Instance  # noqa: PLC0415
+
+        _, kwargs, _, doc_id, task, split = request.args
+        single = Instance(
+            request_type="generate_until",
+            arguments=(prompt, copy.deepcopy(kwargs), lambda doc: [str(path)], doc_id, task, split),
+            idx=0,
+            metadata=request.metadata,
+        )
+        self._compressor.start_prompt()  # so that a record of the question before cannot pass for this one
+        self._quiet = True
+        try:
+            [text] = super().generate_until([single])  # type: ignore[misc]
+        finally:
+            self._quiet = False
+        seen = [video.details.frames for video in self._compressor.record.videos]
+        if seen != [len(clip.indices)]:  # the stock models answer without a video when one cannot be prepared
+            raise InputError(f"{path}: the model was given {seen} frames instead of {len(clip.indices)} (task {task})")
+        return text
+
+    def _check_compressed(self, last: bool) -> None:
+        """Fail when a stage that must leave tokens out has left out none in any question."""
+        tokens = [entry.tokens for entry in self.served.entries.values() if entry.tokens is not None]
+        if not tokens or (not last and len(tokens) != _IDLE_QUESTIONS):
+            return
+        seen = {
+            "outer": any(count["before_llm"] < count["before"] for count in tokens),
+            "inner": any(count["inside_llm"] < count["before_llm"] for count in tokens),
+        }
+        frames = [entry.frames for entry in self.served.entries.values() if entry.frames]
+        asked = stages_that_compress(self._compressor, frames[0], int(tokens[0]["before"]) // frames[0])
+        for stage in asked:
+            if not seen[stage]:
+                settings = self.served.config["compressor"]
+                what = f"by the {stage} stage, though {settings} asks for it"
+                raise InputError(f"nothing was compressed in {len(tokens)} question(s) {what}")
+
+
+@cache
+def _classes() -> dict[str, type]:
+    """The two models; made on first use, because importing lmms-eval takes seconds."""
+    from lmms_eval.models.simple.llava_onevision import Llava_OneVision  # noqa: PLC0415
+    from lmms_eval.models.simple.llava_vid import LlavaVid  # noqa: PLC0415
+
+    class LlavaOneVisionCompressed(Answering, Llava_OneVision):
+        """``llava_onevision`` with a method on."""
+
+        stock_id = "llava_onevision"
+
+        def choose_frames(self, total_frames: int, fps: float) -> list[int]:
+            """Uniform, first and last included."""
+            return uniform_indices(total_frames, int(self.max_frames_num))
+
+        def load_video(self, video_path: Any, max_frames_num: int) -> Any:
+            """The frames read before, (frames, height, width, 3) uint8 RGB."""
+            return self.clip.frames
+
+    class LlavaVidCompressed(Answering, LlavaVid):
+        """``llava_vid`` with a method on."""
+
+        stock_id = "llava_vid"
+
+        def choose_frames(self, total_frames: int, fps: float) -> list[int]:
+            """``video_fps`` frames a second; uniform where these are too many, or with ``force_sample``."""
+            steady = list(range(0, total_frames, max(1, round(fps / self.fps))))
+            if len(steady) > self.max_frames_num or self.force_sample:
+                return uniform_indices(total_frames, self.max_frames_num)
+            return steady
+
+        def load_video(self, video_path: Any, max_frames_num: int, fps: int, force_sample: bool = False) -> Any:
+            """The frames read before, their times as the time instruction words them, and the video's seconds."""
+            clip = self.clip
+            step = max(1, round(clip.fps / self.fps))
+            steady = clip.indices == tuple(range(0, clip.total_frames, step)) and not self.force_sample
+            times = ",".join(f"{index / (step if steady else clip.fps):.2f}s" for index in clip.indices)
+            return clip.frames, times, clip.total_frames / clip.fps
+
+    return {built.__name__: built for built in (LlavaOneVisionCompressed, LlavaVidCompressed)}
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The harness asks this module for its models by name."""
+    if name in ("LlavaOneVisionCompressed", "LlavaVidCompressed"):
+        return _classes()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,262 @@
+"""One configuration on the benchmarks of lmms-eval, with one result file that says how it came about.
+
+    python -m eval.benchmarks.run configs/llava_onevision_7b/holitom_r15.yaml --checkpoint DIR --data DIR \\
+        --tasks mvbench,egoschema_subset,longvideobench_val_v,videomme -o results/holitom_r15
+
+The task definitions are lmms-eval's own. Below ``--data`` lie ``data/<dataset id>`` with the questions and ``hf`` with
+the videos (``python -m eval.benchmarks.data verify`` checks both); nothing is downloaded. Every answer is on disk
+before the next question begins: the same command continues a run that was stopped, whatever stopped it. ``result.json``
+and ``samples.jsonl`` are written when all questions are answered; they do not depend on ``--num-processes``, and two
+runs differ in ``times`` alone. ``--tasks synthvid`` asks this project's own benchmark, which is made on first use in
+``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from eval.benchmarks.data.fixtures import fixture_marker
+from eval.benchmarks.lmms.records import RECORDS
+from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
+from eval.benchmarks.lmms.settings import setting_path
+from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job
+from eval.benchmarks.plugin import CLASSES
+from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
+from eval.instruments.cli import Parser, user_errors
+from eval.instruments.fingerprints import local_checkpoint
+from eval.instruments.record import check_target, write_whole
+from eval.paper.grids import point_name
+from eval.synthetic.world.dataset import VARIABLE, data_folder
+from holitom.settings import load_config
+from llava.errors import InputError
+
+JOB = "job.json"
+OUTPUTS = Path("outputs/lmms")
+# a result is named and compared by its configuration and --set: --model-args must not change them unseen
+_OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
+_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video"})
+
+
+def parser() -> Parser:
+    """The options."""
+    found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("config", help="YAML file of configs/")
+    found.add_argument("--tasks", required=True, help="names of lmms-eval, separated by commas")
+    found.add_argument("-o", "--output", type=Path, help=f"folder of the result; default: one of its own in {OUTPUTS}")
+    found.add_argument("--checkpoint", help="folder or hub id; the configuration's without it")
+    found.add_argument("--data", type=Path, help="folder with data/ and hf/; the current folder and HF_HOME without it")
+    found.add_argument("--include-path", type=Path, help="task definitions of your own (synthvid needs none)")
+    found.add_argument("--limit", type=int, help="only the first questions of every task")
+    found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
+    found.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="use the answers that an earlier run of the same setup left (default)",
+    )
+    found.add_argument(
+        "--save-records",
+        action="store_true",
+        help=f"keep what became of every question's tokens in {RECORDS}/, for holitom.show --record",
+    )
+    found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
+    found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. outer.retain_ratio=0.2")
+    found.add_argument("--model", choices=sorted(CLASSES), help="stock model; LLaVA-Video checkpoints need llava_vid")
+    found.add_argument(
+        "--model-args",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the stock model, e.g. torch_dtype=bfloat16",
+    )
+    return found
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` texts as a mapping, values read as YAML.
+
+    Raises:
+        InputError: for a text without a sign or with a value that is no YAML.
+    """
+    found = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise InputError(f"{text!r} is not of the form key=value")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"{text!r}: {value!r} is no YAML value") from None
+    return found
+
+
+def model_arguments(texts: Sequence[str], method: str | None) -> dict[str, Any]:
+    """The stock model's arguments; what the configuration or an option decides is refused.
+
+    Raises:
+        InputError: for such an argument: the result would bear the name of a configuration it was not made with.
+    """
+    found = assignments(texts)
+    for name in found:
+        setting = _OF_THE_CONFIG.get(name) or (name if name.startswith("model.") else None)
+        if setting is None and method is not None:
+            with suppress(InputError):  # none of the method's
+                setting = setting_path(method, name)
+        if setting is not None:
+            raise InputError(f"--model-args {name}: the configuration decides it, use --set {setting}=VALUE")
+        if name in _OF_OPTIONS:
+            raise InputError(f"--model-args {name}: the command line has it elsewhere, see --help")
+    return found
+
+
+def default_output(options: argparse.Namespace, tasks: Sequence[str]) -> Path:
+    """Below ``outputs/lmms``: model, configuration with its changes, tasks with their limit."""
+    words = ",".join([*tasks, *([] if options.limit is None else [f"limit={options.limit}"])])
+    return OUTPUTS / point_name(Path(options.config).resolve(), options.set) / re.sub(r"[^-\w.=,]+", "_", words)
+
+
+def _check_counts(options: argparse.Namespace) -> None:
+    for name in ("limit", "num_processes"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least 1")
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < options.num_processes:
+        raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")
+
+
+def make_job(options: argparse.Namespace) -> Job:
+    """Check the options and find the checkpoint.
+
+    Raises:
+        InputError: for an option out of range, a wrong configuration or an absent checkpoint.
+    """
+    _check_counts(options)
+    tasks = [task for task in options.tasks.split(",") if task]
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise InputError(f"--tasks {options.tasks!r} names no task, or one twice")
+    config = load_config(options.config, options.set)
+    named = options.checkpoint or config.model.pretrained
+    if named is None:
+        raise InputError(f"{options.config} names no checkpoint: give --checkpoint")
+    video = "llava-video" in str(config.model.pretrained or named).lower()
+    checkpoint = local_checkpoint(named)
+    model = options.model or ("llava_vid" if video else "llava_onevision")
+    arguments = {
+        "pretrained": str(checkpoint),
+        "config": str(Path(options.config).resolve()),
+        **assignments(options.set),
+        **model_arguments(options.model_args, config.method),
+    }
+    fixture = options.data is not None and fixture_marker(options.data) is not None
+    include = options.include_path or own_tasks(tasks)
+    output = options.output or default_output(options, tasks)
+    return Job(
+        model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
+        str(output.resolve()), options.config, options.set,
+        str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
+    )  # fmt: skip
+
+
+def environment(job: Job, data: Path | None) -> dict[str, str]:
+    """The environment in which the harness finds the data and asks no server.
+
+    Raises:
+        InputError: if the folder of the data is not one.
+    """
+    found = {**os.environ, "HF_DATASETS_CACHE": str(job.folder / ANSWERS / CACHE), "TOKENIZERS_PARALLELISM": "false"}
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        found[name] = "1"
+    if data is not None:
+        for folder in (data / "hf", data / "data"):
+            if not folder.is_dir():
+                raise InputError(f"{folder} is no folder: --data names the folder that holds hf/ and data/")
+        found["HF_HOME"] = str((data / "hf").resolve())
+    found[VARIABLE] = str(data_folder().absolute())  # relative to the caller's folder, which the processes leave
+    root = str(Path(__file__).resolve().parents[2])
+    found["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return found
+
+
+def prepare(job: Job, resume: bool) -> Path:
+    """Make the folder of the result, without an old result in it; returns the file of the job."""
+    check_target(job.folder / RESULT)
+    for name in (RESULT, SAMPLES, SUBMISSION):  # an old result beside a failed run would pass for its result
+        (job.folder / name).unlink(missing_ok=True)
+    if not resume:
+        shutil.rmtree(job.folder / ANSWERS, ignore_errors=True)
+        shutil.rmtree(job.folder / RECORDS, ignore_errors=True)
+    shutil.rmtree(job.folder / ANSWERS / CACHE, ignore_errors=True)
+    shutil.rmtree(job.folder / LOGS, ignore_errors=True)
+    (job.folder / LOGS).mkdir()
+    for old in (job.folder / ANSWERS).glob("share-*.json"):
+        old.unlink()
+    path = job.folder / ANSWERS / JOB
+    write_whole(path, json.dumps(asdict(job)))
+    return path
+
+
+def answer_in_processes(job: Job, path: Path, env: dict[str, str], folder: Path) -> None:
+    """Let several processes answer a share each.
+
+    Raises:
+        InputError: if one of them fails or is killed; finished answers stay in the log.
+    """
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(job.processes)]
+    print(f"{job.processes} processes answer; see {job.folder / LOGS}", file=sys.stderr, flush=True)
+    log = job.folder / LOGS / "launcher.log"
+    with log.open("w") as out:
+        ended = subprocess.run(
+            [*launch, "-m", "eval.benchmarks.lmms.worker", str(path), "--share"],
+            env=env,
+            cwd=folder,
+            stdout=out,
+            stderr=out,
+        )
+    if ended.returncode == 0:
+        return
+    errors = [json.loads(file.read_text()) for file in sorted((job.folder / LOGS).glob("rank-*.error"))]
+    for error in sorted(errors, key=lambda error: not error["user"]):
+        raise InputError(
+            error["text"] if error["user"] else f"a process failed ({error['text']}): see {job.folder / LOGS}"
+        )
+    raise InputError(
+        f"a process was killed (status {ended.returncode}): see {job.folder / LOGS}; finished answers are kept, the "
+        "same command continues"
+    )
+
+
+@user_errors
+def main() -> None:
+    """Command line."""
+    options = parser().parse_args()
+    job = make_job(options)
+    prepare_own_data(job.tasks)
+    env = environment(job, options.data)
+    folder = options.data / "data" if options.data is not None else Path.cwd()
+    path = prepare(job, options.resume)
+    step = []
+    if job.processes > 1:
+        answer_in_processes(job, path, env, folder)
+        step = ["--score"]
+    os.chdir(folder)
+    sys.stdout.flush()
+    # in the place of this process, so that whoever stops it stops the work
+    os.execve(sys.executable, [sys.executable, "-m", "eval.benchmarks.lmms.worker", str(path), *step], env)
+
+
+if __name__ == "__main__":
+    main()

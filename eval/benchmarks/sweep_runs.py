@@ -1,0 +1,244 @@
+"""The points of a sweep, run one after the other, each failure kept apart from the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.lmms.results import RESULT, SAMPLES
+from eval.instruments.cli import user_errors
+from eval.instruments.fingerprints import checkpoint_identity
+from eval.instruments.record import write_whole
+from eval.paper.grids import POINT_FILE
+from eval.paper.scores import CONFIGS
+from eval.synthetic.world.dataset import VARIABLE, data_folder
+from holitom.settings import load_config
+from llava.errors import InputError
+
+ROOT = CONFIGS.parent
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of ``eval.benchmarks.run``.
+
+    Attributes:
+        name: of the point.
+        config: the configuration's file.
+        overrides: of the point and of the rehearsal.
+        output: folder of the result.
+        tasks: names for ``--tasks``.
+        data: folder of the benchmarks, or None.
+        checkpoint: instead of the configuration's, or None.
+        limit: questions per task, or None.
+        rehearsal: why the result says nothing about the paper, or None.
+        include_path: folder with more task definitions, or None.
+        on_bad_video: "stop" or "count".
+        model_args: of the stock model.
+    """
+
+    name: str
+    config: str
+    overrides: tuple[str, ...]
+    output: str
+    tasks: tuple[str, ...]
+    data: str | None
+    checkpoint: str | None
+    limit: int | None
+    rehearsal: str | None
+    include_path: str | None = None
+    on_bad_video: str = "stop"
+    model_args: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Request:
+        """The request that ``asdict`` and JSON have made a mapping with lists of."""
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        return cls(**fields)
+
+    def shown_config(self) -> str:
+        """The configuration's file as results name it: relative to this project where it lies in it."""
+        path = Path(self.config).resolve()
+        return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+    def record(self) -> dict[str, Any]:
+        """What ``point.json`` says; folders of this machine are left out."""
+        return {
+            "name": self.name,
+            "config": self.shown_config(),
+            "overrides": list(self.overrides),
+            "tasks": list(self.tasks),
+            "limit": self.limit,
+            "checkpoint": None if self.checkpoint is None else Path(self.checkpoint).name,
+            "on_bad_video": self.on_bad_video,
+            "model_args": list(self.model_args),
+            "rehearsal": self.rehearsal,
+        }
+
+    def arguments(self) -> list[str]:
+        """The command line of ``eval.benchmarks.run``, with absolute paths."""
+        words = [
+            str(Path(self.config).resolve()),
+            "--tasks",
+            ",".join(self.tasks),
+            "-o",
+            str(Path(self.output).resolve()),
+        ]
+        words += ["--on-bad-video", self.on_bad_video]
+        for option, value in (("--data", self.data), ("--include-path", self.include_path)):
+            words += [] if value is None else [option, str(Path(value).resolve())]
+        if self.checkpoint is not None:  # a folder here, or a name of the hub
+            local = Path(self.checkpoint)
+            words += ["--checkpoint", str(local.resolve()) if local.is_dir() else self.checkpoint]
+        words += [] if self.limit is None else ["--limit", str(self.limit)]
+        for option, values in (("--set", self.overrides), ("--model-args", self.model_args)):
+            words += [word for value in values for word in (option, value)]
+        return words
+
+
+def finished(request: Request) -> bool:
+    """Whether the folder holds the whole result of this very request, with the weights that are in the checkpoint now.
+
+    Raises:
+        InputError: it holds the result of another one, or of other weights.
+    """
+    folder = Path(request.output)
+    if not (folder / RESULT).is_file():
+        return False
+    try:
+        known = json.loads((folder / POINT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if known != request.record():
+        asked = request.record()
+        differs = [key for key in asked if known is None or known.get(key) != asked[key]]
+        raise InputError(
+            f"{folder} holds a result of other {', '.join(differs)}: name another folder with -o, or delete it"
+        )
+    if not (folder / SAMPLES).is_file():
+        return False
+    try:
+        weights = json.loads((folder / RESULT).read_text(encoding="utf-8"))["checkpoint"]["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / RESULT} is damaged: delete the folder, the point is run again") from None
+    named = request.checkpoint or load_config(request.config, request.overrides).model.pretrained
+    local = Path(named or "").expanduser()  # a name of the hub stands for the same weights on every day
+    if named and local.is_dir() and weights != checkpoint_identity(local)["weights_sha256"]:
+        raise InputError(
+            f"{folder} holds a result of other weights than those in {named}: name another folder with -o, or delete it"
+        )
+    return True
+
+
+def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
+    """Run every request; returns the reasons of those that failed, by name."""
+    for request in requests:
+        write_whole(Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n")
+    if processes > 1:
+        return {request.name: reason for request in requests if (reason := _run_apart(request, processes))}
+    failed: dict[str, str] = {}
+    left = list(requests)
+    while left:
+        states = _run_in_one_process(left)
+        failed |= {name: reason for name, reason in states.items() if reason}
+        # a process that dies (out of memory, a crash of a library) takes one point with it, the next one goes on
+        started = len(states) or 1
+        if not states:
+            failed[left[0].name] = "the process could not start, see above"
+        left = left[started:]
+    return failed
+
+
+def _run_apart(request: Request, processes: int) -> str:
+    words = [*request.arguments(), "--num-processes", str(processes)]
+    words[0] = request.shown_config()
+    command = [sys.executable, "-P", "-m", "eval.benchmarks.run", *words]
+    env = {**os.environ, VARIABLE: str(data_folder().absolute())}  # it counts from the caller's folder
+    done = subprocess.run(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    return "" if done.returncode == 0 else lines[-1].removeprefix("error: ")
+
+
+def _run_in_one_process(requests: Sequence[Request]) -> dict[str, str]:
+    """Start a process that runs them in turn; returns name -> reason ("" when it went well) of those it came to."""
+    with tempfile.TemporaryDirectory() as folder:
+        work, states = Path(folder) / "requests.json", Path(folder) / "states.jsonl"
+        work.write_text(json.dumps([asdict(request) for request in requests]))
+        states.touch()
+        words = [sys.executable, "-P", "-m", "eval.benchmarks.sweep_runs", str(work), str(states)]
+        search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": search, "TQDM_DISABLE": "1"}, check=False)
+        found: dict[str, str] = {}
+        for line in states.read_text().splitlines():
+            state = json.loads(line)
+            found[state["name"]] = state.get("reason", f"the process ended with status {ended.returncode}")
+        return found
+
+
+def _run_one(request: Request, words: Sequence[str]) -> None:
+    """One point in this process, where the harness' environment is set; ``words`` have absolute paths."""
+    from eval.benchmarks.lmms import worker  # noqa: PLC0415
+    from eval.benchmarks.run import make_job, parser, prepare  # noqa: PLC0415
+
+    job = make_job(parser().parse_args(words))
+    prepare(job, resume=True)
+    worker.run(replace(job, config_file=request.shown_config(), checkpoint=request.checkpoint or job.checkpoint))
+
+
+def _enter_environment(words: Sequence[str], cache: str) -> None:
+    """Set what the harness reads when it is imported, and go where it finds the questions."""
+    from eval.benchmarks.run import environment, make_job, parser  # noqa: PLC0415
+
+    options = parser().parse_args(words)
+    os.environ.update(environment(make_job(options), options.data))
+    # one cache for all points: each point's own would vanish under a library that keeps the first it was told
+    os.environ["HF_DATASETS_CACHE"] = cache
+    if options.data is not None:
+        os.chdir(options.data / "data")
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the process of a sweep runs: REQUESTS.json STATES.jsonl."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("requests", type=Path)
+    parser.add_argument("states", type=Path)
+    options = parser.parse_args(arguments)
+    requests = [Request.from_json(raw) for raw in json.loads(options.requests.read_text())]
+    states = options.states.resolve()
+    words = [request.arguments() for request in requests]  # before the current folder changes
+    entered = False
+    for number, request in enumerate(requests):
+        _say(states, {"name": request.name})
+        print(f"point {number + 1} of {len(requests)}: {request.name}", flush=True)
+        reason = ""
+        try:
+            if not entered:
+                _enter_environment(words[number], str(states.parent / "questions"))
+                entered = True
+            _run_one(request, words[number])
+        except InputError as error:
+            reason = str(error)
+        except Exception as error:  # whatever it is, the other points are not to blame
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+        _say(states, {"name": request.name, "reason": reason})
+
+
+def _say(path: Path, state: dict[str, str]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(state) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Time per decoded token in every way of decoding, and the bytes that explain it.
+
+    python -m eval.efficiency.decode --geometry tiny --configs configs/tiny/holitom_r10.yaml
+    python -m eval.efficiency.decode --geometry llava-onevision-7b --device cuda --dtype bfloat16 --configs ...
+
+A model of the true size with random weights answers the uncompressed prompt and each configuration's, in turn:
+
+    eager         transformers' loop; its cache is concatenated, and so copied, for every token
+    preallocated  the same loop on a cache that has room for the answer
+    static        one step over tensors that never move
+    graphs        that step replayed as a CUDA graph (CUDA only)
+
+All do greedy search without a stopping token. The time is that of ``generate`` from the end of its prefill on, with
+whatever a way does for every answer, such as filling its cache. What it does once, such as capturing a graph, is in the
+first answer, whose time stands apart. Beside them stand the bytes a step must read (weights and cache), those it copies
+from one place to another, and its operations, both counted in a step that is run. Last line: JSON with the numbers.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.efficiency.decode_runs import VANILLA, Bench, BenchSettings
+from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.measure import device_state
+from eval.instruments.models.geometries import FRAMES, GEOMETRIES
+from llava.errors import InputError
+from llava.model.builder import DTYPES
+
+
+def parse_arguments(arguments: list[str] | None) -> BenchSettings:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--geometry", choices=GEOMETRIES, default="llava-onevision-0.5b")
+    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="YAML files beside the vanilla model")
+    parser.add_argument("--frames", type=int, help="of the video; the geometry's by default")
+    parser.add_argument("--new-tokens", type=int, default=64, help="length of each answer")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="of the first two ways")
+    options = parser.parse_args(arguments)
+    options.frames = FRAMES[options.geometry] if options.frames is None else options.frames
+    for name, least in {"frames": 1, "new_tokens": 2, "repetitions": 1, "threads": 1}.items():
+        value = getattr(options, name)
+        if value < least:
+            flag = name.replace("_", "-")
+            parser.error(f"--{flag} {value} is out of range: it must be at least {least}")
+    names = [VANILLA, *(path.stem for path in options.configs)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"{names.count(name)} rows are called {name!r}: give every file once, {VANILLA} comes by itself"
+            )
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no such device here; use --device cpu")
+    return BenchSettings(**vars(options))
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Time, bytes and operations per step; a way that was not measured says so."""
+    heads = ("ms/token", "tokens/s", "/ eager", "/ vanilla", "first ms", "copied MB", "operators")
+    for row in rows:
+        step, tokens = row["bytes_per_step"], row["tokens"]
+        print(
+            f"{row['config']}: {tokens['prompt']} tokens in the first layer, {tokens['last_layer']} in the last; "
+            f"a step reads {step['weights'] / 1e6:.1f} MB of weights and {step['kv_cache'] / 1e6:.2f} MB of cache "
+            f"({step['kv_share']:.1%})"
+        )
+        print(f"  {'':14}" + "".join(f"{head:>12}" for head in heads))
+        for way, found in row["decode"].items():
+            if found is None:
+                print(f"  {way:14}{'not measured':>12}")
+                continue
+            cells = (
+                f"{found['ms_per_token']['median']:.3f}", f"{found['tokens_per_second']:.1f}",
+                f"{row['against_eager'][way]:.2f}x", f"{row['against_vanilla'][way]:.2f}x",
+                f"{found['first_answer_ms']:.0f}", f"{found['copied_bytes'] / 1e6:.2f}", str(found["operators"]),
+            )  # fmt: skip
+            print(f"  {way:14}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def measure(settings: BenchSettings) -> dict[str, Any]:
+    """The benchmark of a command line as one document."""
+    torch.set_num_threads(settings.threads)
+    rows = Bench(settings).rows()
+    shown = {**asdict(settings), "configs": [str(path) for path in settings.configs]}
+    return {"settings": shown, **provenance(), "clocks": device_state(), "random_weights": True, "rows": rows}
+
+
+@user_errors
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark; print a table and one line of JSON."""
+    result = measure(parse_arguments(arguments))
+    print_table(result["rows"])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

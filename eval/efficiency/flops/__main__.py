@@ -1,0 +1,137 @@
+"""FLOPs of every row of the paper's efficiency columns: by its own formula, really, and counted; and the memory.
+
+    python -m eval.efficiency.flops
+    python -m eval.efficiency.flops --geometry llava-onevision-7b --count all
+
+Four parts. First the paper's formula: one line per row (the paper's value, ours, the difference). Then the rows whose
+method really keeps another number of tokens than the paper counts, as far as results/ holds measurements of it
+(``python -m eval.efficiency.token_counts``). Then real FLOPs by stage, with the bytes of the key-value cache and the
+peak of a prefill, from closed form for all rows. Last the same counted: the model of the real size runs on torch's meta
+device under its FLOP counter, without weights. The last line of stdout is one JSON document with the same data, of
+which ``python -m eval.report.figures.flops`` draws figures.
+
+Closed form and count agree if both mean the same: torch counts the full square of causal attention, which is
+``llm_square`` here, and ``llm`` is with its lower triangle alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.efficiency.flops.output import show
+from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
+from eval.efficiency.flops.real import closed_record, count_plans, largest_deviations, shares, to_count
+from eval.efficiency.flops.sizes import CHECKPOINTS
+from eval.instruments.cli import Parser, user_errors
+from eval.paper.rows import as_record, main_rows, other_backbone_rows
+from llava.errors import InputError
+
+
+def measured_counts(results: Path) -> list[dict[str, Any]]:
+    """Rows of the measured token counts in ``results/*/token_counts.json``; empty if nothing was measured.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    if not results.is_dir() and results != Path("results"):
+        raise InputError(f"--results {results} is no folder: name one with measured results")
+    rows = []
+    for path in sorted(results.glob("*/token_counts.json")):
+        try:
+            rows += json.loads(path.read_text())["result"]["rows"]
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"{path} is no result of eval.efficiency.token_counts ({error!r}): measure it again"
+            ) from None
+    return rows
+
+
+def print_rows(records: list[dict[str, Any]]) -> None:
+    """The table."""
+    line = "{:<19} {:<15} {:>4} {:>13} {:>7} {:>7} {:>6} {:>7} {:>6}"
+    print(line.format("model", "method", "kept", "tokens", "paper T", "ours T", "diff", "paper %", "ours %"))
+    for record in records:
+        model, method, kept, tokens, paper, ours, difference, percent, our_percent, _ = record.values()
+        percent = "-" if percent is None else percent
+        numbers = (f"{paper:.1f}", f"{ours:.3f}", f"{difference:+.3f}", percent, our_percent)
+        print(line.format(model, method, f"{kept}%", "{} > {}".format(*tokens), *numbers))
+    print(f"{sum(record['agrees'] for record in records)} of {len(records)} rows agree with the printed digits")
+
+
+def print_differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose real count is not the nominal one; returns them."""
+    if not measured:
+        print("real token counts: not measured (python -m eval.efficiency.token_counts)")
+        return []
+    differ = [row for row in measured if row["nominal"] is not None and row["nominal"] != row["measured"]]
+    print(f"\nreal token counts that differ from the nominal ones ({len(differ)} of {len(measured)} measured rows):")
+    for row in differ:
+        flops = f"{row['nominal_tflops']:.3f} T nominal, {row['measured_tflops']:.3f} T real"
+        print(f"{row['config']:<28} {row['nominal']:>26} nominal {row['measured']:>26} real   {flops}")
+    return differ
+
+
+def real_flops(geometries: Sequence[str], text: int, count: str) -> dict[str, Any]:
+    """Closed form and count of the rows of some checkpoints, as they stand in the JSON line.
+
+    Args:
+        geometries: names of :data:`eval.efficiency.flops.sizes.CHECKPOINTS`.
+        text: text tokens of the prompt, at least 2.
+        count: which rows to count on the meta device: ``"some"`` (see :func:`~eval.efficiency.flops.real.to_count`),
+            ``"all"`` or ``"none"``.
+    """
+    before = min(TEXT_BEFORE, text // 2)
+    closed: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
+    for name in geometries:
+        plans = plans_of(name, (before, text - before))
+        closed += map(closed_record, plans)
+        counted += count_plans([] if count == "none" else to_count(plans, count == "all"))
+    largest = largest_deviations(closed, counted)
+    exact = [value for name, value in largest.items() if name != "peak_activation_bytes"]
+    return {
+        "closed_form": closed,
+        "counted": counted,
+        "largest_deviation": max(exact, default=None),
+        "largest_deviations": largest,
+        "headline": shares(closed),
+    }
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")
+    parser.add_argument("--geometry", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS), help="default: all")
+    parser.add_argument(
+        "--count", choices=("some", "all", "none"), default="some", help="rows whose real graph is counted"
+    )
+    text = TEXT_BEFORE + TEXT_BEHIND
+    parser.add_argument("--text-tokens", type=int, default=text, help=f"of the prompt, default {text}")
+    options = parser.parse_args(arguments)
+    if options.text_tokens < 2:
+        parser.error(
+            f"--text-tokens {options.text_tokens} is out of range: a prompt has at least 2, a question some 80"
+        )
+    return options
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print every row, and the same as one JSON line at the end."""
+    options = parse_arguments(arguments)
+    records = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
+    print_rows(records)
+    differ = print_differences(measured_counts(options.results))
+    real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.count)
+    show(real)
+    formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
+    print(json.dumps({"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Figures of the tiny model's results: score against FLOPs, and a curve or bars for each ablation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from eval.synthetic.answers.scores import NOTICE
+
+_NAMES = {"holitom_without_inner": "HoliTom, outer stage", "holitom": "HoliTom"}
+
+
+def _new(width: float, height: float) -> tuple[Any, Any]:
+    """A figure with the notice above everything, and its axes; no display is needed."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(NOTICE, fontsize=7)
+    return figure, figure.subplots()
+
+
+def _full(axes: Any, row: dict[str, Any]) -> None:
+    score, error = 100 * row["score"], 100 * row["error"]
+    axes.axhline(score, color="black", linewidth=0.8, linestyle="--", label="all tokens")
+    axes.axhspan(score - error, score + error, color="black", alpha=0.07, linewidth=0)
+
+
+def score_by_flops(record: dict[str, Any]) -> Any:
+    """Score of every method against the FLOPs of its prefill; bars are standard errors."""
+    result = record["result"]
+    figure, axes = _new(8, 5)
+    rows = result["rows"]
+    full = next(row for name, row in rows.items() if name.startswith("vanilla"))
+    _full(axes, full)
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for name in result["frames"]:
+        if not name.startswith("vanilla"):
+            lines.setdefault(name.partition("_r")[0], []).append(rows[name])
+    for number, (method, points) in enumerate(lines.items()):
+        points.sort(key=lambda row: row["gflops"])
+        strong = method.startswith("holitom")
+        axes.errorbar(
+            [100 * row["gflops"] / full["gflops"] for row in points],
+            [100 * row["score"] for row in points],
+            yerr=[100 * row["error"] for row in points],
+            label=_NAMES.get(method, method), marker="osD^v<>pX*hP"[number % 12], capsize=2,
+            linewidth=2.2 if strong else 1, alpha=1 if strong else 0.7,
+        )  # fmt: skip
+    axes.set_xlabel("prefill FLOPs of the language model, % of all tokens (the paper's formula)")
+    axes.set_ylabel(f"score %, split {result['split']}")
+    axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def _value(changes: list[str]) -> Any:
+    return json.loads(changes[-1].partition("=")[2]) if changes else None
+
+
+def _curve_values(points: Mapping[str, dict[str, Any]]) -> list[float] | None:
+    """Values of the one setting that the points of an ablation differ in, or None if they are not numbers of one."""
+    changed = {tuple(change.partition("=")[0] for change in point["changes"]) for point in points.values()}
+    if len(changed) != 1 or len(next(iter(changed))) != 1:
+        return None
+    values = [_value(point["changes"]) for point in points.values()]
+    files = {name.partition(",")[0] for name in points}
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return values if numbers and len(files) == 1 else None
+
+
+def ablation(name: str, grid: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Any:
+    """Score over the values of a setting, or a bar for each point."""
+    points = grid["points"]
+    values = _curve_values(points)
+    figure, axes = _new(6.5, 4)
+    _full(axes, next(row for point, row in rows.items() if point.startswith("vanilla_f")))
+    heights, errors = ([100 * rows[point][key] for point in points] for key in ("score", "error"))
+    axes.errorbar(
+        range(len(points)) if values is None else values, heights, yerr=errors, marker="o", capsize=2,
+        linestyle="" if values is None else "-", label=name,
+    )  # fmt: skip
+    if values is None:
+        labels = [point.replace(",", "\n").replace("_without_inner", " w/o inner") for point in points]
+        axes.set_xticks(range(len(points)), labels, fontsize=6, rotation=20)
+    else:
+        axes.set_xlabel(next(iter(points.values()))["changes"][0].partition("=")[0])
+    axes.set_title(grid["title"], fontsize=9)
+    axes.set_ylabel("score %")
+    axes.legend(fontsize=7)
+    return figure
+
+
+def figures(records: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """File name without ending and figure."""
+    for stem, record in records.items():
+        result = record["result"]
+        if result["table"] == "main":
+            yield f"{stem}_flops", score_by_flops(record)
+        for name, grid in result["ablations"].items():
+            if grid["points"]:
+                yield f"ablation_{name}", ablation(name, grid, result["rows"])

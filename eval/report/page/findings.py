@@ -1,0 +1,159 @@
+"""The paper's printed numbers beside ours, one finding each, with a verdict that follows from a rule.
+
+Rules (stated on the page):
+
+* A score is reproduced when ours lies in the 95 % Wilson interval of the printed score over the benchmark's questions.
+* FLOPs are reproduced when they round to the printed digit.
+* A speed-up is reproduced when ours, at the paper's geometry on a GPU, is at least the paper's less five percent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.claims.judging import REPRODUCED
+from eval.claims.speed_claims import SPEED_SHARE
+from eval.instruments.significance import binomial_interval
+from eval.paper.benchmarks import BY_TASK
+from eval.paper.grids import Grid
+from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows
+from eval.paper.scores import EFFICIENCY, config_name, is_timed_geometry, scores_of
+from eval.report.page.blocks import NOT_MEASURED, NOT_REPRODUCED
+from eval.report.page.sources import Record, Sources
+from eval.report.tables.scores import Row, Section, score_columns, title_of
+
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+_QUANTITIES = {
+    "time_to_first_token": "time to first token, times faster",
+    "tokens_per_second": "decoding, times faster",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One printed number: ``ours`` is None where nothing comparable was measured, and ``why`` says the reason."""
+
+    source: str
+    row: str
+    quantity: str
+    paper: float | None
+    ours: float | None
+    verdict: str
+    why: str = ""
+    error: float | None = None
+    evidence: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.paper is None or self.ours is None else self.ours - self.paper
+
+
+def tally(findings: Iterable[Finding]) -> dict[str, int]:
+    """How many printed numbers have which verdict; numbers the paper does not print (or not here) do not count."""
+    counts = Counter(finding.verdict for finding in findings if finding.paper is not None)
+    return {verdict: counts[verdict] for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)}
+
+
+def command_of(point: str, grids: Sequence[Grid]) -> str:
+    """The command that measures a point of the paper's tables."""
+    for grid in grids:
+        if any(known.name == point for known in grid.points) and (SCRIPTS / f"{grid.name}.sh").is_file():
+            return f"bash scripts/{grid.name}.sh"
+    return f"python -m eval.benchmarks.run configs/{point}.yaml"
+
+
+def score_findings(sources: Sources, section: Section, row: Row, grids: Sequence[Grid]) -> list[Finding]:
+    """Our scores of one line of a table beside the paper's, for each of its benchmarks."""
+    printed = scores_of(row.paper)
+    found = []
+    command = command_of(row.point, grids) if row.run is None else ""
+    for task in score_columns(section.runs):
+        paper = None if printed is None else printed.of(task)
+        common = (section.title, row.full_label, title_of(task), paper)
+        score = None if row.run is None or task in row.withheld else row.run.score(task)
+        if score is None:
+            found.append(Finding(*common, None, NOT_MEASURED, _missing(row, task, command)))
+            continue
+        verdict, why = NOT_MEASURED, "the paper's number is not known here"
+        if paper is not None:
+            verdict, why = judged(paper, score.value, BY_TASK[task].questions)
+        assert row.run is not None
+        found.append(Finding(*common, score.value, verdict, why, score.error, sources.named(row.run.folder)))
+    return found
+
+
+def judged(paper: float, ours: float, questions: int) -> tuple[str, str]:
+    """Verdict on a score in percent, and the interval it follows from."""
+    low, high = (100 * end for end in binomial_interval(paper / 100, questions))
+    where = f"[{low:.1f}; {high:.1f}], the 95 % interval of the printed {paper:.1f} over {questions} questions"
+    # the printed score is rounded to a tenth
+    return (REPRODUCED, f"inside {where}") if low <= ours <= high else (NOT_REPRODUCED, f"outside {where}")
+
+
+def _missing(row: Row, task: str, command: str) -> str:
+    if row.run is None:
+        return f"not run: {command}"
+    return f"withheld: {row.withheld[task]}" if task in row.withheld else f"{title_of(task)} was not run whole"
+
+
+def flops_findings(recorded: Sequence[Record]) -> list[Finding]:
+    """The FLOPs of every row of the paper's two efficiency columns, from the recorded ones if there are any.
+
+    They are arithmetic and no measurement, so they are worked out here when no record holds them.
+    """
+    rows = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
+    evidence = "worked out while this page was made, as by python -m eval.efficiency.flops"
+    if recorded:
+        rows, evidence = recorded[0].result["rows"], recorded[0].path
+    return [
+        Finding(
+            f"FLOPs, {row['model']}", f"{row['method']}, {row['retained_percent']} %", "TFLOPs", row["paper_tflops"],
+            row["tflops"], REPRODUCED if row["agrees"] else NOT_REPRODUCED,
+            "" if row["agrees"] else "does not round to the printed digit", None, evidence,
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def speed_findings(sources: Sources) -> list[Finding]:
+    """Speed-ups of the efficiency figure beside those of a GPU at the paper's geometry."""
+    full = EFFICIENCY["Vanilla", 100]
+    found = []
+    records = [record for record in sources.of("latency") if at_paper_geometry(record)]
+    for (method, retained), times in EFFICIENCY.items():
+        if method == "Vanilla":
+            continue
+        row = next(row for row in main_rows() if (row.method, row.retained) == (method, retained))
+        for key, paper in times.against(full).items():
+            found.append(_speed(sources, records, row, _QUANTITIES[key], key, paper))
+    return found
+
+
+def at_paper_geometry(record: Record) -> bool:
+    """Whether latencies were taken on a GPU with the sizes of LLaVA-OneVision-7B."""
+    return record.data.get("cuda") is not None and is_timed_geometry(record.result.get("geometry"))
+
+
+def _speed(
+    sources: Sources, records: Sequence[Record], row: PaperRow, quantity: str, key: str, paper: float
+) -> Finding:
+    common = ("Efficiency figure", f"{row.method}, {row.retained} %", quantity, paper)
+    for record in records:
+        lines = [
+            line
+            for line in record.result["rows"]
+            if Path(str(line.get("file") or line["config"])).stem == config_name(row)
+        ]
+        if lines:
+            ours = min(float(line["against_vanilla"][key]) for line in lines)  # one line for each clip
+            verdict = REPRODUCED if ours >= SPEED_SHARE * paper else NOT_REPRODUCED
+            why = f"on {record.data['device']}; the paper's GPU is not known here"
+            return Finding(*common, ours, verdict, why, None, record.path)
+    others = [str(record.data["device"]) for record in sources.of("latency")]
+    seen = f"; latencies at hand are of other devices or sizes ({', '.join(dict.fromkeys(others))})" if others else ""
+    why = f"needs LLaVA-OneVision-7B's sizes on a GPU: python -m eval.efficiency.latency{seen}"
+    return Finding(*common, None, NOT_MEASURED, why)

@@ -1,0 +1,199 @@
+"""The README's efficiency section: FLOPs, latencies, kernels, decoding from ``results/*/``, and what is not there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eval.efficiency.latency.table import factor, milliseconds
+from eval.report.readme.measured import from_files, source
+
+_MAIN = "llava-onevision-7b"
+# file, whether it must be of a GPU, what it measures, the command that does
+_WANTED = (
+    ("flops.json", False, "FLOPs in closed form and counted", "bash scripts/measure_cpu.sh"),
+    ("latency_llava-onevision-0.5b.json", False, "time to first token of the 0.5B model on a CPU",
+     "bash scripts/bench_efficiency.sh"),
+    ("latency_llava-onevision-7b.json", True, "time to first token and decoding of LLaVA-OneVision-7B on a GPU",
+     "bash scripts/bench_efficiency.sh"),
+    ("latency_llava-video-7b.json", True, "time to first token and decoding of LLaVA-Video-7B at 64 frames on a GPU",
+     "bash scripts/bench_efficiency.sh"),
+    ("bench_kernels.json", True, "the Triton kernels on a GPU, their launches and syncs",
+     "bash scripts/gpu_check.sh bench"),
+    ("bench_decode.json", True, "decoding with a static cache and with CUDA graphs on a GPU",
+     "bash scripts/bench_efficiency.sh"),
+)  # fmt: skip
+
+
+def flops_section(record: dict[str, Any]) -> list[str]:
+    """Real FLOPs of the main checkpoint by stage, and how well closed form and count agree."""
+    result = record["result"]
+    rows = [row for row in result["closed_form"] if row["geometry"] == _MAIN]
+    full = next(row for row in rows if row["config"] == "vanilla")
+    lines = []
+    for row in rows:
+        prefill, tokens = row["prefill"], row["tokens"]
+        inside = tokens.get("after_inner", tokens.get("inside_llm"))
+        lines.append(
+            f"| {row['config']} | {tokens['before_llm']} > {inside} | {prefill['tower'] / 1e12:.2f} "
+            f"| {prefill['projector'] / 1e12:.2f} | {prefill['llm'] / 1e12:.2f} "
+            f"| {prefill['llm'] / full['prefill']['llm']:.1%} | {prefill['total'] / full['prefill']['total']:.1%} "
+            f"| {row['decode_per_token'] / 1e9:.2f} | {row['kv_cache_bytes'] / 1e6:.1f} |"
+        )
+    agree = sum(bool(row.get("agrees")) for row in result["rows"])
+    largest = result["largest_deviation"]
+    rows_counted = len(result["counted"])
+    counted = "not counted" if largest is None else f"{rows_counted} rows counted, largest difference {largest:.2g}"
+    return [
+        f"**FLOPs.** By the paper's formula {agree} of {len(result['rows'])} rows give the printed digits. Really, "
+        f"tower and text included, a multiplication and its addition counted as two, {_MAIN} at the paper's token "
+        f"counts (closed form; the graph of the real size under torch's FLOP counter: {counted}):", "",
+        "| config | tokens, newlines included | tower T | projector T | LLM T | LLM, of vanilla | prefill, of vanilla "
+        "| a later token G | KV cache MB |", "|---|---|---|---|---|---|---|---|---|", *lines, "",
+        f"From {source(record)}.",
+    ]  # fmt: skip
+
+
+def _latency_line(row: dict[str, Any]) -> str:
+    stages, ratios, tokens = row["stages_ms"], row["against_vanilla"] or {}, row["tokens"]
+    first, each = stages["time_to_first_token"], stages["time_per_output_token"]
+    own = [milliseconds(stages[stage]) for stage in ("signals", "outer", "inner")]
+    share, budget = ratios.get("overhead"), tokens["budget"]
+    cells = [
+        row["config"],
+        f"{tokens['before_llm']} > {tokens['inside_llm']}{'' if budget is None else f' of {budget}'}",
+        milliseconds(stages["tower"]),
+        milliseconds(stages["prefill"]),
+        " + ".join(own) if set(own) != {"-"} else "-",
+        "-" if share is None or set(own) == {"-"} else f"{share:.1%}",
+        f"{milliseconds(first)} ({first['min']:.0f} to {first['max']:.0f})",
+        factor(ratios.get("time_to_first_token")),
+        "-" if each is None else milliseconds(each),
+        factor(ratios.get("time_per_output_token")),
+        f"{row['peak_memory_mb']:.0f}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def latency_section(record: dict[str, Any]) -> list[str]:
+    """Latencies of one geometry on one device, a table for each clip."""
+    result = record["result"]
+    weights = "random weights" if result["random_weights"] else f"weights of {result['checkpoint']}"
+    lines = [
+        f"**Time to first token, {result['geometry']}**, {weights}, {result['frames']} frames, {result['dtype']}, "
+        f"{result['attention']}, {result['repetitions']} interleaved repetitions, medians (range) in ms from "
+        "pixel values to the first token; decoding with the library's own loop:",
+    ]
+    alike = {clip["name"]: clip["features_alike"] for clip in result["clips"]}
+    for clip in dict.fromkeys(row["clip"] for row in result["rows"]):
+        same = "" if alike[clip] is None else f"; {alike[clip]:.0%} of the features are alike in neighbouring frames"
+        rows = [_latency_line(row) for row in result["rows"] if row["clip"] == clip]
+        lines += [
+            "", f"Clip: {clip}{same}.", "",
+            "| config | tokens before > inside the LLM, of the budget | tower | LLM prefill "
+            "| method: tower + outer + inner | its share of vanilla | first token | faster | a later token | faster "
+            "| peak MB |",
+            "|---|---|---|---|---|---|---|---|---|---|---|", *rows,
+        ]  # fmt: skip
+    return [*lines, "", f"From {source(record)}."]
+
+
+def _optional(value: float | int | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def kernels_section(record: dict[str, Any]) -> list[str]:
+    """Times, errors, launches and syncs of the parts that have a kernel."""
+    result = record["result"]
+    rows = [
+        f"| {row['name']} | {row['dtype']} | {row['ms']:.3f} | {_optional(row['ratio'], '.2f')} "
+        f"| {_optional(row['error'], '.1e')} | {_optional(row['plain_error'], '.1e')} | {row['operators']} "
+        f"| {_optional(row['launches'], 'd')} | {row['syncs']} |"
+        for row in result["rows"]
+    ]
+    what = "kernels" if result["kernels_measured"] else "torch versions alone: no GPU that the kernels are written for"
+    return [
+        f"**Parts that have a kernel** ({what}), at the sizes of LLaVA-OneVision-7B; ratio: plain torch code (on a "
+        "GPU the torch version) over ours; errors against float64 beside those of plain code:", "",
+        "| | type | ms | ratio | error | plain code's | operators | launches | syncs |",
+        "|---|---|---|---|---|---|---|---|---|", *rows, "", f"From {source(record)}.",
+    ]  # fmt: skip
+
+
+def decode_section(record: dict[str, Any]) -> list[str]:
+    """Time per decoded token in every way of decoding, beside the bytes of a step."""
+    result = record["result"]
+    settings, lines = result["settings"], []
+    for row in result["rows"]:
+        step, tokens = row["bytes_per_step"], row["tokens"]
+        for way, found in row["decode"].items():
+            if found is None:
+                cells = ["not measured", *6 * ["-"]]
+            else:
+                cells = [
+                    milliseconds(found["ms_per_token"]), f"{found['tokens_per_second']:.1f}",
+                    factor(row["against_eager"][way]), factor(row["against_vanilla"][way]),
+                    f"{found['first_answer_ms']:.0f}", f"{found['copied_bytes'] / 1e6:.2f}", str(found["operators"]),
+                ]  # fmt: skip
+            head = (
+                f"| {row['config']}, {tokens['prompt']} > {tokens['last_layer']} tokens, cache {step['kv_share']:.1%} "
+            )
+            lines.append(f"{head}| {way} | {' | '.join(cells)} |")
+    return [
+        f"**Decoding, {settings['geometry']}**, random weights, {settings['frames']} frames, {settings['dtype']}, "
+        f"{settings['attention']}, {settings['new_tokens']} tokens, {settings['repetitions']} interleaved repetitions, "
+        "medians; the cache's share is that of the bytes a step must read. The first answer, which is no repetition, "
+        "holds what is done once, such as capturing a graph:", "",
+        "| prompt | way | ms a token | tokens/s | over eager | over vanilla in the same way | first answer ms "
+        "| copied MB | operators |",
+        "|---|---|---|---|---|---|---|---|---|", *lines, "", f"From {source(record)}.",
+    ]  # fmt: skip
+
+
+SECTIONS = {
+    "flops.json": flops_section,
+    "latency_*.json": latency_section,
+    "bench_kernels.json": kernels_section,
+    "bench_decode.json": decode_section,
+}
+
+
+def _recorded(results: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Name and record of every result file; those that are no JSON are left to the sections to complain about."""
+    found = []
+    for path in sorted(results.glob("*/*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("result"), dict):
+            found.append((path.name, record))
+    return found
+
+
+def not_measured(results: Path) -> list[str]:
+    """What is missing among the results, one list entry each, with the command that would give it."""
+    found = _recorded(results)
+    lines = []
+    for name, gpu, what, command in _WANTED:
+        there = [record for other, record in found if other == name and (not gpu or record.get("cuda"))]
+        if not there:
+            lines.append(f"* {what}: `{command}`")
+    latencies = [record["result"] for name, record in found if name.startswith("latency_")]
+    if not any(result.get("random_weights") is False for result in latencies):
+        command = "bash scripts/bench_efficiency.sh --checkpoint DIR"
+        lines.append(f"* any latency with the weights of a published checkpoint: `{command}`")
+    return lines
+
+
+def efficiency(results: Path) -> str:
+    """The section.
+
+    Raises:
+        InputError: if a result file cannot be read.
+    """
+    lines: list[str] = []
+    for name, section in SECTIONS.items():
+        lines += from_files(results, name, section)
+    missing = not_measured(results)
+    lines += ["**Not measured:**", "", *missing] if missing else ["Everything that the scripts measure was measured."]
+    return "\n".join(lines).rstrip()

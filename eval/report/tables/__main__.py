@@ -1,0 +1,148 @@
+"""Every table of the paper from the results at hand: paper / ours / difference, with errors that one can trust.
+
+    python -m eval.report.tables results/lmms                                 # Markdown on the terminal
+    python -m eval.report.tables results/lmms -o results/tables --format md,csv,latex
+
+Reads what eval.benchmarks.run and eval.benchmarks.sweep leave. Scores are rebuilt from the answers: MVBench is the mean
+of its 20 sub-tasks, a bad video or an unparsable answer is wrong. A compressed score stands beside the uncompressed one
+of the same setup or is withheld (exit status 1); scores are marked when the uncompressed model lies outside the paper's
+score give or take its binomial interval. Rehearsals (tiny checkpoints, miniature data, --limit) are called so and never
+held against the paper. What was not run is n/a. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.runs import Run, load_runs, one_per_point
+from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.record import check_target, write_whole
+from eval.paper.grids import Grid, paper_grids
+from eval.paper.rows import PaperRow
+from eval.report.tables.details import category_tables, difference_table
+from eval.report.tables.efficiency import efficiency_table
+from eval.report.tables.layout import Table, comma_separated, latex, markdown
+from eval.report.tables.scores import Section, ablation_points, make_rows, model_title, paper_points, score_table
+from llava.errors import InputError
+
+FORMATS = ("md", "csv", "latex")
+Lines = Sequence[tuple[str, str, PaperRow | None]]
+
+
+def outlines(grids: Sequence[Grid]) -> Iterator[tuple[str, str, str, str, Lines]]:
+    """Slug, kind, title, model and lines of each of the paper's tables, in its order."""
+    for kind, models in (("main", ["llava_onevision_7b"]), ("backbone", ["llava_video_7b", "llava_onevision_72b"])):
+        title = "Main table" if kind == "main" else "Second-backbone table"
+        points = [grid.points for grid in grids if grid.table == kind]
+        for model in models:
+            slug = "main" if kind == "main" else f"backbone_{model}"
+            yield slug, kind, f"{title}, {model_title(model)}", model, paper_points(model, points)
+    for grid in grids:
+        if grid.table == "ablation":
+            model = grid.points[0].model
+            yield (
+                grid.name,
+                "ablation",
+                f"Ablation, {model_title(model)}: {grid.title}",
+                model,
+                ablation_points(grid.points),
+            )
+
+
+def sections(runs: Sequence[Run], grids: Sequence[Grid]) -> Iterator[tuple[str, Section]]:
+    """Kind and section of every table; one for each campaign that has a run of it, an empty one without any."""
+    for slug, kind, title, model, lines in outlines(grids):
+        names = {name for _, name, _ in lines}
+        campaigns: dict[str, list[Run]] = {}
+        for run in runs:
+            if run.name in names:
+                campaigns.setdefault(run.campaign, []).append(run)
+        real_first = sorted(
+            campaigns.values(), key=lambda members: (members[0].rehearsal is not None, members[0].campaign)
+        )
+        for number, members in enumerate(real_first or [[]]):
+            rows = make_rows(lines, one_per_point(members))
+            yield kind, Section(slug if number == 0 else f"{slug}_{number + 1}", title, model, rows)
+
+
+def names_of(grids: Sequence[Grid]) -> set[str]:
+    """The points that the tables look for."""
+    return {name for *_, lines in outlines(grids) for _, name, _ in lines}
+
+
+def build(runs: Sequence[Run], grids: Sequence[Grid]) -> tuple[list[Table], dict[str, Any]]:
+    """All tables, and what to say about them in one line."""
+    tables: list[Table] = []
+    summary: dict[str, Any] = {"withheld": [], "outside_paper": [], "rehearsals": 0, "reproductions": 0}
+    for kind, section in sections(runs, grids):
+        scores = score_table(section)
+        tables.append(scores)
+        differences = difference_table(section)
+        tables += [differences] if differences else []
+        if kind != "ablation":
+            tables += [efficiency_table(section), *category_tables(section)]
+        summary["withheld"] += [f"{row.point}: {why}" for row in section.rows for why in row.withheld.values()]
+        summary["outside_paper"] += [note for note in scores.notes if note.startswith("‡")]
+        if any(row.run for row in section.rows):
+            summary["rehearsals" if section.rehearsal else "reproductions"] += 1
+    for key in ("withheld", "outside_paper"):
+        summary[key] = list(dict.fromkeys(summary[key]))
+    summary["tables"] = len(tables)
+    return tables, summary
+
+
+def write(tables: Sequence[Table], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """``tables.md``, ``tables.tex`` and a CSV file for each table."""
+    written: list[Path] = []
+    if "md" in formats:
+        written.append(folder / "tables.md")
+        write_whole(written[-1], "\n".join(map(markdown, tables)))
+    if "latex" in formats:
+        written.append(folder / "tables.tex")
+        write_whole(written[-1], "\n".join(map(latex, tables)))
+    if "csv" in formats:
+        for table in tables:
+            written.append(folder / f"{table.slug}.csv")
+            write_whole(written[-1], comma_separated(table))
+    return written
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="folder with results, searched with all folders below it")
+    parser.add_argument("-o", "--output", type=Path, help="folder for the tables; default: Markdown on the terminal")
+    parser.add_argument("--format", default="md", help=f"with commas between them: {','.join(FORMATS)}")
+    options = parser.parse_args(arguments)
+    formats = options.format.split(",")
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(f"--format {name!r} is unknown; write one or more of {','.join(FORMATS)}")
+    if options.output is None and formats != ["md"]:
+        raise InputError(f"--format {options.format} needs a folder: name one with -o")
+    if options.output is not None:
+        check_target(options.output / "tables.md")
+    runs = load_runs(options.results)
+    grids = paper_grids()
+    tables, summary = build(runs, grids)
+    summary["in_no_table"] = [str(run.folder) for run in runs if run.name not in names_of(grids)]
+    if options.output is None:
+        print("\n".join(map(markdown, tables)))
+        files = []
+    else:
+        files = [str(path) for path in write(tables, options.output, formats)]
+        print(f"{len(tables)} tables in {options.output}")
+    for line in (*summary["withheld"], *summary["outside_paper"]):
+        print(f"warning: {line}", file=sys.stderr)
+    print(json.dumps({"results": str(options.results), "runs": len(runs), "files": files, **summary, **provenance()}))
+    sys.exit(1 if summary["withheld"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""From runs to tables: which run is which line, and scores beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from eval.benchmarks.runs import Run, Score, average, baseline_of, obstacle, tasks_in_order
+from eval.instruments.significance import binomial_interval
+from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
+from eval.paper.grids import Point
+from eval.paper.rows import PaperRow
+from eval.paper.scores import MODELS, PaperScores, config_name, row_of, rows_of, scores_of
+from eval.report.tables.layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a point of a grid, the paper's row it reproduces, and the run, if it was run.
+
+    ``withheld`` says of each task whose score may not be shown why not.
+    """
+
+    label: str
+    point: str
+    paper: PaperRow | None
+    run: Run | None
+    baseline: Run | None = None
+    withheld: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def full_label(self) -> str:
+        """The label with the share of tokens, for tables without a column of it."""
+        if self.paper is None or self.label != self.paper.method or self.paper.retained == 100:
+            return self.label
+        return f"{self.label}, {self.paper.retained} %"
+
+    def may_show(self, task: str) -> bool:
+        """Whether the run has answers of a task and stands beside the uncompressed run's."""
+        return self.run is not None and task not in self.withheld and bool(self.run.answers(task))
+
+
+@dataclass(frozen=True)
+class Section:
+    """The lines of one table, for one campaign (or for none, when nothing was run)."""
+
+    slug: str
+    title: str
+    model: str
+    rows: Sequence[Row]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """What was run."""
+        return [row.run for row in self.rows if row.run is not None]
+
+    @property
+    def rehearsal(self) -> str | None:
+        """Why the numbers say nothing about the paper."""
+        return next((run.rehearsal for run in self.runs), None)
+
+    @property
+    def heading(self) -> str:
+        """The title, with a warning in front for a rehearsal."""
+        return (
+            f"REHEARSAL, no reproduction of the paper ({self.rehearsal}): {self.title}"
+            if self.rehearsal
+            else self.title
+        )
+
+    def vanilla(self) -> Run | None:
+        """The uncompressed run with the configuration's own number of frames."""
+        return next((run for run in self.runs if run.name == f"{self.model}/vanilla"), None)
+
+
+def paper_points(model: str, grids: Sequence[Sequence[Point]]) -> list[tuple[str, str, PaperRow | None]]:
+    """Label, point and row of every line of a main table: the paper's rows in order, then what it does not list."""
+    lines: list[tuple[str, str, PaperRow | None]] = [
+        (row.method, f"{model}/{config_name(row)}", row) for row in rows_of(model)
+    ]
+    known = {point for _, point, _ in lines}
+    more = {
+        point.name: None for points in grids for point in points if point.model == model and point.name not in known
+    }
+    return lines + [(name.partition("/")[2], name, None) for name in more]
+
+
+def ablation_points(points: Sequence[Point]) -> list[tuple[str, str, PaperRow | None]]:
+    """Label, point and row of every line of an ablation."""
+    lines = []
+    for point in points:
+        row = row_of(point.model, point.settings().as_dict())
+        lines.append((point.name.partition("/")[2], point.name, row))
+    return lines
+
+
+def make_rows(lines: Sequence[tuple[str, str, PaperRow | None]], runs: dict[str, Run]) -> list[Row]:
+    """Look up each line's run and the uncompressed run it stands beside."""
+    rows = []
+    for label, name, paper in lines:
+        run = runs.get(name)
+        if run is None:
+            rows.append(Row(label, name, paper, None))
+            continue
+        baseline = baseline_of(run, runs.values())
+        reasons = {task: obstacle(run, baseline, task) for task in run.tasks}
+        rows.append(Row(label, name, paper, run, baseline, {task: why for task, why in reasons.items() if why}))
+    return rows
+
+
+def score_columns(runs: Sequence[Run]) -> list[str]:
+    """The paper's four benchmarks, EgoSchema as what was run of it, then other tasks."""
+    found = tasks_in_order(runs)
+    paper = [task for task in PAPER_TASKS if task != "egoschema_subset" or task in found or "egoschema" not in found]
+    return paper + [task for task in found if task not in paper]
+
+
+def paper_interval(model: str, task: str) -> tuple[float, float] | None:
+    """The paper's uncompressed score give or take the chance of its questions, in percent (Wilson, 95 %)."""
+    rows = rows_of(model)
+    scores = scores_of(rows[0]) if rows else None
+    printed = None if scores is None else scores.of(task)
+    if printed is None:
+        return None
+    low, high = binomial_interval(printed / 100, BY_TASK[task].questions)
+    return 100 * low, 100 * high
+
+
+def outside(section: Section, task: str) -> str | None:
+    """What to say when the uncompressed model's score is not the paper's, or None."""
+    vanilla, interval = section.vanilla(), paper_interval(section.model, task)
+    score = None if vanilla is None else vanilla.score(task)
+    if section.rehearsal or score is None or interval is None or interval[0] <= score.value <= interval[1]:
+        return None
+    bounds = f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+    return (
+        f"‡ {title_of(task)}: the uncompressed model has {score.value:.1f}, outside the paper's 95 % interval {bounds}"
+    )
+
+
+def title_of(task: str) -> str:
+    """Name of a task in a heading."""
+    return BY_TASK[task].title if task in BY_TASK else task
+
+
+def score_table(section: Section) -> Table:
+    """Paper / ours / difference for every benchmark, the average, and its share of the uncompressed model's."""
+    columns = score_columns(section.runs)
+    warnings = {task: note for task in columns if (note := outside(section, task))}
+    header = ["Method", "Tokens before LLM, % (paper / measured)", "TFLOPs (paper / its formula)"]
+    header += [title_of(task) for task in columns] + ["Average", "% of vanilla", "Bad videos / unparsable answers"]
+    rows: list[list[Cell]] = []
+    for row in section.rows:
+        scores = scores_of(row.paper)
+        cells = [_score_cell(section, row, scores, task, task in warnings) for task in columns]
+        rows.append([row.label, _kept(row), _flops(row), *cells, *_averages(section, row, scores), _lost(row, columns)])
+    notes = [
+        "Each cell: the paper's score / ours ± standard error (questions about one video taken together) / difference."
+    ]
+    if "egoschema_subset" in columns and section.model == "llava_onevision_7b":
+        notes.append("† EgoSchema: ours are the 500 questions with public answers, the paper's all 5,031.")
+    notes += warnings.values()
+    notes += [
+        f"{row.full_label}: withheld, {why}" for row in section.rows for why in dict.fromkeys(row.withheld.values())
+    ]
+    return Table(section.slug, section.heading, header, rows, [*notes, *section.notes])
+
+
+def _score_cell(section: Section, row: Row, scores: PaperScores | None, task: str, marked: bool) -> Comparison:
+    printed = None if scores is None else scores.of(task)
+    if row.run is None:
+        return Comparison(printed)
+    if task in row.withheld:
+        return Comparison(printed, withheld="withheld")
+    score: Score | None = row.run.score(task)
+    if score is None:
+        return Comparison(printed)
+    mark = ("†" if task == "egoschema_subset" and printed is not None else "") + ("‡" if marked else "")
+    return Comparison(printed, score.value, score.error, section.rehearsal is None, mark)
+
+
+def _averages(section: Section, row: Row, scores: PaperScores | None) -> list[Comparison]:
+    printed = (None, None) if scores is None else (scores.average, scores.percent)
+    ours = None if row.run is None or row.withheld else average(row.run)
+    if ours is None or row.baseline is None:
+        return [Comparison(value) for value in printed]
+    comparable = section.rehearsal is None
+    reference = average(row.baseline)
+    percent = None if reference is None or reference[0] == 0 else 100 * ours[0] / reference[0]
+    mark = "" if scores is None else "†"
+    return [Comparison(printed[0], *ours, comparable, mark), Comparison(printed[1], percent, None, comparable, mark)]
+
+
+def _kept(row: Row) -> str:
+    measured = None if row.run is None else in_percent(row.run.result["retention"]["before_llm"]["mean"])
+    return f"{NOT_RUN if row.paper is None else row.paper.retained} / {number(measured)}"
+
+
+def _flops(row: Row) -> str:
+    return NOT_RUN if row.paper is None else f"{row.paper.paper_tflops:.1f} / {row.paper.tflops:.2f}"
+
+
+def _lost(row: Row, columns: Sequence[str]) -> str:
+    if row.run is None:
+        return NOT_RUN
+    scores = [score for task in columns if (score := row.run.score(task)) is not None]
+    return f"{sum(score.bad for score in scores)} / {sum(score.unparsed for score in scores)}"
+
+
+def model_title(model: str) -> str:
+    """The model as the tables call it."""
+    return MODELS.get(model, (model,))[0]

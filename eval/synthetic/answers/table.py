@@ -1,0 +1,166 @@
+"""The paper's main table and ablations on the learned tiny model and rendered clips.
+
+    python -m eval.synthetic.answers.table main --data outputs/synthvid
+    python -m eval.synthetic.answers.table ablations --data outputs/synthvid
+    python -m eval.synthetic.answers.table main --split long --frames 64 --data outputs/synthvid
+
+An instrument, not evidence about the 7B model. Differences are paired with the run without compression, intervals
+are a bootstrap over clips. Finished answers are kept below --answers, so the same command goes on after an
+interruption. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.instruments.cli import Parser, provenance, user_errors
+from eval.paper.grids import load_grid
+from eval.paper.scores import CONFIGS
+from eval.synthetic.answers.campaign import BLANK, Campaign, checkpoint_hash, run
+from eval.synthetic.answers.evaluate import Answer
+from eval.synthetic.answers.scores import NOTICE, difference, scores, verdict
+from holitom.settings import RunConfig, load_config
+from llava.errors import InputError
+
+TINY = CONFIGS / "tiny"
+CHECKPOINT = CONFIGS.parent / "checkpoints" / "tiny"
+FULL = "vanilla"
+# first those of the paper, in its order
+METHODS = (
+    FULL, "fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom_without_inner", "holitom", "vidcom2",
+    "evs", "uniform", "random",
+)  # fmt: skip
+# pairs of rows whose difference the benchmark is there to show
+DUELS = tuple(
+    (f"{name}_r{share}", f"{other}_r{share}")
+    for share in (25, 20, 15, 10)
+    for name in ("holitom", "holitom_without_inner")
+    for other in ("random", "uniform", "visionzip")
+)
+
+
+def main_runs() -> dict[str, RunConfig]:
+    """Every file of ``configs/tiny`` by name: larger shares first, the paper's methods in its order before others."""
+
+    def place(path: Path) -> tuple[int, int, str]:
+        name, _, share = path.stem.partition("_r")
+        return -int(share or 100), METHODS.index(name) if name in METHODS else len(METHODS), name
+
+    return {path.stem: load_config(path) for path in sorted(TINY.glob("*.yaml"), key=place)}
+
+
+def ablation_runs() -> tuple[dict[str, RunConfig], dict[str, dict[str, Any]]]:
+    """Runs by name, and of every ablation its title and the names of its points."""
+    runs, grids = {}, {}
+    for path in sorted((TINY / "ablations").glob("*.yaml")):
+        grid = load_grid(path)
+        names = {point.name.partition("/")[2]: point for point in grid.points}
+        runs.update({name: point.settings() for name, point in names.items()})
+        grids[grid.name] = {
+            "title": grid.title,
+            "points": {name: {"changes": list(point.overrides)} for name, point in names.items()},
+        }
+    return runs, grids
+
+
+def baseline(name: str, runs: dict[str, RunConfig]) -> str:
+    """The run without compression that sees as many frames."""
+    return f"{FULL}_f{runs[name].model.num_frames}"
+
+
+def with_frames(runs: dict[str, RunConfig], frames: int | None) -> dict[str, RunConfig]:
+    """The same runs with another number of frames, or as they are."""
+    if frames is None:
+        return dict(runs)
+    from_vanilla = load_config(TINY / f"{FULL}.yaml", [f"model.num_frames={frames}"]).model
+    return {name: RunConfig(from_vanilla, config.method, config.compressor) for name, config in runs.items()}
+
+
+def measure(campaign: Campaign, runs: dict[str, RunConfig], workers: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of every run and of the grey video, and the differences of the pairs that are both there."""
+    asked = dict(runs)
+    for frames in sorted({config.model.num_frames for config in runs.values()}):
+        asked[f"{FULL}_f{frames}"] = load_config(TINY / f"{FULL}.yaml", [f"model.num_frames={frames}"])
+    asked[BLANK] = asked[f"{FULL}_f{min(config.model.num_frames for config in runs.values())}"]
+
+    def report(done: int, blocks: int) -> None:
+        print(f"{done} of {blocks} blocks of clips", file=sys.stderr, flush=True)
+
+    answers = run(campaign, asked, workers, report)
+    rows = {name: scores(answers[name], answers[baseline(name, asked)]) for name in asked}
+    return rows, {f"{a} - {b}": duel(answers, a, b) for a, b in DUELS if a in answers and b in answers}
+
+
+def duel(answers: dict[str, list[Answer]], name: str, other: str) -> dict[str, Any]:
+    """Difference of two runs with its interval."""
+    change, low, high = difference(answers[name], answers[other])
+    return {"difference": change, "low": low, "high": high, "verdict": verdict(low, high)}
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("main", "ablations"))
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the data set (eval.synthetic.world.dataset)"
+    )
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--frames", type=int, help="sampled from each clip (default: what the configurations say)")
+    parser.add_argument("--limit", type=int, help="use only that many clips")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="names of runs; default: all of the table")
+    parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
+    parser.add_argument("--answers", type=Path, default=Path("outputs/tiny_answers"), help="folder of finished answers")
+    options = parser.parse_args(arguments)
+    for name in ("frames", "limit", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} = {value} is out of range: it must be at least 1")
+    return options
+
+
+def chosen(runs: dict[str, RunConfig], only: Sequence[str] | None) -> dict[str, RunConfig]:
+    """The runs that were asked for.
+
+    Raises:
+        InputError: for a name that is none of them.
+    """
+    names = list(runs) if only is None else only
+    for name in names:
+        if name not in runs:
+            raise InputError(f"--only {name!r} is no run of this table; it must be one of {', '.join(runs)}")
+    return {name: runs[name] for name in names}
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    options = read_arguments(arguments)
+    runs, grids = (main_runs(), {}) if options.table == "main" else ablation_runs()
+    runs = with_frames(chosen(runs, options.only), options.frames)
+    campaign = Campaign(options.checkpoint, options.data, options.split, options.answers, options.limit)
+    rows, duels = measure(campaign, runs, options.workers)
+    for name, row in rows.items():
+        print(f"{name:<70} {row['score']:.3f} {row['retention']:7.1%}  {row['outer']:6.1f} tokens")
+    for grid in grids.values():
+        grid["points"] = {name: point for name, point in grid["points"].items() if name in rows}
+    print(
+        json.dumps(
+            {
+                "notice": NOTICE, "table": options.table, "split": options.split, "rows": rows, "duels": duels,
+                "frames": {name: config.model.num_frames for name, config in runs.items()},
+                "settings": {name: config.as_dict()["compressor"] for name, config in runs.items()},
+                "ablations": grids, "checkpoint": checkpoint_hash(options.checkpoint),
+                "data": campaign.data_hash(), "limit": options.limit, **provenance(),
+            }
+        )
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

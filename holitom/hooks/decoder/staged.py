@@ -1,0 +1,246 @@
+"""Compression inside a transformers decoder in stages: forward pre-hooks, all removed by handle.
+
+The decoder's own pre-hook reads the call. Every stage scores the tokens, hands its layer fewer of them, and gives that
+layer and those after it a mask and rotary embeddings of their own length. So layers before a stage cache more tokens
+than layers after it. A decode step only needs other masks and, where a stage renumbers positions, other rotary
+embeddings. HoliTom's merging and FastV's pruning are one stage each, PyramidDrop's pruning is three.
+"""
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
+from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
+from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
+from holitom.hooks.decoder.inner_record import Counts, InnerRecord, count_tokens, untouched_record
+from holitom.hooks.decoder.stages import (
+    Stage,
+    advance,
+    positions_of,
+    short_arguments,
+    short_mask,
+    shrink_cache,
+    shrunk_arguments,
+    stage_counts,
+)
+from holitom.hooks.hook_set import HookSet
+from holitom.hooks.per_thread import PerThread
+from holitom.ops.pruning import prune_batch
+from holitom.ops.short_sequences import MergedBatch, Spans
+from llava.errors import InputError
+from llava.model.static_cache import LayerPrompt
+
+
+class StagedCompression(HookSet):
+    """Stages of compression on one decoder; ``apply`` and ``remove`` are inverse. As it stands, it prunes.
+
+    The decoder's forward must be called with ``video_spans``, int64 (batch, max_spans, 2), ``[start, stop)`` of each
+    video in the left-padded sequence, (0, 0) where unused. It is taken out of the call before any layer runs. Several
+    unfinished ``generate`` calls may take turns: what is known of a sequence hangs on its cache.
+
+    Args:
+        stages: what to do where, in the order of the layers.
+
+    Attributes:
+        stages: the same.
+        last: what the latest prefill did, None before the first.
+
+    Raises:
+        InputError: if the stages' layers do not ascend.
+    """
+
+    _call = PerThread[ForwardCall]()  # the forward call that is running
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.stages = tuple(stages)
+        layers = [stage.layer for stage in self.stages]
+        if layers != sorted(set(layers)):
+            raise InputError(
+                f"{self.stages[0].setting} = {layers} is out of order: layers must ascend; sort them, name each once"
+            )
+        self.last: InnerRecord | None = None
+        self._decoder: Any = None
+        self._layers: Any = ()
+        self._parameters: tuple[str, ...] = ()
+        self._states: WeakKeyDictionary[Cache, SequenceState] = WeakKeyDictionary()
+
+    def _register(self, decoder: nn.Module) -> None:
+        for stage in self.stages:
+            self._layers = checked_layers(decoder, stage.layer, stage.setting)
+        self._decoder = decoder
+        self._parameters = tuple(inspect.signature(decoder.forward).parameters)
+        self._handles += [
+            decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True),
+            decoder.register_forward_hook(self._leave_decoder, always_call=True),
+        ]
+        starts = {stage.layer: number for number, stage in enumerate(self.stages)}
+        for index, layer in enumerate(self._layers):
+            scored = starts.get(index + 1)
+            if scored is not None and self.stages[scored].scored_by == "layer_before":
+                hook = partial(self._enter_scoring, self.stages[scored])
+                self._handles.append(layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True))
+            if index in starts:
+                hook = partial(self._enter_stage_layer, starts[index])
+                self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            elif index > self.stages[0].layer:
+                self._handles.append(layer.register_forward_pre_hook(self._enter_later_layer, with_kwargs=True))
+
+    def _forget(self) -> None:
+        self._states.clear()
+        self._call = None
+        self._decoder = None
+        self._layers = ()
+
+    def start_prompt(self, record: Any) -> None:
+        """See :class:`~holitom.compressor.InnerStage`."""
+        self.last = None
+
+    def align(self, labels: Tensor) -> Tensor:
+        """Labels of the tokens that the latest prefill kept, (batch, seq) to (batch, short_seq), padding -100.
+
+        Raises:
+            RuntimeError: before the first prefill.
+            InputError: if the labels have not the shape of that prefill.
+        """
+        if self.last is None:
+            raise RuntimeError("there was no prefill yet: run the model once before aligning labels")
+        return self.last.align(labels)
+
+    def layer_prompts(self, cache: Cache) -> list[LayerPrompt | None] | None:
+        """See :class:`~holitom.compressor.InnerStage`; None if the prefill of the cache compressed nothing."""
+        state = self._states.get(cache)
+        if state is None:
+            return None
+        starts = [stage.layer for stage in self.stages]
+        return state.layer_prompts(starts, len(self._layers), self.stages[0].shrinks_cache)
+
+    # What a method may do differently.
+
+    def _counts(self, spans: tuple[Spans, ...]) -> list[Counts]:
+        """Tokens that each stage leaves of every span of every row."""
+        return stage_counts(self.stages, spans)
+
+    def _score(self, call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """(batch, seq) fp32 scores from the layer-normed input of an attention module."""
+        return score_tokens(attention, hidden, rotary, call.current_padding)
+
+    def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
+        """The sequences with ``counts`` tokens left of each span."""
+        return prune_batch(hidden, scores, call.spans, call.first, counts)
+
+    # Hooks.
+
+    def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
+        """Pre-hook of the decoder: take ``video_spans`` out of the call and decide what this call is."""
+        self._call = None
+        kwargs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+        video_spans = kwargs.pop("video_spans", None)
+        inputs = kwargs.get("inputs_embeds")
+        inputs = kwargs.get("input_ids") if inputs is None else inputs
+        if inputs is None or (video_spans is None and all(stage.keeps_all for stage in self.stages)):
+            return (), kwargs
+        padding_mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length(len(self._layers) - 1) > 0:
+            self._call = self._continued(cache, padding_mask, video_spans, inputs)
+            if self._call is not None and self.stages[0].shrinks_cache:
+                kwargs = shrunk_arguments(self._call, cache.get_seq_length(0), inputs, kwargs)
+        else:
+            self._call = self._prefill(cache, padding_mask, video_spans, inputs)
+            if cache is not None and self._call is not None and not any(self._call.prompt_first):
+                kwargs["attention_mask"] = None  # nothing is padded: the library would look again, and wait for it
+        return (), kwargs
+
+    def _prefill(
+        self, cache: Cache | None, padding_mask: Any, video_spans: Tensor | None, inputs: Tensor
+    ) -> ForwardCall | None:
+        """Plan of a prefill; None if it has nothing to compress and passes through."""
+        spans = prompt_spans(cache, video_spans, inputs)
+        if cache is not None:
+            self._states.pop(cache, None)
+        counts = self._counts(spans)
+        if counts[-1] == count_tokens(spans):
+            self.last = untouched_record(spans, padding_mask, inputs)
+            return None
+        return plan_prefill(cache, padding_mask, inputs, spans, counts)
+
+    def _continued(
+        self, cache: Cache, padding_mask: Any, video_spans: Tensor | None, inputs: Tensor
+    ) -> ForwardCall | None:
+        """Plan of a call on a filled cache; None if its prefill compressed nothing."""
+        pasts = [cache.get_seq_length(stage.layer) for stage in self.stages]
+        return plan_continuation(self._states.get(cache), cache, pasts, padding_mask, video_spans, inputs)
+
+    def _leave_decoder(self, *_: Any) -> None:
+        """Forward hook of the decoder, also after an exception: a call leaves nothing behind but its cache's state."""
+        self._call = None
+
+    def _enter_scoring(
+        self, stage: Stage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HookResult:
+        """Pre-hook of the attention in the layer before a stage: score the tokens in a prefill."""
+        call = self._call
+        if call is None or call.decoding:
+            return None
+        call.scores = self._score(call, attention, kwargs["hidden_states"], kwargs["position_embeddings"])
+        return None
+
+    def _enter_stage_layer(
+        self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HookResult:
+        """Pre-hook of a stage's layer: shorten in a prefill; in any call make the mask and rotary embeddings."""
+        call = self._call
+        if call is None:
+            return None
+        hidden, cache, incoming, stage = args[0], kwargs.get("past_key_values"), 0, self.stages[number]
+        if not call.decoding:
+            hidden = self._shorten(number, layer, hidden, kwargs)
+            if cache is not None and number == len(self.stages) - 1:
+                self._states[cache] = call.state
+                cache.shortened_by_hooks = True  # type: ignore[attr-defined] # seen by the model once the hooks are gone
+        else:
+            assert cache is not None
+            state = call.state.stages[number]
+            incoming = cache.get_seq_length(stage.layer) - state.seq + hidden.shape[1]
+            call.position_embeddings = None
+            if state.shift is not None:
+                positions = positions_of(kwargs, hidden) - state.shift.to(hidden.device)
+                call.position_embeddings = self._decoder.rotary_emb(hidden, positions)
+        real_tokens = call.real_tokens(number, incoming, kwargs.get("attention_mask"))
+        call.mask = short_mask(self._decoder.config, stage, hidden, real_tokens, cache)
+        return (hidden, *args[1:]), short_arguments(call, hidden, kwargs)
+
+    def _enter_later_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
+        """Pre-hook of the layers between stages: hand them what the latest stage's layer got."""
+        if self._call is None:
+            return None
+        return args, short_arguments(self._call, args[0], kwargs)
+
+    def _shorten(self, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """One stage of a prefill: score if that is still to do, reduce, and note what was done."""
+        call, stage = self._call, self.stages[number]
+        assert call is not None
+        if stage.scored_by == "own_layer":
+            rotary = call.position_embeddings or kwargs["position_embeddings"]
+            with torch.no_grad():
+                call.scores = self._score(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
+        assert call.scores is not None
+        scores = call.scores.to(hidden.device)
+        reduced = self._reduce(call, call.counts[number], hidden, scores)
+        advance(call, stage, reduced, scores, self._decoder, kwargs)
+        cache = kwargs.get("past_key_values")
+        if stage.shrinks_cache and cache is not None:
+            shrink_cache(call, cache, stage.layer)
+        assert call.kept is not None
+        assert call.source is not None
+        counts = count_tokens(call.prompt_spans), call.counts[number]
+        records = tuple(call.records)
+        self.last = InnerRecord(call.prompt_spans, *counts, call.kept, call.source, records[0].scores, records)
+        return reduced.hidden

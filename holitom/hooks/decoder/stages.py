@@ -1,0 +1,162 @@
+"""One stage of compression inside a decoder: its settings, and the bookkeeping of its positions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import Cache
+from transformers.masking_utils import create_causal_mask
+
+from holitom.hooks.decoder.decoder_layers import rotary_of
+from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
+from holitom.hooks.decoder.inner_record import Counts, StageRecord, count_tokens, shortened_spans
+from holitom.ops.short_sequences import MergedBatch, Spans
+from holitom.ops.token_ops import upload
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where to shorten the sequence, and how far.
+
+    Attributes:
+        layer: index of the first decoder layer that sees fewer tokens; at least 1.
+        kept: tokens left of a span, from its tokens in the prompt; a span never grows.
+        setting: what the user calls ``layer``, for messages.
+        scored_by: whose queries and keys score the tokens: the attention before the stage as it runs, or the stage's
+            own layer, asked ahead of time.
+        renumbers: kept tokens are numbered without gaps and later tokens move down; otherwise all keep their positions.
+        keeps_all: no span is shortened whatever its length, so that the decoder may be called without spans.
+        shrinks_cache: the layers before the stage forget the dropped tokens too once they have run.
+    """
+
+    layer: int
+    kept: Callable[[int], int]
+    setting: str = "layer"
+    scored_by: Literal["layer_before", "own_layer"] = "layer_before"
+    renumbers: bool = False
+    keeps_all: bool = False
+    shrinks_cache: bool = False
+
+
+def stage_counts(stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
+    """Tokens that each stage leaves of every span of every row."""
+    counts: list[Counts] = []
+    current = original = count_tokens(spans)
+    for stage in stages:
+        pairs = [zip(*rows, strict=True) for rows in zip(original, current, strict=True)]
+        current = tuple(tuple(min(now, stage.kept(length)) for length, now in row) for row in pairs)
+        counts.append(current)
+    return counts
+
+
+def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
+    """The decoder's positions of the whole sequence on the device of ``hidden``, (1 or batch, seq) int64."""
+    return kwargs["position_ids"].to(hidden.device)
+
+
+def advance(
+    call: ForwardCall, stage: Stage, reduced: MergedBatch, scores: Tensor, decoder: Any, kwargs: dict[str, Any]
+) -> None:
+    """Note one stage of a prefill in ``call``: lengths, spans, kept positions, rotary embeddings and record.
+
+    Args:
+        call: the call, as the stage before left it.
+        stage: the stage.
+        reduced: what it made of the sequence.
+        scores: (batch, seq) what it ranked by.
+        decoder: for its rotary embedding.
+        kwargs: of the stage's layer, as the decoder called it.
+    """
+    counts = call.counts[len(call.records)]
+    call.kept, call.source = _in_prompt(call, reduced)
+    shift = None
+    if stage.renumbers:
+        positions = positions_of(kwargs, reduced.hidden)
+        renumbered = _renumbered(call, reduced, positions)
+        shift = positions[:, -1:] - renumbered[:, -1:]
+        call.position_embeddings = decoder.rotary_emb(reduced.hidden, renumbered)
+    else:
+        call.position_embeddings = rotary_of(call.kept, kwargs["position_embeddings"])
+    real_tokens = call.kept >= 0 if reduced.padded else None
+    call.state.stages.append(StageState(reduced.hidden.shape[1], real_tokens, shift))
+    call.records.append(StageRecord(stage.layer, counts, call.kept, call.source, scores))
+    call.spans = shortened_spans(call.spans, counts, call.first, reduced.first)
+    call.first = reduced.first
+
+
+def _in_prompt(call: ForwardCall, reduced: MergedBatch) -> tuple[Tensor, Tensor]:
+    """``kept`` and ``source`` of a stage, which count from the sequence before it, as positions in the prompt."""
+    if call.kept is None or call.source is None:
+        return reduced.kept, reduced.source
+    device, long_seq = reduced.kept.device, call.state.long_seq
+    # An extra last entry serves -1, of padding and dropped tokens: the remainder by the width is its index.
+    before = pad(call.kept.to(device), (0, 1), value=-1)
+    width = before.shape[1]
+    target = before.gather(1, pad(reduced.source, (0, 1), value=-1) % width)
+    table = before.new_full((before.shape[0], long_seq + 1), -1).scatter_(1, before % (long_seq + 1), target)
+    return before.gather(1, reduced.kept % width), table.gather(1, call.source.to(device) % (long_seq + 1))
+
+
+def _renumbered(call: ForwardCall, reduced: MergedBatch, position_ids: Tensor) -> Tensor:
+    """Positions without gaps from each row's first real token on, (batch, short_seq) int64; 0 at padding."""
+    begins, gaps = upload(position_ids.device, call.prompt_first, reduced.first)
+    start = position_ids.expand(call.state.batch, -1).gather(1, begins[:, None])
+    places = torch.arange(reduced.hidden.shape[1], device=position_ids.device)
+    return (places - gaps[:, None]).clamp(min=0) + start
+
+
+def short_mask(
+    config: Any, stage: Stage, hidden: Tensor, real_tokens: Tensor | None, cache: Cache | None
+) -> Tensor | None:
+    """Causal mask of a stage's layers, sized by its layer of the cache.
+
+    No positions are passed: those of kept tokens have gaps, which transformers takes for packed sequences. Where there
+    is padding the mask is made without asking whether it could be left out, which would wait for the device.
+    """
+    return create_causal_mask(
+        config=config,
+        inputs_embeds=hidden,
+        attention_mask=real_tokens,
+        past_key_values=cache,
+        layer_idx=stage.layer,
+        allow_is_causal_skip=real_tokens is None,
+    )
+
+
+def short_arguments(call: ForwardCall, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of a layer after a stage: its own mask, its own rotary embeddings, no positions."""
+    mask = None if call.mask is None else call.mask.to(hidden.device)
+    replaced = {**kwargs, "attention_mask": mask, "position_ids": None}
+    if call.position_embeddings is not None:
+        cos, sin = call.position_embeddings
+        replaced["position_embeddings"] = (cos.to(hidden.device), sin.to(hidden.device))
+    return replaced
+
+
+def shrink_cache(call: ForwardCall, cache: Cache, layers: int) -> None:
+    """Leave the kept tokens alone in the first ``layers`` layers of a cache that the prompt has just filled.
+
+    Entries at padding are those of some token; the masks hide them.
+    """
+    assert call.kept is not None
+    for layer in cache.layers[:layers]:
+        kept = call.kept.clamp(min=0).to(layer.keys.device)[:, None, :, None]
+        index = kept.expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+        layer.keys, layer.values = layer.keys.gather(2, index), layer.values.gather(2, index)
+    call.state.long_cached = call.kept.shape[1]
+
+
+def shrunk_arguments(call: ForwardCall, past: int, inputs: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of the decoder for a call on a cache that was shrunk in all its layers.
+
+    Its mask covers the kept tokens; its positions go on after the whole prompt.
+    """
+    incoming = past - call.state.long_cached + inputs.shape[1]
+    mask, positions = call.real_tokens(0, incoming, call.padding_mask), kwargs.get("position_ids")
+    if positions is None:
+        end = call.state.long_seq + incoming
+        positions = torch.arange(end - inputs.shape[1], end, device=inputs.device)[None]
+    return {**kwargs, "attention_mask": mask, "position_ids": positions}

@@ -1,0 +1,119 @@
+"""Settings of HoliTom's two stages, as frozen dataclasses; every default lives here and nowhere else."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
+
+MergeRule = Literal["sequential", "mean"]
+SegmentationRule = Literal["global", "greedy", "fixed"]
+StaticRule = Literal["clusters", "attention"]
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """Outer-LLM stage: segmentation, temporal merging and spatial merging (HoliTom, Sec. 3.1 and 3.2).
+
+    Attributes:
+        retain_ratio: share of the visual tokens of a video that reaches the LLM, in (0, 1].
+        similarity_threshold: cosine similarity above which a token stands still between two frames (tau).
+        center_weight: weight of a cluster's centre when static tokens are merged (beta of the release).
+        neighbors: neighbours of the density estimate of DPC-KNN (K of the release).
+        segmentation: ``"global"`` is the method: the cuts that make most tokens redundant. For the ablation:
+            ``"greedy"`` cuts from the start, each time where that segment saves most; ``"fixed"`` cuts every
+            ``max_segment_frames`` frames.
+        max_segment_frames: longest segment in frames.
+        static_rule: ``"clusters"`` is the method: static tokens are merged into clusters. For the ablation,
+            ``"attention"`` keeps those that receive most attention and drops the others.
+        contextual_ratio: share of the kept dynamic tokens that are cluster centres instead of selected ones (D); 1
+            clusters all of them, which is the ablation's counterpart.
+        plain_mean: merge clusters by their plain mean, centre included (``NO_BETA`` of the release).
+    """
+
+    retain_ratio: float = 0.15
+    similarity_threshold: float = 0.80
+    center_weight: float = 0.6
+    neighbors: int = 7
+    segmentation: SegmentationRule = "global"
+    max_segment_frames: int = 1024
+    static_rule: StaticRule = "clusters"
+    contextual_ratio: float = 0.0
+    plain_mean: bool = False
+
+    def __post_init__(self) -> None:
+        require_retain_ratio(self.retain_ratio)
+        tau = self.similarity_threshold
+        require(
+            is_finite_number(tau) and -1 <= tau <= 1,
+            "similarity_threshold",
+            tau,
+            "in [-1, 1]",
+            "the paper uses 0.80, and 0.65 at 10 %",
+        )
+        weight, share = self.center_weight, self.contextual_ratio
+        require(
+            is_finite_number(weight) and 0 <= weight <= 1, "center_weight", weight, "in [0, 1]", "the release uses 0.6"
+        )
+        require(
+            is_integer(self.neighbors) and self.neighbors >= 1,
+            "neighbors",
+            self.neighbors,
+            "an integer of at least 1",
+            "the release uses 7",
+        )
+        for name, kinds, remedy in (
+            ("segmentation", SegmentationRule, "the paper uses global"),
+            ("static_rule", StaticRule, "the paper uses clusters"),
+        ):
+            rules = get_args(kinds)
+            require(getattr(self, name) in rules, name, getattr(self, name), f"one of {', '.join(rules)}", remedy)
+        longest = self.max_segment_frames
+        require(
+            is_integer(longest) and longest >= 1,
+            "max_segment_frames",
+            longest,
+            "an integer of at least 1",
+            "the release uses 1024",
+        )
+        require(is_finite_number(share) and 0 <= share <= 1, "contextual_ratio", share, "in [0, 1]", "the paper uses 0")
+        require(
+            isinstance(self.plain_mean, bool), "plain_mean", self.plain_mean, "true or false", "the release uses false"
+        )
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """Inner-LLM stage: merging inside the decoder (HoliTom, Sec. 3.3).
+
+    Attributes:
+        merge_layer: index K of the first decoder layer that sees the shorter sequence; at least 1.
+        merge_ratio: share of the tokens of a video span that is merged away, in [0, 1); 0 leaves the model as it is.
+        merge_rule: ``"sequential"`` averages pairwise in order, which the paper's table was made with;
+            ``"mean"`` takes the mean of the whole group, which the paper describes.
+        causal: keep layer K-1 causal. False reproduces the release, whose layer K-1 runs without a causal mask.
+    """
+
+    merge_layer: int = 18
+    merge_ratio: float = 0.5
+    merge_rule: MergeRule = "sequential"
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        layer, ratio = self.merge_layer, self.merge_ratio
+        require(
+            is_integer(layer) and layer >= 1,
+            "merge_layer",
+            layer,
+            "an integer of at least 1",
+            "the paper uses 18 of 28 layers",
+        )
+        require(is_finite_number(ratio) and 0 <= ratio < 1, "merge_ratio", ratio, "in [0, 1)", "the paper uses 0.5")
+        rules = get_args(MergeRule)
+        require(
+            self.merge_rule in rules,
+            "merge_rule",
+            self.merge_rule,
+            f"one of {', '.join(rules)}",
+            "the default is sequential",
+        )
+        require(isinstance(self.causal, bool), "causal", self.causal, "true or false", "the default is true")

@@ -1,0 +1,137 @@
+"""Merging visual tokens inside the language model: keep the best-scored ones, average the others into them."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from holitom.methods.holitom.config import MergeRule
+from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.short_sequences import MergedBatch, MergedSequence, Spans, kept_length, pad_rows
+from llava.errors import InputError
+
+
+def merge_into_nearest(
+    hidden: Float[Tensor, "seq dim"],
+    scores: Float[Tensor, " seq"],
+    spans: Iterable[tuple[int, int]],
+    merge_ratio: float,
+    rule: MergeRule = "sequential",
+) -> MergedSequence:
+    """Shorten every span of one sequence by ``merge_ratio``; tokens outside the spans stay as they are.
+
+    HoliTom, Sec. 3.3. Each span keeps its :func:`kept_length` best scores (of equal scores the earlier token). Every
+    other token of the span goes to the kept token of the same span with the largest cosine similarity (the first of
+    equals), all similarities taken from the states before any merge, in fp32. No value is read back from the device.
+
+    Args:
+        hidden: states, (seq, dim).
+        scores: finite score per token, (seq,); only those inside the spans are used.
+        spans: ``[start, stop)`` of each span, ascending and disjoint; empty ones are ignored.
+        merge_ratio: share of a span that is merged away, in [0, 1).
+        rule: ``"sequential"``: in ascending order ``kept = (kept + token) / 2``, so that later tokens weigh more (what
+            the released code does); ``"mean"``: mean of the kept token and all its tokens (what the paper says).
+
+    Returns:
+        The shortened sequence, where its tokens come from and where the others went.
+
+    Raises:
+        InputError: if the spans overlap, are out of order or leave the sequence.
+    """
+    spans = _checked(spans, hidden.shape[0])
+    if use_kernels(hidden) and scores.dtype == torch.float32 and on_one_gpu(hidden, scores):
+        from holitom.ops.kernels import inner_merge  # noqa: PLC0415
+
+        counts = [kept_length(stop - start, merge_ratio) for start, stop in spans]
+        return MergedSequence(*inner_merge.merge_spans(hidden, scores, spans, counts, rule == "sequential"))
+    positions = torch.arange(hidden.shape[0], device=hidden.device)
+    states, kept, source = [], [], positions.clone()
+    end = 0
+    for start, stop in spans:
+        merged, chosen, target = _merge_span(hidden[start:stop], scores[start:stop], merge_ratio, rule)
+        states += [hidden[end:start], merged]
+        kept += [positions[end:start], chosen + start]
+        source[start:stop] = target + start
+        end = stop
+    return MergedSequence(torch.cat([*states, hidden[end:]]), torch.cat([*kept, positions[end:]]), source)
+
+
+def _checked(spans: Iterable[tuple[int, int]], seq: int) -> list[tuple[int, int]]:
+    """The spans that are not empty; :class:`InputError` if they overlap, are out of order or leave the sequence."""
+    found, end = [], 0
+    for start, stop in spans:
+        if start == stop:
+            continue
+        if not end <= start < stop <= seq:
+            raise InputError(
+                f"span [{start}, {stop}) is out of range: it must be ascending and lie in [{end}, {seq}]; "
+                "give the spans of a row in reading order and without overlap"
+            )
+        found.append((start, stop))
+        end = stop
+    return found
+
+
+def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: MergeRule) -> tuple[Tensor, Tensor, Tensor]:
+    """Merge one span; returns its kept states, their indices and every token's kept token, all within the span."""
+    length = tokens.shape[0]
+    n_keep = kept_length(length, merge_ratio)
+    target = torch.arange(length, device=tokens.device)
+    if n_keep == length:
+        return tokens, target, target
+    ranked = scores.argsort(descending=True, stable=True)
+    kept, others = ranked[:n_keep].sort().values, ranked[n_keep:].sort().values
+    states = tokens.float()
+    directions = normalize(states, dim=-1)
+    nearest = (directions[others] @ directions[kept].T).argmax(dim=-1)
+    target[others] = kept[nearest]
+    return _average(states[kept], states[others], nearest, rule).to(tokens.dtype), kept, target
+
+
+def _average(
+    kept: Float[Tensor, "kept dim"],
+    others: Float[Tensor, "others dim"],
+    nearest: Int[Tensor, " others"],
+    rule: MergeRule,
+) -> Float[Tensor, "kept dim"]:
+    """Kept states after the merge; ``nearest`` names the kept row of each other token.
+
+    A matrix product with the one-hot membership, because scattered additions are atomic, hence not reproducible, on
+    CUDA. With m members the sequential rule gives the kept state 2^-m and the i-th member 2^-(m - i + 1).
+    """
+    membership = nearest == torch.arange(kept.shape[0], device=kept.device)[:, None]
+    members = membership.sum(dim=-1)
+    if rule == "mean":
+        return (kept + membership.to(kept.dtype) @ others) / (1 + members)[:, None]
+    # Place of each member when all are listed group by group; stable, so ascending within a group.
+    place = nearest.argsort(stable=True).argsort()
+    left_in_group = members.cumsum(dim=0)[nearest] - place
+    halvings = torch.pow(0.5, left_in_group.to(kept.dtype))
+    return torch.pow(0.5, members.to(kept.dtype))[:, None] * kept + (membership * halvings) @ others
+
+
+def merge_batch(
+    hidden: Float[Tensor, "batch seq dim"],
+    scores: Float[Tensor, "batch seq"],
+    spans: Sequence[Spans],
+    first: Sequence[int],
+    merge_ratio: float,
+    rule: MergeRule,
+) -> MergedBatch:
+    """Merge every row on its own (:func:`merge_into_nearest`) and pad the results on the left to one length.
+
+    Args:
+        hidden: states, (batch, seq, dim), left-padded.
+        scores: fp32 score of every token, (batch, seq).
+        spans: per row, its video spans.
+        first: per row, index of the first real token.
+        merge_ratio: share of a span that is merged away.
+        rule: see :func:`merge_into_nearest`.
+    """
+    merged = []
+    for row, (row_spans, begin) in enumerate(zip(spans, first, strict=True)):
+        shifted = [(start - begin, stop - begin) for start, stop in row_spans]
+        merged.append(merge_into_nearest(hidden[row, begin:], scores[row, begin:], shifted, merge_ratio, rule))
+    return pad_rows(merged, first)

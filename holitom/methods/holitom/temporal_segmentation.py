@@ -1,0 +1,183 @@
+"""Temporal segmentation of HoliTom: which frames form a segment, found globally (HoliTom, Sec. 3.1)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+
+
+def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: float) -> Int[Tensor, "pairs tokens"]:
+    """Number of consecutive frame pairs above the threshold that end with each pair.
+
+    Args:
+        similarity: similarity of each token to its successor.
+        threshold: a token stands still over a pair if its similarity is strictly larger.
+
+    Returns:
+        int64 run lengths, 0 where the pair itself is not above the threshold.
+    """
+    pairs = similarity.shape[0]
+    if use_kernels(similarity):
+        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
+
+        return kernel.static_run_lengths(similarity, threshold)
+    steps = torch.arange(1, pairs + 1, device=similarity.device)[:, None]
+    if pairs == 0:
+        return steps.expand(similarity.shape)
+    moved = torch.where(similarity > threshold, 0, steps)
+    return steps - moved.cummax(0).values
+
+
+def static_counts(run_lengths: Int[Tensor, "pairs tokens"], longest: int) -> Int[Tensor, "pairs+1 longest"]:
+    """Number of tokens that stand still over each window of frames.
+
+    Args:
+        run_lengths: result of :func:`static_run_lengths`.
+        longest: longest window in frames.
+
+    Returns:
+        int32 counts by last frame and length - 1; a window of one frame counts every token, one that
+        would begin before the video counts 0.
+    """
+    pairs, tokens = run_lengths.shape
+    # Counting run lengths per last frame needs no frames x frames x tokens tensor; integer sums keep it exact.
+    bins = torch.cat([run_lengths.new_zeros(1, tokens), run_lengths]).clamp_max(longest - 1)
+    histogram = torch.zeros(pairs + 1, longest, dtype=torch.int32, device=bins.device)
+    histogram.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.int32))
+    return histogram.flip(1).cumsum(1, dtype=torch.int32).flip(1)
+
+
+def window_table(
+    run_lengths: Int[Tensor, "pairs tokens"],
+    norms: Float[Tensor, "frames tokens"],
+    received_attention: Float[Tensor, "frames tokens"],
+    longest: int,
+) -> Int[Tensor, "frames columns"]:
+    """All that the host must know of a video, in one table: whether its values are finite, and :func:`static_counts`.
+
+    Args:
+        run_lengths: result of :func:`static_run_lengths`.
+        norms: lengths of the features, not finite where a feature is not.
+        received_attention: attention each token receives.
+        longest: longest window in frames.
+
+    Returns:
+        int32, (frames, 2 + longest); per frame 1 if all norms are finite, 1 if all attention is, and the counts.
+    """
+    if use_kernels(received_attention) and on_one_gpu(run_lengths, norms, received_attention):
+        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
+
+        return kernel.window_table(run_lengths, norms, received_attention, longest)
+    counts = static_counts(run_lengths, longest)
+    sound = [values.isfinite().all(1, keepdim=True).to(counts.dtype) for values in (norms, received_attention)]
+    return torch.cat([*sound, counts], dim=1)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A video cut into segments.
+
+    Attributes:
+        segments: first and last frame of every segment, both inclusive.
+        static_counts: tokens that stand still over each segment; 0 for a segment of one frame.
+        removable: tokens saved by keeping each static token once per segment.
+    """
+
+    segments: list[tuple[int, int]]
+    static_counts: list[int]
+    removable: int
+
+
+def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
+    """Cut the video so that as many tokens as possible become redundant (HoliTom, Sec. 3.1, dynamic programming).
+
+    A window of L frames with n static tokens makes n * (L - 1) tokens removable. Of equally good
+    segmentations the one whose last segment is shortest wins, and so on backwards.
+
+    Args:
+        static_counts: result of :func:`static_counts`, in host memory.
+        max_segment_frames: longest segment allowed, in frames.
+
+    Returns:
+        The best segmentation.
+    """
+    counts = static_counts.numpy().astype(np.int64)
+    frames = counts.shape[0]
+    longest = min(counts.shape[1], max_segment_frames)
+    gains = counts[:, :longest] * np.arange(longest)
+    best = np.zeros(frames + 1, dtype=np.int64)
+    lengths = np.zeros(frames, dtype=np.int64)
+    for last in range(frames):
+        options = min(last + 1, longest)
+        # Ordered by length; argmax takes the first of equal values, hence the shortest.
+        totals = best[last + 1 - options : last + 1][::-1] + gains[last, :options]
+        lengths[last] = totals.argmax() + 1
+        best[last + 1] = totals[lengths[last] - 1]
+    segments = []
+    last = frames - 1
+    while last >= 0:
+        segments.append((last + 1 - int(lengths[last]), last))
+        last -= int(lengths[last])
+    segments.reverse()
+    return segmentation(segments, counts)
+
+
+def greedy_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
+    """Cut the video from its start, each time where the segment at hand saves most by itself (ablation of Sec. 3.1).
+
+    Of equally good lengths the shortest is taken. What follows is not looked at, so fewer tokens become redundant than
+    with :func:`optimal_segments`, never more.
+
+    Args:
+        static_counts: result of :func:`static_counts`, in host memory.
+        max_segment_frames: longest segment allowed, in frames.
+
+    Returns:
+        The segmentation.
+    """
+    counts = static_counts.numpy().astype(np.int64)
+    frames = counts.shape[0]
+    longest = min(counts.shape[1], max_segment_frames)
+    segments = []
+    first = 0
+    while first < frames:
+        steps = np.arange(min(longest, frames - first))  # length - 1 of every window that begins here
+        last = first + int((counts[first + steps, steps] * steps).argmax())
+        segments.append((first, last))
+        first = last + 1
+    return segmentation(segments, counts)
+
+
+def fixed_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
+    """Cut the video every ``max_segment_frames`` frames, whatever it shows (ablation of Sec. 3.1).
+
+    Args:
+        static_counts: result of :func:`static_counts`, in host memory.
+        max_segment_frames: frames of every segment but the last, which may be shorter.
+
+    Returns:
+        The segmentation.
+    """
+    counts = static_counts.numpy().astype(np.int64)
+    frames = counts.shape[0]
+    segments = [(first, min(first + max_segment_frames, frames) - 1) for first in range(0, frames, max_segment_frames)]
+    return segmentation(segments, counts)
+
+
+def segmentation(segments: list[tuple[int, int]], counts: np.ndarray) -> Segmentation:
+    """Segments with what they save; ``counts`` by last frame and length - 1."""
+    static = [int(counts[last, last - first]) if last > first else 0 for first, last in segments]
+    removable = sum(count * (last - first) for count, (first, last) in zip(static, segments, strict=True))
+    return Segmentation(segments, static, removable)
+
+
+SEGMENTERS: dict[str, Callable[[Tensor, int], Segmentation]] = {
+    "global": optimal_segments,
+    "greedy": greedy_segments,
+    "fixed": fixed_segments,
+}

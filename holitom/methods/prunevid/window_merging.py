@@ -1,0 +1,167 @@
+"""Merging inside windows of similar frames, for PruneVid (arXiv 2412.16117, spatial-temporal token merging).
+
+Tokens that hardly change over a window become one set of averages; the other tokens stay with their frames. Each such
+group is then clustered by density peaks and every cluster becomes its plain mean.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from holitom.ops.group_clustering import cluster_groups
+from holitom.ops.group_points import frame_tokens, rows_of, segment_means
+from holitom.ops.token_ops import upload
+from holitom.tokens import Order, TokenKind
+
+ClusterOrder = Literal["raster", "score"]
+
+
+def window_similarity(
+    features: Float[Tensor, "frames tokens dim"], windows: list[tuple[int, int]]
+) -> Float[Tensor, "windows tokens"]:
+    """Mean cosine similarity of each position over all ordered pairs of different frames of a window.
+
+    Args:
+        features: token features in any floating dtype.
+        windows: first and last frame of every window, inclusive.
+
+    Returns:
+        float32, at most 1; minus infinity in a window of one frame, which has no pairs.
+    """
+    rows = []
+    for first, last in windows:
+        frames = last - first + 1
+        if frames == 1:
+            rows.append(features.new_full(features.shape[1:2], -torch.inf, dtype=torch.float32))
+            continue
+        # All pairs at once: the squared length of a sum of unit vectors holds every cosine, those with itself included.
+        units = torch.nn.functional.normalize(features[first : last + 1].float(), dim=-1)
+        itself = units.square().sum((0, 2))
+        rows.append((units.sum(0).square().sum(-1) - itself) / (frames * (frames - 1)))
+    return torch.stack(rows).clamp_max(1)
+
+
+@dataclass(frozen=True)
+class GroupSizes:
+    """Groups of one video in reading order: of every window the static tokens, then each frame's dynamic ones.
+
+    Attributes:
+        windows: first and last frame of every window, inclusive.
+        static: static tokens per window.
+        dynamic: dynamic tokens per frame.
+    """
+
+    windows: list[tuple[int, int]]
+    static: list[int]
+    dynamic: list[int]
+
+    @property
+    def merged_over_time(self) -> int:
+        """Tokens that are left once static tokens are averaged over their window."""
+        return sum(self.static) + sum(self.dynamic)
+
+    def numbers(self) -> np.ndarray:
+        """Place in reading order of every window's static group, then of every frame's dynamic group."""
+        first = np.array([start for start, _ in self.windows])
+        window = self.window_of_frame()
+        return np.concatenate([first + np.arange(len(first)), np.arange(len(window)) + window + 1])
+
+    def first_frames(self) -> np.ndarray:
+        """First frame of every group, in the order of :meth:`numbers`."""
+        return np.concatenate([[start for start, _ in self.windows], np.arange(len(self.dynamic))])
+
+    def window_of_frame(self) -> np.ndarray:
+        """Number of the window that each frame belongs to."""
+        lengths = [last - start + 1 for start, last in self.windows]
+        return np.repeat(np.arange(len(lengths)), lengths)
+
+
+def budgeted_clusters(sizes: list[int], ratio: float) -> list[int]:
+    """Clusters per group by a share of its tokens, rounded half to even; at least one where there is a token."""
+    return [max(1, round(size * ratio)) if size else 0 for size in sizes]
+
+
+def fixed_clusters(sizes: list[int], ratio: float, exempt: int) -> list[int]:
+    """Clusters per group as the reference counts them: truncated; groups of up to ``exempt`` tokens stay whole.
+
+    A group never vanishes: where the reference would be left with no centre, one is kept.
+    """
+    return [size if size <= exempt else max(1, int(size * ratio)) for size in sizes]
+
+
+@dataclass(frozen=True)
+class MergedWindows:
+    """Tokens of one video after merging, in reading order.
+
+    Attributes:
+        features: plain means, in the dtype of the input.
+        index: frame * tokens_per_frame + position of each cluster's centre; static ones in their window's first frame.
+        group: number of the group each token came from, in reading order of :class:`GroupSizes`.
+        source: output row that each original token was merged into.
+        kinds: what became of each original token, as values of :class:`TokenKind`.
+    """
+
+    features: Float[Tensor, "kept dim"]
+    index: Int[Tensor, " kept"]
+    group: Int[Tensor, " kept"]
+    source: Int[Tensor, "frames tokens"]
+    kinds: Int[Tensor, "frames tokens"]
+
+
+def merge_windows(
+    features: Float[Tensor, "frames tokens dim"],
+    static: Bool[Tensor, "windows tokens"],
+    sizes: GroupSizes,
+    clusters: list[int],
+    neighbors: int,
+    ranked: list[bool],
+    order: Order,
+) -> MergedWindows:
+    """Cluster every group and bring the means into reading order.
+
+    Args:
+        features: token features in any floating dtype.
+        static: static tokens of each window.
+        sizes: the groups.
+        clusters: clusters of every window's static group, then of every frame's dynamic group.
+        neighbors: k of the density; limited to the tokens of a group.
+        ranked: groups whose clusters come in descending score of their centres instead of raster order.
+        order: ``"raster"`` puts every token at its place in its frame instead of group after group.
+
+    Returns:
+        The tokens.
+    """
+    tokens, dim = features.shape[1:]
+    windows, settings = len(sizes.windows), (dim, features.dtype, neighbors, None, False)
+    repeated = [np.repeat(column, clusters) for column in (sizes.numbers(), sizes.first_frames(), np.array(ranked))]
+    group, frame, by_score, window = upload(features.device, *repeated, sizes.window_of_frame())
+    dynamic = ~static.index_select(0, window)
+    means, own = segment_means(features, sizes.windows), frame_tokens(features)
+    over_time = cluster_groups(static, sizes.static, clusters[:windows], means, *settings)
+    in_frames = cluster_groups(dynamic, sizes.dynamic, clusters[windows:], own, *settings)
+    index = frame * tokens + torch.cat([over_time.centers, in_frames.centers])
+    if order == "raster":
+        rows = index.argsort()
+    else:
+        scores = torch.cat([over_time.scores, in_frames.scores])
+        first = torch.where(by_score > 0, scores, 0).argsort(descending=True, stable=True)
+        rows = first[group[first].argsort(stable=True)]
+    places = rows.argsort().split([len(over_time.centers), len(in_frames.centers)])
+    source = torch.where(
+        dynamic, rows_of(in_frames.membership, places[1]), rows_of(over_time.membership, places[0])[window]
+    )
+    merged = torch.cat([over_time.features, in_frames.features])[rows]
+    index = index[rows]
+    return MergedWindows(merged, index, group[rows], source, _kinds(dynamic, index))
+
+
+def _kinds(dynamic: Bool[Tensor, "frames tokens"], index: Int[Tensor, " kept"]) -> Int[Tensor, "frames tokens"]:
+    """What became of each token, from the place of the centres."""
+    center = torch.zeros_like(dynamic).flatten().index_fill_(0, index, True).view_as(dynamic)
+    kinds = torch.where(center, TokenKind.CONTEXTUAL_CENTER.value, TokenKind.CONTEXTUAL_MERGED.value)
+    static = torch.where(center, TokenKind.STATIC_CENTER.value, TokenKind.STATIC_MERGED.value)
+    return torch.where(dynamic, kinds, static)

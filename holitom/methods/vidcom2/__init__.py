@@ -1,0 +1,65 @@
+"""VidCom2 (arXiv 2505.14454): unlike frames keep more tokens, and each frame those unlike its and the video's centre.
+
+Stage: before the LLM, after projector and pooling; needs the features alone, and only the half of their channels that
+varies least. Kept tokens are unchanged and in raster order; positions are contiguous. Budgets of the frames add up to
+``retain_ratio`` but for rounding. Scores are float32 and ties go to the lower position, so that a run can be repeated.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from holitom.checks import require_retain_ratio
+from holitom.compressor import Compressor
+from holitom.methods import register
+from holitom.methods.vidcom2.video_centers import unlike_centers
+from holitom.ops.selection import check_finite, keep_selected, token_sums
+from holitom.tokens import CompressedTokens, EncodedVideo
+
+
+@register("vidcom2")
+@dataclass(frozen=True)
+class Vidcom2Config:
+    """Settings of VidCom2.
+
+    Attributes:
+        retain_ratio: share of a video's tokens that reaches the LLM, in (0, 1]; every frame keeps at least one.
+    """
+
+    retain_ratio: float = 0.15
+
+    def __post_init__(self) -> None:
+        require_retain_ratio(self.retain_ratio)
+
+    def build(self) -> Compressor:
+        """A compressor with these settings, applied to no model yet."""
+        return Compressor(Vidcom2Outer(self), None)
+
+
+class Vidcom2Outer:
+    """VidCom2 on the pooled tokens of one video."""
+
+    signals: tuple[str, ...] = ()
+    keeps_positions = False
+
+    def __init__(self, config: Vidcom2Config) -> None:
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, video: EncodedVideo) -> CompressedTokens:
+        """Keep what is unlike the centres."""
+        check_finite(features=token_sums(video.features))
+        kept, _ = unlike_centers(video.features, self.config.retain_ratio)
+        return keep_selected(video.features, kept.flatten().nonzero().flatten())
+
+    def most_kept(self, frames: int, tokens_per_frame: int) -> int:
+        """Most tokens the budgets of the frames add up to.
+
+        The shares of the frames add up to the ratio; rounding adds at most half a token to each frame, and less than
+        one to a frame whose share is below half a token.
+        """
+        ratio, total = self.config.retain_ratio, frames * tokens_per_frame
+        smallest_share = tokens_per_frame * ratio * (1 - 1 / frames)
+        rounding = 0.5 if smallest_share >= 0.5 else 1.0
+        return min(total, math.floor(ratio * total + rounding * frames + 1e-6))

@@ -1,0 +1,95 @@
+"""VisionZip (arXiv 2412.04467), per frame: the most attended tokens, and a few that stand for all the others.
+
+Stage: before the LLM, after projector and pooling, in the variant that video papers compare with. Scores and keys come
+from the tower's last layer and are pooled like the features; SigLIP has no CLS token, so the score is the attention a
+patch receives from all patches. Each frame keeps ``tokens_per_frame`` tokens, 54 of 64 of them dominant: 50, 40, 30 and
+20 tokens in the rows of 25, 20, 15 and 10 % (50, not 49, of 196). Order: every frame's dominant tokens in raster order,
+then its contextual ones; positions are contiguous. Where newlines need raster order, each frame is sorted; in a grid a
+newline follows every row, also one that keeps no token, as in the released code.
+
+A contextual token is the mean of its target and the tokens that join it. The released code adds the mean of those
+tokens to the target, which makes it up to twice as long as a normal token; ``contextual_sum`` does the same, and the
+files for the table's rows set it, since the published numbers were made so. The released code serves one video per
+request; here every video gets what it would get alone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from holitom.checks import is_finite_number, is_integer, require
+from holitom.compressor import Compressor
+from holitom.methods import register
+from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
+from holitom.ops.selection import check_finite, token_sums
+from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+
+
+@register("visionzip")
+@dataclass(frozen=True)
+class VisionzipConfig:
+    """Settings of VisionZip.
+
+    Attributes:
+        tokens_per_frame: tokens that each frame keeps, at least 1; frames that have no more keep all.
+        dominant_share: share of them kept unchanged, in [0, 1]; the count is rounded down.
+        contextual_sum: contextual tokens are a target plus the mean of its members (the release), not their mean.
+    """
+
+    tokens_per_frame: int = 30
+    dominant_share: float = 0.84375
+    contextual_sum: bool = False
+
+    def __post_init__(self) -> None:
+        budget, share = self.tokens_per_frame, self.dominant_share
+        require(
+            is_integer(budget) and budget >= 1,
+            "tokens_per_frame",
+            budget,
+            "an integer of at least 1",
+            "the table's rows use 50, 40, 30 and 20 of 196",
+        )
+        fits = is_finite_number(share) and 0 <= share <= 1
+        require(fits, "dominant_share", share, "in [0, 1]", "the paper uses 54 / 64 = 0.84375")
+        added = self.contextual_sum
+        require(isinstance(added, bool), "contextual_sum", added, "true or false", "the release uses true")
+
+    def build(self) -> Compressor:
+        """A compressor with these settings, applied to no model yet."""
+        return Compressor(VisionzipOuter(self), None)
+
+
+class VisionzipOuter:
+    """VisionZip on the pooled tokens of one video."""
+
+    signals: tuple[str, ...] = ("received_attention", "key_metric")
+    keeps_positions = False
+
+    def __init__(self, config: VisionzipConfig) -> None:
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, video: EncodedVideo) -> CompressedTokens:
+        """Keep and merge the tokens of every frame by its own attention and keys."""
+        features, attention, keys = video.features, video.pooled("received_attention"), video.pooled("key_metric")
+        check_finite(features=token_sums(features), received_attention=attention, key_metric=token_sums(keys))
+        frames, tokens, _ = features.shape
+        counts = split_budget(tokens, self.config.tokens_per_frame, self.config.dominant_share)
+        kept = dominant_and_contextual(features, attention, keys, *counts, mean=not self.config.contextual_sum)
+        per_frame = kept.positions.shape[1]
+        starts = torch.arange(frames, device=features.device)[:, None]
+        index, flat = (starts * tokens + kept.positions).flatten(), kept.features.flatten(0, 1)
+        source = torch.where(kept.owner < 0, -1, starts * per_frame + kept.owner)
+        if video.order == "raster":
+            order = index.argsort()  # no two are equal
+            index, flat = index[order], flat[order]
+            source = torch.where(source < 0, -1, order.argsort()[source])
+        kinds = torch.where(kept.owner < 0, TokenKind.DYNAMIC_DROPPED.value, TokenKind.CONTEXTUAL_MERGED.value)
+        kinds.view(-1).index_fill_(0, index, TokenKind.CONTEXTUAL_CENTER.value)
+        kinds.masked_fill_(kept.dominant, TokenKind.DYNAMIC_KEPT.value)
+        details = PlainDetails(frames, tokens, [(0, frames - 1)], source, kinds)
+        return CompressedTokens(flat, index, details, every_row=True)
+
+    def most_kept(self, frames: int, tokens_per_frame: int) -> int:
+        """Tokens a video of this size is compressed to, exactly."""
+        return frames * min(tokens_per_frame, self.config.tokens_per_frame)

@@ -1,0 +1,146 @@
+"""What the segmentation of a video needs: similarity of neighbouring frames, run lengths and the table of counts."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from holitom.ops.kernels.launching import on_device, packed_rows
+
+_FRAMES = 8
+_TOKENS = 64
+
+
+@triton.jit(do_not_specialize=["frames"])
+def adjacent(
+    features, similarity, norms, frames, tokens, dim, f_frame, f_token, smallest,
+    FRAMES: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """Walk over ``FRAMES`` frames at one position: every vector is read once, the one of the frame before twice."""
+    token, first = tl.program_id(0), tl.program_id(1) * FRAMES
+    depth = tl.arange(0, D)
+    features += token.to(tl.int64) * f_token
+    before = tl.load(features + first.to(tl.int64) * f_frame + depth, mask=depth < dim, other=0.0).to(tl.float32)
+    length = tl.sqrt(tl.sum(before * before, 0))
+    tl.store(norms + first * tokens + token, length)
+    for step in range(1, FRAMES + 1):
+        frame = first + step
+        inside = frame < frames
+        at = features + frame.to(tl.int64) * f_frame + depth
+        vector = tl.load(at, mask=depth < tl.where(inside, dim, 0), other=0.0).to(tl.float32)
+        norm = tl.sqrt(tl.sum(vector * vector, 0))
+        product = tl.sum(before * vector, 0)
+        cosine = product / (tl.maximum(length, smallest) * tl.maximum(norm, smallest))
+        # Comparisons leave what is not a number as it is.
+        cosine = tl.where(cosine > 1.0, 1.0, cosine)
+        cosine = tl.where(cosine < -1.0, -1.0, cosine)
+        tl.store(similarity + (frame - 1) * tokens + token, cosine, mask=inside)
+        if step < FRAMES:  # the next program stores the frame it begins with
+            tl.store(norms + frame * tokens + token, norm, mask=inside)
+        before, length = vector, norm
+
+
+def similarity_and_norms(features: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+    """:func:`holitom.ops.similarity.similarity_and_norms` in one launch, reading the features about once.
+
+    Args:
+        features: (frames, tokens, dim), dim at most 16,384, in float32, float16 or bfloat16.
+        smallest: least length that a product is divided by.
+
+    Returns:
+        (frames - 1, tokens) similarities and (frames, tokens) norms, float32.
+    """
+    frames, tokens, dim = features.shape
+    features = packed_rows(features)
+    similarity = features.new_empty(frames - 1, tokens, dtype=torch.float32)
+    norms = features.new_empty(frames, tokens, dtype=torch.float32)
+    with on_device(features):
+        adjacent[(tokens, triton.cdiv(frames, _FRAMES))](
+            features, similarity, norms, frames, tokens, dim, *features.stride()[:2], smallest,
+            FRAMES=_FRAMES, D=triton.next_power_of_2(dim), num_warps=4 if dim <= 4096 else 8,
+        )  # fmt: skip
+    return similarity, norms
+
+
+@triton.jit(do_not_specialize=["threshold"])
+def run_lengths(similarity, runs, tokens, threshold, PAIRS: tl.constexpr, TOKENS: tl.constexpr):
+    """Pairs above the threshold that end with one pair, for ``TOKENS`` positions: its number less the latest below."""
+    pair = tl.program_id(0)
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
+    inside = token < tokens
+    latest = tl.full([TOKENS], -1, tl.int32)
+    for first in range(0, pair + 1, PAIRS):
+        earlier = first + tl.arange(0, PAIRS)
+        mask = (earlier[:, None] <= pair) & inside[None, :]
+        value = tl.load(similarity + earlier[:, None] * tokens + token[None, :], mask=mask, other=0.0)
+        moved = mask & ~(value > threshold)
+        latest = tl.maximum(latest, tl.max(tl.where(moved, earlier[:, None], -1), 0))
+    tl.store(runs + pair * tokens + token, (pair - latest).to(tl.int64), mask=inside)
+
+
+def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
+    """:func:`holitom.methods.holitom.temporal_segmentation.static_run_lengths` in one launch.
+
+    Args:
+        similarity: (pairs, tokens) float32, at least one pair.
+        threshold: see there.
+
+    Returns:
+        (pairs, tokens) int64.
+    """
+    similarity = similarity.contiguous()
+    pairs, tokens = similarity.shape
+    runs = torch.empty(pairs, tokens, dtype=torch.int64, device=similarity.device)
+    with on_device(similarity):
+        run_lengths[(pairs, triton.cdiv(tokens, _TOKENS))](
+            similarity, runs, tokens, threshold, PAIRS=32, TOKENS=_TOKENS
+        )
+    return runs
+
+
+@triton.jit(do_not_specialize=["received", "longest"])
+def count_windows(
+    runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr
+):  # fmt: skip
+    """One frame's row of the table: two flags, then ``LENGTHS`` counts of the windows that end with the frame."""
+    frame, part = tl.program_id(0), tl.program_id(1)
+    length = part * LENGTHS + tl.arange(0, LENGTHS)
+    count = tl.zeros([LENGTHS], tl.int32)
+    broken = tl.zeros([2], tl.int32)
+    for first in range(0, tokens, BLOCK):
+        token = first + tl.arange(0, BLOCK)
+        inside = token < tokens
+        run = tl.load(runs + (frame - 1) * tokens + token, mask=token < tl.where(frame > 0, tokens, 0), other=0)
+        count += tl.sum((inside[:, None] & (run[:, None] >= length[None, :])).to(tl.int32), 0)
+        norm = tl.load(norms + frame * tokens + token, mask=inside, other=0.0).to(tl.float32)
+        weight = tl.load(received + frame * r_frame + token, mask=inside, other=0.0).to(tl.float32)
+        # Infinity less itself and what is not a number less itself are not 0.
+        bad = tl.sum((~(norm - norm == 0)).to(tl.int32), 0)
+        bad_weight = tl.sum((~(weight - weight == 0)).to(tl.int32), 0)
+        broken += tl.where(tl.arange(0, 2) == 0, bad, bad_weight)
+    row = table + frame.to(tl.int64) * (longest + 2)
+    tl.store(row + tl.arange(0, 2), (broken == 0).to(tl.int32), mask=tl.arange(0, 2) < tl.where(part == 0, 2, 0))
+    tl.store(row + 2 + length, count, mask=length < longest)
+
+
+def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longest: int) -> Tensor:
+    """:func:`holitom.methods.holitom.temporal_segmentation.window_table` in one launch.
+
+    Args:
+        runs: (frames - 1, tokens) int64 run lengths.
+        norms: (frames, tokens) float32.
+        received_attention: (frames, tokens) in any floating dtype that kernels read.
+        longest: longest window in frames.
+
+    Returns:
+        (frames, 2 + longest) int32.
+    """
+    frames, tokens = norms.shape
+    runs, norms, received_attention = runs.contiguous(), norms.contiguous(), packed_rows(received_attention)
+    table = torch.empty(frames, longest + 2, dtype=torch.int32, device=norms.device)
+    with on_device(norms):
+        count_windows[(frames, triton.cdiv(longest, 32))](
+            runs, norms, received_attention, table, tokens, longest, received_attention.stride(0),
+            BLOCK=64, LENGTHS=32,
+        )  # fmt: skip
+    return table

@@ -1,0 +1,77 @@
+"""Cosine similarity of tokens at the same place of two frames."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from holitom.ops.kernels.dispatch import use_kernels
+from holitom.ops.token_ops import exact_cosine
+
+SMALLEST_NORM = 1e-8
+LARGEST_DIM = 16384  # of the kernel
+
+
+def similarity_to(
+    features: Float[Tensor, "frames tokens dim"], frames: Int[Tensor, " pairs"], compared: Int[Tensor, " pairs"]
+) -> Float[Tensor, "pairs tokens"]:
+    """Cosine similarity of the tokens of some frames to those at the same position of other frames.
+
+    Args:
+        features: token features in any floating dtype.
+        frames: the frames.
+        compared: the frame that each of them is compared with.
+
+    Returns:
+        float32, 1 where the two are equal, 0 where one is a zero vector; not finite where a feature is not.
+    """
+    _, tokens, dim = features.shape
+    # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
+    step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
+    found = [features.new_zeros(0, tokens, dtype=torch.float32)]
+    for one, other in zip(frames.split(step), compared.split(step), strict=True):
+        first, second = features.index_select(0, one).float(), features.index_select(0, other).float()
+        found.append(exact_cosine(first, second))
+    return torch.cat(found)
+
+
+def similarity_and_norms(
+    features: Float[Tensor, "frames tokens dim"],
+) -> tuple[Float[Tensor, "frames-1 tokens"], Float[Tensor, "frames tokens"]]:
+    """Cosine similarity of every token to the same position one frame later, and every token's length.
+
+    Works through a few frames at a time, so the float32 copies stay small whatever the length of the video.
+
+    Args:
+        features: token features in any floating dtype.
+
+    Returns:
+        float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
+    """
+    frames, tokens, dim = features.shape
+    if use_kernels(features) and dim <= LARGEST_DIM:
+        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
+
+        return kernel.similarity_and_norms(features, SMALLEST_NORM)
+    # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
+    step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
+    products, lengths = [], []
+    for start in range(0, frames, step):
+        block = features[start : start + step + 1].float()
+        lengths.append(torch.linalg.vector_norm(block[:step], dim=-1))
+        products.append((block[:-1] * block[1:]).sum(-1))
+    norms = torch.cat(lengths)
+    divisors = norms.clamp_min(SMALLEST_NORM)
+    similarity = torch.cat(products) / (divisors[:-1] * divisors[1:])
+    return similarity.clamp_(-1, 1), norms
+
+
+def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames-1 tokens"]:
+    """Cosine similarity of every token to the same position one frame later (HoliTom, Sec. 3.1).
+
+    Args:
+        features: token features in any floating dtype.
+
+    Returns:
+        float32 similarities in [-1, 1]; 0 where one of the two is a zero vector.
+    """
+    return similarity_and_norms(features)[0]

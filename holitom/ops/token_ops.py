@@ -1,0 +1,103 @@
+"""Tensor helpers shared by the token-compression stages; none of them waits for the device unless it says so."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from holitom.ops.kernels.dispatch import on_one_gpu
+
+LARGEST_RANKED = 8192  # entries of a row; the kernel compares all pairs
+RANKED = (torch.float32, torch.float64, torch.float16)
+
+
+def to_host(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Copy ``values`` to host memory; on an accelerator this waits for everything queued before it."""
+    return values.to("cpu")
+
+
+def upload(device: torch.device, *columns: Sequence[int] | np.ndarray) -> list[Int[Tensor, "..."]]:
+    """Copy integer lists to ``device`` in one transfer that does not wait for the device.
+
+    Args:
+        device: where the tensors go.
+        columns: lists of integers of any lengths.
+
+    Returns:
+        One int64 tensor per list, all views of one buffer.
+    """
+    arrays = [np.asarray(column, dtype=np.int64) for column in columns]
+    packed = torch.from_numpy(np.concatenate(arrays))
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    return list(packed.to(device, non_blocking=True).split([len(array) for array in arrays]))
+
+
+def packed_positions(mask: Bool[Tensor, "rows width"], most: int) -> Int[Tensor, "rows {most}"]:
+    """Columns of the True entries of every row, ascending, packed to the left.
+
+    Args:
+        mask: which entries to list; no row has more than ``most`` True entries.
+        most: width of the result, known on the host so that the device is not asked.
+
+    Returns:
+        int64 columns; slots beyond a row's count hold 0.
+    """
+    rows, width = mask.shape
+    if mask.numel() and on_one_gpu(mask):
+        from holitom.ops.kernels import ranking  # noqa: PLC0415
+
+        return ranking.packed_positions(mask, most)
+    # Unselected entries all write into one slot past the end, which is cut off.
+    slots = torch.where(mask, mask.cumsum(1) - 1, most)
+    columns = torch.arange(width, device=mask.device).expand(rows, width)
+    return mask.new_zeros((rows, most + 1), dtype=torch.int64).scatter_(1, slots, columns)[:, :most]
+
+
+def highest(
+    scores: Float[Tensor, "rows width"], eligible: Bool[Tensor, "rows width"], counts: Int[Tensor, " rows"]
+) -> Bool[Tensor, "rows width"]:
+    """Mark the ``counts`` highest eligible scores of every row; of equal scores the lower index comes first.
+
+    Args:
+        scores: finite numbers (only the eligible ones are looked at).
+        eligible: which entries may be marked.
+        counts: how many to mark per row, at most the row's eligible entries.
+
+    Returns:
+        Mask with exactly ``counts`` True entries per row.
+    """
+    if scores.dtype in RANKED and 0 < scores.shape[1] <= LARGEST_RANKED and on_one_gpu(scores, eligible, counts):
+        from holitom.ops.kernels import ranking  # noqa: PLC0415
+
+        return ranking.highest(scores, eligible, counts)
+    order = scores.masked_fill(~eligible, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    first = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
+    return torch.zeros_like(eligible).scatter_(1, order, first)
+
+
+def exact_cosine(first: Float[Tensor, "*shape dim"], second: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape"]:
+    """Cosine similarity that is exactly 1 for equal vectors, so that still footage ties and rounding decides nothing.
+
+    From the distance of the unit vectors, 1 - |u - v|^2 / 2; a product of the vectors over their lengths scatters
+    around 1 by the order of summation, which differs between devices.
+
+    Args:
+        first: vectors in any floating dtype.
+        second: vectors of the same shape.
+
+    Returns:
+        In the dtype of the input, 0 where one of the two is a zero vector; not finite where a value is not.
+    """
+    lengths = [torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) for vectors in (first, second)]
+    units = [vectors / length for vectors, length in zip((first, second), lengths, strict=True)]
+    similarity = 1 - (units[0] - units[1]).square().sum(-1) / 2
+    return similarity.masked_fill(((lengths[0] == 0) | (lengths[1] == 0)).squeeze(-1), 0)
+
+
+def consecutive(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Concatenate the ranges ``start .. start + count - 1``, one per entry."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))

@@ -1,0 +1,149 @@
+"""Runs as users start them: killed and started again, in two processes, and the stock model by its own command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from eval.benchmarks.lmms.results import load_result
+from tests.eval.benchmarks.lmms_runs import FRAMES, HOLITOM, THREE, VANILLA, command, same_but_times, write_config
+
+TASKS = f"mvbench_action_antonym,{THREE}"  # 3 + 2 + 4 + 6 questions
+PATIENCE = 600.0  # seconds, on a machine that does other things
+
+
+def start(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "eval.benchmarks.run", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a run that succeeds; the line of JSON it ends in."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+@pytest.fixture
+def arguments(tiny: Path, benchmarks: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    def made(config: dict[str, Any], name: str, *more: str) -> list[str]:
+        path = write_config(tmp_path / "config.yaml", config)
+        return command(path, tiny, benchmarks, TASKS, tmp_path / name, *more)
+
+    return made
+
+
+def test_killed_and_started_again(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    """In one process and in two: no finished answer is lost or computed twice, and the results are the same."""
+    killed, shared = tmp_path / "killed", tmp_path / "shared"
+    log = killed / "answers" / "rank-0.jsonl"
+    process = start(arguments(HOLITOM, "killed"))
+    wait_for(lambda: len(lines(log)) >= 5, process)
+    process.kill()  # SIGKILL; there is one process, so nothing goes on behind it
+    process.communicate()
+    before = [line for line in lines(log) if line.endswith("\n")]
+    assert 5 <= len(before) < 15
+    assert not (killed / "result.json").exists()
+
+    process = start(arguments(HOLITOM, "shared", "--num-processes", "2"))
+    wait_for(lambda: min(len(lines(shared / f"answers/rank-{rank}.jsonl")) for rank in (0, 1)) >= 2, process)
+    ranks = {one.environ().get("RANK"): one for one in psutil.Process(process.pid).children(recursive=True)}
+    os.kill(ranks["1"].pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert "error: a process was killed" in err
+    assert "the same command continues" in err
+    assert not (shared / "result.json").exists()
+    done = sum(len(lines(shared / f"answers/rank-{rank}.jsonl")) for rank in (0, 1))
+    assert done < 15
+
+    last = finish(start(arguments(HOLITOM, "killed")))
+    assert lines(log)[: len(before)] == before
+    one, samples = load_result(killed)
+    assert (one["times"]["questions_resumed"], one["times"]["questions_computed"]) == (len(before), 15 - len(before))
+    assert last["scores"]["videomme"] == one["tasks"]["videomme"]["score"]
+    assert len(samples) == 15
+
+    finish(start(arguments(HOLITOM, "shared", "--num-processes", "2")))
+    two, _ = load_result(shared)
+    assert two["times"]["questions_resumed"] == done
+    assert two["times"]["questions_computed"] == 15 - done
+    same_but_times(killed, shared)
+    undisturbed = tmp_path / "undisturbed"
+    finish(start(arguments(HOLITOM, "undisturbed")))
+    assert load_result(undisturbed)[0]["times"]["questions_computed"] == 15
+    same_but_times(killed, undisturbed)
+
+
+def test_two_processes_share_the_questions_of_vanilla_and_of_the_stock_model(
+    arguments: Callable[..., list[str]], benchmarks: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """Each question once, by either process; the answers are those of lmms-eval's own command with its own model."""
+    finish(start(arguments(VANILLA, "shared", "--num-processes", "2")))
+    result, samples = load_result(tmp_path / "shared")
+    shares = [json.loads((tmp_path / f"shared/answers/share-{rank}.json").read_text()) for rank in (0, 1)]
+    served = [{(entry["task"], entry["doc_id"]) for entry in share["entries"]} for share in shares]
+    assert not served[0] & served[1]
+    assert min(map(len, served)) >= 6
+    assert served[0] | served[1] == {(sample["subtask"], sample["doc_id"]) for sample in samples}
+    assert result["times"]["processes"] == 2
+    assert all((tmp_path / f"shared/logs/rank-{rank}.log").exists() for rank in (0, 1))
+
+    offline = {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    caches = {"HF_HOME": str(benchmarks / "hf"), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    model_args = f"pretrained={tiny},device_map=auto,max_frames_num={FRAMES}"
+    subprocess.run(
+        [sys.executable, "-m", "lmms_eval", "--model", "llava_onevision", "--model_args", model_args, "--device", "cpu",
+         "--tasks", TASKS, "--batch_size", "1", "--log_samples", "--output_path", str(tmp_path / "stock"),
+         "--process_docs_parallel", "1", "--verbosity", "DEBUG"],
+        cwd=benchmarks / "data", env={**os.environ, **offline, **caches}, check=True, capture_output=True,
+    )  # fmt: skip
+    stock = {}
+    for task in TASKS.split(","):
+        [file] = (tmp_path / "stock").rglob(f"*_samples_{task}.jsonl")
+        for raw in map(json.loads, file.read_text().splitlines()):
+            stock[task, raw["doc_id"]] = raw["filtered_resps"]
+    answers = {(sample["subtask"], sample["doc_id"]): sample["answer"] for sample in samples}
+    assert {key: text if isinstance(text, str) else text[0] for key, text in stock.items()} == answers
+    assert len(set(answers.values())) > 5
+
+
+def test_an_error_of_a_process_is_one_line(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    process = start([*arguments(VANILLA, "out"), "--tasks", "videomm", "--num-processes", "2"])
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: task 'videomm' is unknown to lmms-eval: did you mean videomme")
+    assert "Traceback" not in err
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_process_without_questions(tiny: Path, benchmarks: Path, tmp_path: Path) -> None:
+    """One question and two processes: the harness gives the second one the same question to do something."""
+    config = write_config(tmp_path / "config.yaml", VANILLA)
+    words = ("--limit", "1", "--num-processes", "2")
+    finish(start(command(config, tiny, benchmarks, "egoschema_subset", tmp_path / "out", *words)))
+    result, samples = load_result(tmp_path / "out")
+    assert len(samples) == result["times"]["questions_computed"] == 1

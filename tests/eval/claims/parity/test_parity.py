@@ -1,0 +1,80 @@
+"""The parity command: passes on the recorded cases, fails where a value or a selection differs, refuses nonsense."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+GOLDENS = Path(__file__).parents[3] / "goldens"
+
+
+def parity(folder: Path) -> tuple[int, list[str], str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.claims.parity", str(folder)], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def subset(folder: Path, *names: str) -> Path:
+    for name in names:
+        for suffix in (".json", ".safetensors"):
+            shutil.copy(GOLDENS / f"{name}{suffix}", folder)
+    return folder
+
+
+def test_every_recorded_case() -> None:
+    code, lines, errors = parity(GOLDENS)
+    result = json.loads(lines[-1])
+    assert (code, result["failed"]) == (0, []), errors
+    assert result["cases"] == len(lines) - 1 == 50
+    limits = {"outer": 1e-5, "inner": 1e-5, "dpc": 1e-5, "e2e": 1e-3}
+    assert all(result["max_abs_error"][kind] <= limit for kind, limit in limits.items())
+
+
+def test_a_subset_and_its_missing_kinds(tmp_path: Path) -> None:
+    code, lines, _ = parity(subset(tmp_path, "dpc_20_to_5_k5_small"))
+    assert code == 0
+    assert json.loads(lines[-1])["max_abs_error"]["outer"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "change"),
+    [
+        ("outer_two_frames_T2", "merged", lambda t: t + 2e-5),
+        ("outer_two_frames_T2", "windows", lambda t: t + 1),
+        ("outer_two_frames_T2", "merged", lambda t: t[:-1].clone()),
+        ("outer_two_frames_T2", "merged", lambda t: t * torch.nan),
+        ("inner_ov_even_128_r50", "keep_indices", lambda t: t.roll(1)),
+        ("inner_ov_even_128_r50", "merged_hidden", lambda t: t + 1e-3),
+        ("dpc_20_to_5_k5_small", "centers", lambda t: t + 1),
+    ],
+)
+def test_a_difference_fails(tmp_path: Path, name: str, tensor: str, change) -> None:
+    path = subset(tmp_path, name) / f"{name}.safetensors"
+    tensors = load_file(path)
+    tensors[tensor] = change(tensors[tensor])
+    save_file(tensors, path)
+    code, lines, _ = parity(tmp_path)
+    assert code == 1
+    assert lines[0].startswith("FAIL")
+    assert json.loads(lines[-1])["failed"] == [name]
+
+
+def test_a_damaged_case_fails_and_the_others_run(tmp_path: Path) -> None:
+    subset(tmp_path, "dpc_20_to_5_k5_small", "dpc_30_to_30_all")
+    (tmp_path / "dpc_30_to_30_all.json").unlink()
+    code, lines, _ = parity(tmp_path)
+    assert (code, json.loads(lines[-1])["failed"]) == (1, ["dpc_30_to_30_all"])
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        code, lines, errors = parity(folder)
+        assert (code, lines) == (2, [])
+        assert errors.startswith("error: ")
+        assert errors.count("\n") == 1

@@ -1,0 +1,52 @@
+"""How many kernels and other operators the stages take once they run on kernels."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from eval.efficiency.outer import synthetic_video
+from eval.instruments.device_counts import count
+from holitom.methods.holitom.config import OuterConfig
+from holitom.methods.holitom.inner_merging import merge_batch
+from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops.attention_scores import last_query_attention
+from holitom.ops.kernels import tower
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Names of the kernels launched; what the interpreter does inside is not counted as operators."""
+    found: Counter[str] = Counter()
+    run = type(tower.column_sums).run
+
+    def counted(kernel, *args, **kwargs):
+        found[kernel.fn.__name__] += 1
+        with _disable_current_modes():
+            return run(kernel, *args, **kwargs)
+
+    monkeypatch.setattr(type(tower.column_sums), "run", counted)
+    return found
+
+
+def test_outer_stage(device, kernels_on, launches) -> None:
+    features, received = (part.to(device) for part in synthetic_video(12, 20, 8, torch.float32, 0.45))
+    counts = count(lambda: OuterCompression(OuterConfig())(features, received), device)
+    assert counts.syncs <= 1
+    assert sum(launches.values()) % 12 == 0  # the same twelve in every run
+    assert set(launches) >= {"adjacent", "run_lengths", "count_windows", "mean_over_frames", "merge_members"}
+    assert counts.operators <= 45
+
+
+def test_inner_stage(random, kernels_on, launches, device) -> None:
+    hidden, query, key = random(1, 80, 8), random(1, 4, 8), random(1, 2, 80, 8)
+
+    def stage() -> None:
+        scores = last_query_attention(query, key, 0.3, None)
+        merge_batch(hidden, scores, [((5, 70),)], [0], 0.5, "sequential")
+
+    counts = count(stage, device)
+    assert counts.syncs == 0
+    assert sum(launches.values()) % 7 == 0  # two for the scores, five for the merge
+    assert counts.operators <= 3
