@@ -17,7 +17,7 @@ from holitom.settings import RunConfig, load_config
 from llava.model.newlines import count_newlines
 
 TEXT_BEFORE, TEXT_BEHIND = 20, 60  # about a question with four choices in Qwen's chat template
-# Methods of the paper's tables in their order; the others have no nominal count.
+# Methods of the paper's tables in their order, then newer ones; the others have no nominal count.
 _METHODS = (
     "vanilla",
     "fastv",
@@ -28,6 +28,8 @@ _METHODS = (
     "fastvid",
     "holitom_without_inner",
     "holitom",
+    "flashvid",
+    "earlytom",
 )
 
 
@@ -45,6 +47,8 @@ class Plan:
         text: text tokens before and behind the video.
         spans: tokens of the video, newlines included, before the first stage and from each stage on.
         stages: the stages inside the language model.
+        tower_frames: frames that each layer of the tower sees; where a method merges frames there, of a video of which
+            it merges most.
     """
 
     sizes: ModelSizes
@@ -56,6 +60,7 @@ class Plan:
     text: tuple[int, int]
     spans: tuple[int, ...]
     stages: tuple[Stage, ...]
+    tower_frames: tuple[int, ...]
 
     @property
     def lengths(self) -> list[int]:
@@ -115,12 +120,18 @@ def make_plan(
     """
     compressor = config.build()
     visual = outer_tokens(sizes.paper, retained / 100)
+    nominal = getattr(compressor.outer, "nominal", None) if compressor is not None else None
+    if nominal is not None:
+        visual = nominal(sizes.frames, sizes.tokens_per_frame)
     newlines = _newlines(sizes, visual)
     stages = _stages(compressor.inner if compressor is not None else None)
     span = visual + newlines
     later = stage_counts(stages, (((text[0], text[0] + span),),))
     spans = (span, *(counts[0][0] for counts in later))
-    return Plan(sizes, name, config, compressor, visual, newlines, text, spans, stages)
+    tower = compressor.tower if compressor is not None else None
+    merged = tower.nominal_frames(sizes.frames, sizes.tower_layers) if tower is not None else None
+    frames = tuple(merged or [sizes.frames] * sizes.tower_layers)
+    return Plan(sizes, name, config, compressor, visual, newlines, text, spans, stages, frames)
 
 
 def _row(path: Path) -> tuple[str, int]:

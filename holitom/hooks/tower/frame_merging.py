@@ -37,6 +37,9 @@ class MergeRules(Protocol[Plan]):
     def groups(self, states: Tensor) -> list[tuple[int, int]]:
         """First and last frame of the groups of similar frames behind the last layer, inclusive."""
 
+    def nominal(self) -> "MergeRules[Plan]":
+        """Rules that merge most, whatever the states: what FLOPs are counted on."""
+
 
 @dataclass(frozen=True)
 class TowerPlaces:
@@ -128,6 +131,19 @@ class FrameMerging(Generic[Plan]):
             finally:
                 for handle in handles:
                     handle.remove()
+
+    def nominal(self) -> "FrameMerging[Plan]":
+        """The same layers under the rules that merge most, applied to no tower."""
+        return FrameMerging(self.layers, self.rules.nominal())
+
+    def nominal_frames(self, frames: int, layers: int) -> list[int]:
+        """Frames that each of ``layers`` tower layers sees of a video of which most is merged."""
+        rules, counts = self.rules.nominal(), [frames] * layers
+        for layer in self.layers:
+            states = torch.empty(counts[-1], 1, 1, device="meta")
+            left = 1 + max(rules.target(rules.plan(states), len(states)))
+            counts[layer + 1 :] = [left] * (layers - layer - 1)
+        return counts
 
     def take(self) -> list[FrameMerges]:
         """What happened in the latest call, one entry per video; empty if it was left alone.

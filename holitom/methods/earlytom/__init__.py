@@ -30,6 +30,7 @@ from holitom.methods import register
 from holitom.methods.earlytom.frame_merging import (
     FramePlan,
     MergeRule,
+    Similarity,
     fetch_similarities,
     merge_frames,
     plan_frames,
@@ -135,14 +136,27 @@ class EarlyTomConfig:
 
 
 class EarlyTomMerging:
-    """EarlyTom's rules inside the tower as its hooks call them."""
+    """EarlyTom's rules inside the tower as its hooks call them.
 
-    def __init__(self, rule: MergeRule) -> None:
+    Args:
+        rule: the settings.
+        similarity: of an earlier and a later frame, whatever their states; None asks the states.
+    """
+
+    def __init__(self, rule: MergeRule, similarity: Similarity | None = None) -> None:
         self.rule = rule
+        self._similarity = similarity
+
+    def nominal(self) -> "EarlyTomMerging":
+        """The same rules where frames are as alike as it takes to merge most: 32 become 20, 12 and 8."""
+        return EarlyTomMerging(self.rule, lambda earlier, later: 1 - 1e-6 * (earlier if later == earlier + 1 else 1e3))
+
+    def _asked(self, states: Tensor) -> Similarity:
+        return self._similarity or fetch_similarities(states, self.rule.max_frames)
 
     def plan(self, states: Tensor) -> FramePlan:
         """Segments of similar frames, and what goes on of each; one transfer to the host."""
-        return plan_frames(len(states), fetch_similarities(states, self.rule.max_frames), self.rule)
+        return plan_frames(len(states), self._asked(states), self.rule)
 
     def merge(self, values: Tensor, plan: FramePlan) -> Tensor:
         """The frames that go on."""
@@ -154,7 +168,7 @@ class EarlyTomMerging:
 
     def groups(self, states: Tensor) -> list[tuple[int, int]]:
         """Segments of the frames that are left; one transfer to the host."""
-        return stream_segments(len(states), fetch_similarities(states, self.rule.max_frames), self.rule)
+        return stream_segments(len(states), self._asked(states), self.rule)
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,12 @@ class FlashVidOuter:
         found = compress_frames(features, video.pooled("received_attention"), budget, config.rules())
         return CompressedTokens(found.features, found.index, _details(found, *features.shape[:2]))
 
+    def nominal(self, frames: int, tokens_per_frame: int) -> int:
+        """Tokens of a video whose frames all meet the budget exactly."""
+        config = self.config
+        total = frame_budget(tokens_per_frame, config.retain_ratio, config.expansion, config.picked_share).total
+        return frames * min(tokens_per_frame, total)
+
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens the budget allows: a frame of a longer segment may have one cluster too many."""
         most = math.ceil(tokens_per_frame * self.config.retain_ratio * self.config.expansion) + 1
