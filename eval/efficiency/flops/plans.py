@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from holitom.settings import RunConfig, load_config
 from llava.model.newlines import count_newlines
 
 TEXT_BEFORE, TEXT_BEHIND = 20, 60  # about a question with four choices in Qwen's chat template
-# Methods of the paper's tables in their order, then newer ones; the others have no nominal count.
+# Methods of the paper's tables in their order; the others have no nominal count.
 _METHODS = (
     "vanilla",
     "fastv",
@@ -28,9 +29,8 @@ _METHODS = (
     "fastvid",
     "holitom_without_inner",
     "holitom",
-    "flashvid",
-    "earlytom",
 )
+NEWER = ("flashvid", "earlytom")  # methods that are younger than the paper, with a nominal count of their own
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,16 @@ def _row(path: Path) -> tuple[str, int]:
     return method, int(retained or 100)
 
 
-def plans_of(name: str, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND)) -> list[Plan]:
+def plans_of(
+    name: str, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND), methods: Sequence[str] = _METHODS
+) -> list[Plan]:
     """Plans of all rows of the paper's tables that ``configs/`` holds for a checkpoint, in the order of the tables.
 
     Args:
         name: one of :data:`CHECKPOINTS`.
         text: text tokens before and behind the video.
+        methods: whose rows, in this order.
     """
-    files = [path for path in (CONFIGS / name.replace("-", "_")).glob("*.yaml") if path.stem.split("_r")[0] in _METHODS]
-    files.sort(key=lambda path: (_METHODS.index(_row(path)[0]), -_row(path)[1]))
+    files = [path for path in (CONFIGS / name.replace("-", "_")).glob("*.yaml") if path.stem.split("_r")[0] in methods]
+    files.sort(key=lambda path: (methods.index(_row(path)[0]), -_row(path)[1]))
     return [make_plan(sizes_of(name), path.stem, load_config(path), _row(path)[1], text) for path in files]

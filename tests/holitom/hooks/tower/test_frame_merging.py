@@ -13,6 +13,7 @@ from eval.claims.parity.newer_cases import merge_rule, recorded_targets, recorde
 from holitom.hooks.tower.frame_merging import FrameMerging, TowerPlaces
 from holitom.methods.earlytom import EarlyTomConfig, EarlyTomMerging
 from holitom.methods.earlytom.frame_merging import MergeRule
+from holitom.record.prompt import load_record, save_record
 from llava.errors import InputError
 from llava.model.vision_tower import SiglipVisionTower
 from llava.model.visual_inputs import VisualEncoder
@@ -146,7 +147,7 @@ def test_errors_and_an_interrupted_call() -> None:
     hook.remove()
 
 
-def test_merged_frames_show_in_the_record(model) -> None:
+def test_merged_frames_show_in_the_record(model, tmp_path: Path) -> None:
     """A still clip: five frames become four, the lost one stands in no output row."""
     config = EarlyTomConfig(retain_ratio=0.25, similarity_threshold=0.5, tower_layers=[0], inner=None)
     encoder = VisualEncoder(model.model, model.config, None)
@@ -162,5 +163,10 @@ def test_merged_frames_show_in_the_record(model) -> None:
             lost = [frame for frame, target in enumerate(merges.targets[-1]) if target < 0]
             assert bool((kept.details.source_map()[lost] == -1).all())
             assert merges.frames_per_layer(2) == [5, merges.merged_frames]
+            assert compressor.record.frames_per_tower_layer(2) == [5, merges.merged_frames]
             assert compressor.record.tokens_before == [5 * 196]
+            save_record(compressor.record, tmp_path / "record.npz")
+            (saved,) = load_record(tmp_path / "record.npz").videos
+            assert saved.frame_targets.tolist() == [list(merges.targets[0])]
+            assert saved.counts()["tower"] == [{"layer": 0, "frames": merges.merged_frames}]
             assert len(kept.index) <= 5 * 196 * 0.25 + 5

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +33,19 @@ def test_recorded_run(path: Path) -> None:
     found = keep_best(data["hidden"][0], data["attention_last_row"].mean(0), ((start, start + length),), (count,))
     assert torch.equal(found.kept.int(), data["keep"].int().flatten())
     assert torch.equal(data["position_ids"].flatten().int(), data["keep"].flatten().int()), "positions are kept"
+
+
+def test_the_newline_stays_though_it_ranks_last() -> None:
+    """Ten tokens of which the last is the newline: three of nine and the newline; without one three of ten."""
+    hidden = torch.arange(15.0).view(1, 15, 1)
+    scores = -torch.arange(15.0).view(1, 15)
+    inner, call = FlashVidInner(4, 0.3), SimpleNamespace(spans=(((2, 12),),), first=(0,))
+    for mode, kept in (("one_token", [2, 3, 4, 11]), ("no_token", [2, 3, 4])):
+        inner.start_prompt(SimpleNamespace(newline_mode=mode))
+        assert inner._kept(10) == len(kept)
+        reduced = inner._reduce(call, ((inner._kept(10),),), hidden, scores)
+        assert reduced.kept[0].tolist() == [0, 1, *kept, 12, 13, 14]
+    assert scores[0, 11] == -11, "the scores of the record are untouched"
 
 
 @pytest.mark.parametrize("newline", ["one_token", "grid", "no_token"])
