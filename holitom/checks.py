@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 def require(condition: bool, name: str, value: object, bound: str, remedy: str) -> None:

@@ -8,7 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):

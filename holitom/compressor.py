@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import Recorder
 from holitom.record.prompt import Record
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
-from llava.model.static_cache import LayerPrompt
+
+if TYPE_CHECKING:
+    from llava.model.static_cache import LayerPrompt
 
 __all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "TowerStage", "all_tokens"]
 

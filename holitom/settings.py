@@ -9,8 +9,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import method_config
-from llava.errors import InputError
+from holitom.shipped import config_file
 
 
 @dataclass(frozen=True)
@@ -157,16 +158,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read one YAML file.
 
     Args:
-        path: the file.
+        path: the file, or the name of a shipped one, ``llava_onevision_7b/holitom_r10``.
         overrides: assignments such as ``outer.retain_ratio=0.2``, applied before validation.
 
     Raises:
         InputError: if the file is absent or no YAML, or a key or value is wrong; the message names it.
     """
+    file = config_file(path)
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
-    except FileNotFoundError:
-        raise InputError(f"there is no configuration file {str(path)!r}: see configs/ for those of the paper") from None
+        raw = yaml.load(file.read_text(encoding="utf-8"), _StrictLoader)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -181,7 +181,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def load_compressor(path: str | Path, overrides: Sequence[str] = ()) -> Compressor:
-    """The compressor of one YAML file, applied to no model yet.
+    """The compressor of one YAML file, applied to no model yet; see :func:`load_config`.
 
     Raises:
         InputError: as :func:`load_config`, and if the file asks for no compression.

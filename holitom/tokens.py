@@ -182,3 +182,15 @@ class CompressedTokens:
     details: Any
     every_row: bool = False
     observed: Observed | None = None
+
+
+def newlines_before(index: Tensor, mode: str, tokens_per_frame: int, every_row: bool = False) -> Tensor:
+    """How many newline tokens stand before each token of a video, (kept,) int64: none unless rows or frames end in one.
+
+    Only videos of our runtime do, by its ``llava.model.newlines.newlines_before``, which others need not import.
+    """
+    if mode not in ("grid", "frame"):
+        return index.new_zeros(index.shape)
+    from llava.model import newlines  # noqa: PLC0415
+
+    return newlines.newlines_before(index, mode, tokens_per_frame, every_row)

@@ -1,6 +1,6 @@
 """A compressor that also puts on record what pictures show: received attention and similarity over time.
 
-    compressor = watched(load_compressor("configs/llava_onevision_7b/holitom_r15.yaml"))
+    compressor = watched(load_compressor("llava_onevision_7b/holitom_r15"))
     with compressor.applied(model):
         model.generate(...)
     save_record(compressor.record, "record.npz")

@@ -117,7 +117,8 @@ def _check_arguments(num_frames: int, reader: str) -> None:
         raise InputError(f"reader is {reader!r}; it must be one of {', '.join(get_args(ReaderChoice))}")
     packages = {"decord": ["decord"], "pyav": ["av"], "auto": ["decord", "av"]}[reader]
     if not any(_installed(package) for package in packages):
-        raise InputError(f"no video reader is installed for reader={reader!r}; pip install {' '.join(packages)}")
+        lacking = " and ".join(packages)
+        raise InputError(f"reader={reader!r} needs {lacking}, not installed here: pip install 'holitom[video]'")
 
 
 def _load_without_pyav(file: Path, rule: FrameChoice) -> VideoClip:
@@ -125,11 +126,12 @@ def _load_without_pyav(file: Path, rule: FrameChoice) -> VideoClip:
     container = sniff_container(file)
     if container not in DECORD_CONTAINERS:
         found = container or "of no container decord reads correctly"
-        raise VideoError(f"{file}: the file is {found}; if it is a video, pip install av to read it")
+        raise VideoError(f"{file}: the file is {found}; if it is a video, PyAV reads it: pip install 'holitom[video]'")
     try:
         return _clip(read_with_decord(file, rule, None), "decord", file)
     except DecordRefusal as refusal:
-        raise VideoError(f"{file}: {refusal}; pip install av to read it, or to learn what is wrong") from refusal
+        remedy = "PyAV reads it, or says what is wrong: pip install 'holitom[video]'"
+        raise VideoError(f"{file}: {refusal}; {remedy}") from refusal
 
 
 def _decord_obstacle(track: VideoTrack) -> str | None:

@@ -76,7 +76,7 @@ def read_with_decord(path: Path, choose: FrameChoice, track: VideoTrack | None) 
     try:
         import decord  # noqa: PLC0415
     except ImportError as error:
-        raise InputError("decord is not installed; pip install decord") from error
+        raise InputError("decord is not installed: pip install 'holitom[video]'") from error
 
     decord.logging.set_level(decord.logging.QUIET)  # else its FFmpeg writes to the terminal; errors still raise
     try:

@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from holitom.errors import InputError
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import Recorder
-from llava.errors import InputError
+from holitom.runtime import runtime_problem
 
 
 class Family(Protocol):
@@ -63,6 +64,8 @@ def find_family(model: nn.Module) -> Any:
         if family.matches(model):
             return family
         names.append(family.NAME)
+    if type(model).__module__.partition(".")[0] == "llava" and (problem := runtime_problem()) is not None:
+        raise InputError(f"models of class {type(model).__name__} are not supported: {problem}")
     raise InputError(
         f"models of class {type(model).__name__} are not supported: it must be one of {', '.join(names)}; "
         "load it with llava.model.builder.load_pretrained_model, or with from_pretrained of transformers' class"

@@ -7,14 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
 from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS, Recorder
 from holitom.hooks.tower.video_calls import VideoCalls
-from llava.errors import InputError
-from llava.model.pooling import pool_frames
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 
@@ -92,8 +91,8 @@ class _Layout:
         return list(signal.split([grid.frames for grid in grids]))
 
     def pool(self, signal: Tensor, grid: VideoGrid) -> Tensor:
-        """Bilinear to half the side."""
-        return pool_frames(signal, 2, "bilinear")
+        """As the model pools its features: bilinear to half the side."""
+        return self.body.apply_pooling(signal)
 
     def continued_positions(self, past: int, incoming: int) -> None:
         """Plain positions."""

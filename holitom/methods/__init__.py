@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from holitom.compressor import Compressor
-from llava.errors import InputError
+from holitom.errors import InputError
 
 Config = TypeVar("Config", bound=type)
 _METHODS: dict[str, type] = {}

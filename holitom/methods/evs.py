@@ -15,12 +15,12 @@ from torch import Tensor
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.ops.selection import check_finite, keep_selected, token_sums
 from holitom.ops.similarity import similarity_to
 from holitom.ops.token_ops import highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo
-from llava.errors import InputError
 
 
 @register("evs")

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from holitom.errors import InputError
 from holitom.files import whole_file
 from holitom.record.saved import SavedRecord, SavedStage, SavedVideo
-from llava.errors import InputError
 
 SCHEMA = 1
 _ARRAYS = ("kinds", "source_map", "index", "segments")

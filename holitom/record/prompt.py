@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.record.file import load_record, write_saved
 from holitom.record.saved import DROPPED, NEWLINE, SavedRecord, SavedStage, SavedVideo, as_segments, thumbnails
-from holitom.tokens import CompressedTokens, FrameMerges
-from llava.errors import InputError
-from llava.model.newlines import newlines_before
+from holitom.tokens import CompressedTokens, FrameMerges, newlines_before
 
 __all__ = ["Record", "load_record", "save_record"]
 

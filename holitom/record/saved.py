@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from holitom.errors import InputError
 from holitom.tokens import TokenKind
-from llava.errors import InputError
 
 DROPPED, NEWLINE = -1, -2  # where a token went that is in no row of its video
 DROPPED_KINDS = (TokenKind.DYNAMIC_DROPPED, TokenKind.STATIC_DROPPED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from holitom.errors import InputError
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.tokens import TokenKind
 from holitom.views import words
@@ -22,7 +23,6 @@ from holitom.views.painting import (
     paint_inner,
     paint_tokens,
 )
-from llava.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

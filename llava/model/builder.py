@@ -42,7 +42,7 @@ def _check_attention(implementation: str) -> None:
     if implementation.startswith("flash_attention") and not is_flash_attn_2_available():
         raise InputError(
             f"attn_implementation = {implementation!r} needs the package flash-attn and a CUDA device: "
-            "pip install flash-attn, or use 'sdpa'"
+            "pip install 'holitom[flash]', or use 'sdpa'"
         )
 
 

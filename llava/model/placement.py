@@ -128,7 +128,7 @@ def zero3(config: Mapping[str, Any] | str | Path) -> Iterator[dict[str, Any]]:
         InputError: if deepspeed is not installed, the file is unreadable, or the stage is not 3.
     """
     if not is_deepspeed_available():
-        raise InputError("ZeRO-3 needs the package deepspeed: pip install deepspeed, or use device_map = 'auto'")
+        raise InputError("ZeRO-3 needs deepspeed: pip install 'holitom[deepspeed]', or use device_map = 'auto'")
     settings = dict(config) if isinstance(config, Mapping) else _read_json(Path(config))
     stage = (settings.get("zero_optimization") or {}).get("stage")
     if stage != 3:

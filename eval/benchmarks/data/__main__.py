@@ -157,7 +157,7 @@ def read_questions(folder: Path, benchmark: Benchmark, config: str) -> list[dict
     try:
         import datasets  # noqa: PLC0415
     except ImportError:
-        raise InputError("the package datasets is needed to read the questions: pip install lmms-eval==0.7.3") from None
+        raise InputError("the package datasets is needed to read the questions: pip install 'holitom[eval]'") from None
     source = benchmark.question_folder(folder)
     if not source.is_dir():
         raise InputError(f"no question files: {source} is absent")

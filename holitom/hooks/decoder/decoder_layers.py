@@ -10,9 +10,9 @@ from transformers import DynamicCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.attention_scores import last_query_attention
-from llava.errors import InputError
 
 HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
 

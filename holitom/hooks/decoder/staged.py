@@ -6,16 +6,19 @@ than layers after it. A decode step only needs other masks and, where a stage re
 embeddings. HoliTom's merging and FastV's pruning are one stage each, PyramidDrop's pruning is three.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
@@ -34,8 +37,9 @@ from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import prune_batch
 from holitom.ops.short_sequences import MergedBatch, Spans
-from llava.errors import InputError
-from llava.model.static_cache import LayerPrompt
+
+if TYPE_CHECKING:
+    from llava.model.static_cache import LayerPrompt
 
 
 class StagedCompression(HookSet):

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from holitom.errors import InputError
 from holitom.hooks.prompt.prompt_layout import PlacedVideo
 from holitom.ops.token_ops import upload
 from holitom.tokens import CompressedTokens
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
@@ -32,7 +33,6 @@ from holitom.hooks.prompt.prompt_layout import (
 from holitom.hooks.prompt.tower_calls import TowerCalls
 from holitom.hooks.tower.video_calls import VideoCalls
 from holitom.tokens import CompressedTokens
-from llava.errors import InputError
 
 
 class PromptEntrance(HookSet):

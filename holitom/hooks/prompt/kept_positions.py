@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.decoder_layers import HookResult
 from holitom.hooks.hook_set import HookSet
-from llava.errors import InputError
 
 
 class KeptPositions(HookSet):

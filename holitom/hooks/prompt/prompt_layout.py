@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from holitom.errors import InputError
 from holitom.tokens import FrameMerges
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from holitom.errors import InputError
 from holitom.hooks.tower.received_attention import ReceivedAttentionRecorder
 from holitom.tokens import FrameMerges
-from llava.errors import InputError
 
 Plan = TypeVar("Plan")
 

@@ -23,12 +23,12 @@ import torch
 
 from holitom.checks import is_finite_number, require
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from holitom.methods.dycoke.temporal_pruning import GROUP, group_references, prune_groups
 from holitom.ops.selection import check_finite, keep_selected, token_sums
 from holitom.tokens import CompressedTokens, EncodedVideo
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from holitom.checks import is_finite_number, is_integer, require
+from holitom.errors import InputError
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.decoder.inner_record import InnerRecord, untouched_record
@@ -20,7 +21,6 @@ from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import truncated_length
 from holitom.ops.short_sequences import Spans
-from llava.errors import InputError
 
 
 @dataclass

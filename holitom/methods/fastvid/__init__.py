@@ -27,6 +27,7 @@ from torch import Tensor
 
 from holitom.checks import is_finite_number, is_integer, require, require_finite, require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
@@ -40,7 +41,6 @@ from holitom.methods.fastvid.anchors import (
 from holitom.methods.fastvid.pooling_head import PoolingHead
 from holitom.ops.token_ops import exact_cosine, highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
-from llava.errors import InputError
 
 
 @register("fastvid")

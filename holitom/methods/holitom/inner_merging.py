@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
 from holitom.ops.short_sequences import MergedBatch, MergedSequence, Spans, kept_length, pad_rows
-from llava.errors import InputError
 
 
 def merge_into_nearest(

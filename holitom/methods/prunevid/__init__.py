@@ -31,6 +31,7 @@ from torch import Tensor
 
 from holitom.checks import is_finite_number, is_integer, require, require_finite
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
 from holitom.methods.prunevid.inner import PruneVidInner
@@ -44,7 +45,6 @@ from holitom.methods.prunevid.window_merging import (
 )
 from holitom.ops.token_ops import to_host
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)

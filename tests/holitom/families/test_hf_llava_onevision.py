@@ -319,7 +319,9 @@ def test_the_one_liner(theirs) -> None:
         FULL.build().apply(theirs)
     compressor.remove()
     with pytest.raises(InputError, match="merge_layer = 18"):
-        holitom(theirs)
+        holitom(theirs, merge_layer=18)
+    assert [stage.layer for stage in holitom(theirs).visual_compressor.inner.stages] == [4]  # of 6, as 18 of 28
+    theirs.visual_compressor.remove()
 
 
 @torch.no_grad()
