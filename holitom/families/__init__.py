@@ -8,6 +8,7 @@ from torch import nn
 
 from holitom.errors import InputError
 from holitom.hooks.hook_set import HookSet
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import Recorder
 from holitom.runtime import runtime_problem
 
@@ -28,6 +29,13 @@ class Family(Protocol):
 
         Raises:
             InputError: if this family has no such signal.
+        """
+
+    def tower_places(self, model: nn.Module) -> TowerPlaces:
+        """Where a stage inside the vision tower can be hooked.
+
+        Raises:
+            InputError: if frames cannot be merged inside this family's tower.
         """
 
     def entrance(self, model: nn.Module, compressor: Any) -> HookSet | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS, Recorder
 from holitom.runtime import runtime_is_ours
 
@@ -31,6 +32,12 @@ def recorder(model: LlavaQwenForCausalLM, name: str) -> Recorder:
     """Reads the attention of the last tower layer that runs, or the tower for signals of its output."""
     tower = model.get_vision_tower()
     return RECORDERS[name]().apply(tower if name == "tower_output" else tower.last_attention)
+
+
+def tower_places(model: LlavaQwenForCausalLM) -> TowerPlaces:
+    """All frames of a video meet at the tower's gates."""
+    tower = model.get_vision_tower()
+    return TowerPlaces(list(tower.gates), [layer.self_attn for layer in tower.vision_tower.encoder.layers])
 
 
 def entrance(model: LlavaQwenForCausalLM, compressor: Any) -> None:

@@ -20,7 +20,7 @@ from holitom.record.saved import SavedRecord, SavedStage, SavedVideo
 
 SCHEMA = 1
 _ARRAYS = ("kinds", "source_map", "index", "segments")
-_OPTIONAL = ("received_attention", "similarity", "times")
+_OPTIONAL = ("received_attention", "similarity", "times", "tower_layers", "frame_targets")
 _STAGE = ("kept", "source", "scores")
 _DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile,

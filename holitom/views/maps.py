@@ -68,7 +68,8 @@ def gone_inside(video: SavedVideo) -> np.ndarray:
     """Tokens that stand for a row that reached the LLM and is gone behind its last stage, bool (frames, tokens)."""
     gone = np.zeros(video.kinds.size, dtype=bool)
     if video.stages:
-        gone[video.index] = ~video.stages[-1].kept
+        own = video.source_map.ravel()[video.index]  # two rows may stand at one place
+        gone[video.index] = ~video.stages[-1].kept[own]
     return gone.reshape(video.kinds.shape)
 
 

@@ -192,6 +192,8 @@ ROWS = {
         for name in ("uniform", "random", "vidcom2", "evs")
         for r in (25, 20, 15, 10)
     },
+    **{f"flashvid_r{r}": {"retain_ratio": r / 100, "expansion": 1.25, "prune_layer": 20} for r in (25, 20, 15, 10)},
+    **{f"earlytom_r{r}": {"retain_ratio": r / 100, "tower_layers": [8, 21, 23]} for r in (25, 20, 15, 10)},
 }
 
 

@@ -28,7 +28,7 @@ pytest.importorskip("matplotlib")
 CONFIGS = SHIPPED / "tiny"
 METHODS = {load_config(path).method or "vanilla": path for path in sorted(CONFIGS.glob("*.yaml"), reverse=True)}
 # methods whose configuration above has a stage inside the LLM
-INSIDE = {"holitom", "fastv", "pdrop"}
+INSIDE = {"earlytom", "flashvid", "holitom", "fastv", "pdrop"}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,9 @@ def test_every_method_draws(records: dict[str, SavedRecord], tmp_path: Path, nam
     counts = video.counts()
     assert sum(counts["kinds"].values()) == counts["tokens"] == 8 * 64
     kept = {kind for kind in counts["kinds"] if kind in ("dynamic_kept", "static_center", "contextual_center")}
-    assert sum(counts["kinds"][kind] for kind in kept) == counts["reach_llm"]
+    # FlashVID may put a picked token and a cluster at one place
+    assert sum(counts["kinds"][kind] for kind in kept) == len(set(video.index.tolist()))
+    assert name == "flashvid" or len(set(video.index.tolist())) == counts["reach_llm"]
     assert (name == "vanilla") == (counts["reach_llm"] == 512 and not counts["stages"])
 
 

@@ -8,6 +8,7 @@ inner stage come after it and see what they see in this project's own runtime.
 """
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,8 +25,16 @@ from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt.contraction import ContractedSequence, contract, contracted_positions
-from holitom.hooks.prompt.prompt_layout import PlacedVideo, PromptLayout, TowerCall, brings_video, place_videos
+from holitom.hooks.prompt.prompt_layout import (
+    PlacedVideo,
+    PromptLayout,
+    TowerCall,
+    VideoGrid,
+    brings_video,
+    place_videos,
+)
 from holitom.hooks.prompt.tower_calls import TowerCalls
+from holitom.hooks.tower.video_calls import VideoCalls
 from holitom.tokens import CompressedTokens
 
 
@@ -35,18 +44,20 @@ class PromptEntrance(HookSet):
     Args:
         layout: how the family's prompts are laid out.
         compressor: what compresses the videos.
+        videos: where the compressor merges frames inside the tower, what tells videos from images there.
     """
 
     _prompt = PerThread[dict[str, Any]]()  # arguments of the body in a prefill that is running
     _sequence = PerThread[ContractedSequence]()  # the prompt whose cache the decoder is filling
 
-    def __init__(self, layout: PromptLayout, compressor: Any) -> None:
+    def __init__(self, layout: PromptLayout, compressor: Any, videos: VideoCalls | None = None) -> None:
         super().__init__()
         self._layout = layout
         self._compressor = compressor
-        self._tower = TowerCalls(compressor)
         self._loss = AlignedLoss(compressor)
         self._door = GenerationDoor(compressor)
+        self._videos = videos
+        self._tower = TowerCalls(compressor, videos)
         self._known: WeakKeyDictionary[Cache, ContractedSequence | None] = WeakKeyDictionary()
 
     def _register(self, model: nn.Module) -> None:
@@ -60,6 +71,8 @@ class PromptEntrance(HookSet):
         self._tower.apply(layout.tower)
         self._loss.apply(model)
         self._door.apply(model)
+        if self._videos is not None:
+            self._videos.apply(layout.body)
         self._handles += [
             model.register_forward_pre_hook(self._enter_model, with_kwargs=True),
             layout.body.register_forward_pre_hook(self._enter_body, with_kwargs=True),
@@ -72,6 +85,8 @@ class PromptEntrance(HookSet):
         self._tower.remove()
         self._loss.remove()
         self._door.remove()
+        if self._videos is not None:
+            self._videos.remove()
         self._known.clear()
         self._prompt = self._sequence = None
 
@@ -164,8 +179,8 @@ class PromptEntrance(HookSet):
         first = (0,) * embeds.shape[0] if mask is None else left_padding(mask)
         if any(row and row[0].start < begin for row, begin in zip(placed, first, strict=True)):
             raise InputError("attention_mask hides video placeholders: it must be 1 for every token of the prompt")
-        signals = {name: self._layout.cut(signal, call, grids) for name, signal in call.signals.items()}
-        videos = [self._compressed(states, row, signals) for states, row in zip(embeds, placed, strict=True)]
+        signals = {name: self._cut(signal, call, grids) for name, signal in call.signals.items()}
+        videos = [self._compressed(states, row, signals, call) for states, row in zip(embeds, placed, strict=True)]
         batch = contract(embeds, first, videos)
         self._loss.note(batch.kept, prompt["input_ids"] == self._layout.video_token_id)
         renumber = not self._compressor.keeps_positions
@@ -197,8 +212,14 @@ class PromptEntrance(HookSet):
             raise RuntimeError("the videos were not encoded under this compressor: encode them again")
         return call
 
+    def _cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
+        """A signal of a whole call, one part per video; of merged frames the tower has that many."""
+        if call.merges:
+            return list(signal.split([merges.merged_frames for merges in call.merges]))
+        return self._layout.cut(signal, call, grids)
+
     def _compressed(
-        self, states: Tensor, row: list[PlacedVideo], signals: dict[str, list[Tensor]]
+        self, states: Tensor, row: list[PlacedVideo], signals: dict[str, list[Tensor]], call: TowerCall
     ) -> list[tuple[PlacedVideo, CompressedTokens]]:
         """What is left of each video of one row, (seq, dim)."""
         pairs = []
@@ -206,7 +227,10 @@ class PromptEntrance(HookSet):
             grid, own = placed.grid, {name: parts[placed.number] for name, parts in signals.items()}
             features = states[placed.start : placed.stop - grid.newlines].view(grid.frames, grid.tokens, -1)
             pool = partial(self._layout.pool, grid=grid)
-            kept = self._compressor.compress_features(features, own, pool, self._layout.newline_mode)
+            merges = call.merges[placed.number] if call.merges else None
+            if merges is not None:
+                features = features[: merges.merged_frames]  # zeros stand for the others
+            kept = self._compressor.compress_features(features, own, pool, self._layout.newline_mode, merges)
             pairs.append((placed, kept))
         return pairs
 

@@ -19,7 +19,7 @@ from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.prunevid import PruneVidConfig, PruneVidInnerConfig
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from tests.holitom.test_every_method import METHODS, WITH_OUTER, small
+from tests.holitom.test_every_method import METHODS, WITH_OUTER, small, without_inner
 from tests.llava.test_against_transformers import VOCABULARY, expanded
 from tests.references import flash_stub
 from tests.references.decoder import NaiveDecoder
@@ -225,7 +225,7 @@ def seen_while_generating(model: nn.Module, compressor: Compressor, inputs: dict
 def test_cached_decoding_equals_recomputation_of_the_kept_tokens(theirs, name: str, kinds) -> None:
     """The contracted prompt and the answer in one pass of the bare decoder, without cache and hooks."""
     videos = clips(sum(row.count("video") for row in kinds))
-    out, calls = seen_while_generating(theirs, Compressor(small(name).outer, None), their_inputs(kinds, videos))
+    out, calls = seen_while_generating(theirs, without_inner(name), their_inputs(kinds, videos))
     embeds = [calls[0]["inputs_embeds"], theirs.get_input_embeddings()(out.sequences[:, -STEPS:-1])]
     positions = calls[0]["position_ids"].expand(len(kinds), -1)
     positions = torch.cat([positions, positions[:, -1:] + torch.arange(1, STEPS)], dim=1)
