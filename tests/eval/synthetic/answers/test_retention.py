@@ -1,6 +1,6 @@
 """Compression must cost as many answers as it did: the learned tiny model on 200 fixed questions, 152 of which count.
 
-The bands are those of guard.json, which ``faults.py`` beside it writes after the checkpoint or the method has changed. They
+The bands are those of guard.json, which ``faults.py`` writes after the checkpoint or the method has changed. They
 end on both sides: a method that suddenly loses fewer answers is another method. Three faults show that they are tight:
 each must fail the check that is named for it.
 """
