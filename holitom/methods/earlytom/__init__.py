@@ -39,7 +39,7 @@ from holitom.methods.earlytom.frame_merging import (
 from holitom.methods.earlytom.selection import adjusted_ratio, select_tokens
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import InnerMerging
-from holitom.ops.selection import check_finite, token_sums
+from holitom.ops.selection import check_finite
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, PlainDetails, TokenKind
 
 # Benchmark, then ratio: threshold and tower layers of the published numbers on LLaVA-OneVision-7B.
@@ -205,7 +205,7 @@ class EarlyTomOuter:
         if merges is None:
             raise RuntimeError("EarlyTom selects tokens of frames that its own stage merged inside the tower")
         received = video.pooled_values(merges.received_attention)
-        check_finite(features=token_sums(features), received_attention=received)
+        check_finite(features=features, received_attention=received)
         ratio = adjusted_ratio(self.retain_ratio, merges.frames, merges.merged_frames)
         chosen = select_tokens(received, merges.groups, ratio)
         return _compressed(features, chosen, merges, ratio)
