@@ -71,7 +71,7 @@ def plain_segments(features: Tensor, config: OuterConfig) -> tuple[list[tuple[in
 
 
 def plain_clusters(points: Tensor, clusters: int, config: OuterConfig) -> Tensor:
-    """Density peaks by full float32 distance matrices, then one cluster after the other in the points' own precision."""
+    """Density peaks by full float32 distance matrices, then one cluster after the other."""
     distance = torch.cdist(points.float(), points.float()) / points.shape[-1] ** 0.5
     nearest = distance.topk(min(config.neighbors, clusters), largest=False).values
     density = (-(nearest**2).mean(-1)).exp()

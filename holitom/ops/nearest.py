@@ -9,7 +9,7 @@ import warnings
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -74,7 +74,7 @@ def candidates(
     lengths: Float[Tensor, " others"],
     narrow: bool,
 ) -> Float[Tensor, "rows others"] | None:
-    """Float32 cosine similarity, times the length of the row, of all that may be a row's best; minus infinity elsewhere.
+    """Float32 cosine similarity times the row's length of all that may be a row's best; minus infinity elsewhere.
 
     Args:
         rows: vectors.
