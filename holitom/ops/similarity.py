@@ -52,8 +52,8 @@ def similarity_and_norms(
         from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
 
         return kernel.similarity_and_norms(features, SMALLEST_NORM)
-    if features.is_cuda:
-        products, norms = products_by_block(features, max(1, 2**26 // (tokens * dim)))
+    if features.is_cuda or tokens * dim < 2**17:  # frames that are small on a CPU go many at a time into its cache
+        products, norms = products_by_block(features, max(1, (2**26 if features.is_cuda else 2**19) // (tokens * dim)))
     else:
         products, norms = products_by_frame(features)
     divisors = norms.clamp_min(SMALLEST_NORM)
