@@ -15,7 +15,9 @@ from llava.errors import InputError
 from tests.tiny_models import hook_count, prompt, video
 
 SMALL: dict[str, dict[str, Any]] = {
+    "earlytom": {"tower_layers": [0], "similarity_threshold": 1.0, "inner": {"merge_layer": 4}},
     "fastvid": {"min_segments": 3},
+    "flashvid": {"prune_layer": 4},
     "holitom": {"inner": {"merge_layer": 4}},
     "pdrop": {"drop_layers": [1, 3, 4]},
 }

@@ -187,6 +187,7 @@ class EarlyTomDetails(PlainDetails):
 class EarlyTomOuter:
     """EarlyTom's selection of tokens as the compressor calls it."""
 
+    checks_features = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
 

@@ -128,6 +128,7 @@ class FlashVidDetails(PlainDetails):
 class FlashVidOuter:
     """FlashVID's outer stage as the compressor calls it."""
 
+    checks_features = True
     signals: tuple[str, ...] = ("received_attention",)
     keeps_positions = False
 

@@ -18,6 +18,7 @@ from holitom.methods.flashvid.segmentation import (
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
 from holitom.ops.group_clustering import GroupClusters, cluster_groups
+from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import packed_positions, to_host
 
 
@@ -138,10 +139,11 @@ def _fetch(
     features: Tensor, received_attention: Tensor, parts: FrameSegments, candidates: Tensor
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Candidates per frame and the segments, on the host; the one transfer, and the check of the values."""
-    sound = [values.isfinite().flatten(1).all(1) for values in (features, received_attention)]
+    values = {"features": features, "received_attention": received_attention}
+    sound = [sound_frames(entry) for entry in values.values()]
     table = to_host(torch.stack([*sound, candidates.sum(1), parts.first]).long()).tolist()
-    for name, finite in zip(("features", "received_attention"), table, strict=False):
-        require_finite(name, finite)
+    for (name, entry), finite in zip(values.items(), table, strict=False):
+        require_finite(name, finite, entry)
     starts = [frame for frame, first in enumerate(table[3]) if first]
     ends = [*(start - 1 for start in starts[1:]), len(table[3]) - 1]
     return table[2], list(zip(starts, ends, strict=True))
