@@ -82,6 +82,7 @@ class SavedVideo:
             where = f"the stage at layer {stage.layer}"
             shapes = {stage.kept.shape, stage.source.shape, stage.scores.shape}
             _require(shapes == {(rows,)} and stage.kept.dtype == bool, f"{where} does not have one entry per row")
+            _require(stage.scores.dtype.kind == "f", f"{where}: scores must be floating-point numbers")
             inside = stage.source.dtype.kind == "i" and ((stage.source >= NEWLINE) & (stage.source < rows)).all()
             _require(bool(inside), f"{where} names rows out of range")
             own = stage.source == np.arange(rows)
@@ -118,6 +119,7 @@ class SavedVideo:
         ):
             value = getattr(self, name)
             _require(value is None or value.shape == shape, f"{name} does not have the shape {shape}")
+            _require(value is None or value.dtype.kind == "f", f"{name} must be floating-point numbers")
         count = len(self.thumbnails)
         _require(count in (0, frames), f"there are {count} thumbnails for {frames} frames; give one each, or none")
 
