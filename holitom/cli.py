@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from holitom.errors import InputError
+from holitom.files import disk_trouble
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Decorator of a ``main``: an :class:`InputError` becomes one line on stderr and exit status 2."""
+    """Decorator of a ``main``: an :class:`InputError` or a full disk becomes one line on stderr, status 2."""
 
     @wraps(main)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -28,6 +29,12 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
             main(*args, **kwargs)
         except InputError as error:
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            sys.exit(2)
+        except OSError as error:
+            trouble = disk_trouble(error)
+            if trouble is None:
+                raise
+            sys.stderr.write(f"error: {trouble}\n")
             sys.exit(2)
 
     return run

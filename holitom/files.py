@@ -1,5 +1,6 @@
 """Files that are there as a whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -7,6 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from holitom.errors import InputError
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+def disk_trouble(error: BaseException | None) -> str | None:
+    """What a disk that is full, failing or read-only is told as, also as the cause of another error; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}the disk gave up ({os.strerror(error.errno)}): free space or name another disk, and repeat"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def make_folder(path: Path) -> Path:

@@ -32,7 +32,7 @@ from eval.benchmarks.data.fixtures import fixture_marker
 from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
 from eval.benchmarks.lmms.settings import setting_path
-from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job
+from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job, interruptible
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
 from eval.instruments.cli import Parser, user_errors
@@ -251,7 +251,8 @@ def main() -> None:
     path = prepare(job, options.resume)
     step = []
     if job.processes > 1:
-        answer_in_processes(job, path, env, folder)
+        with interruptible(job.folder):
+            answer_in_processes(job, path, env, folder)
         step = ["--score"]
     os.chdir(folder)
     sys.stdout.flush()

@@ -86,6 +86,7 @@ class SavedVideo:
             where = f"the stage at layer {stage.layer}"
             shapes = {stage.kept.shape, stage.source.shape, stage.scores.shape}
             _require(shapes == {(rows,)} and stage.kept.dtype == bool, f"{where} does not have one entry per row")
+            _require(stage.scores.dtype.kind == "f", f"{where}: scores must be floating-point numbers")
             inside = stage.source.dtype.kind == "i" and ((stage.source >= NEWLINE) & (stage.source < rows)).all()
             _require(bool(inside), f"{where} names rows out of range")
             own = stage.source == np.arange(rows)
@@ -124,6 +125,7 @@ class SavedVideo:
         ):
             value = getattr(self, name)
             _require(value is None or value.shape == shape, f"{name} does not have the shape {shape}")
+            _require(value is None or value.dtype.kind == "f", f"{name} must be floating-point numbers")
         layers, targets = self.tower_layers, self.frame_targets
         _require((layers is None) == (targets is None), "tower_layers and frame_targets go together; give both or none")
         if layers is not None and targets is not None:

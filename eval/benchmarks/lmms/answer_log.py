@@ -2,12 +2,15 @@
 
 import fcntl
 import json
+import math
 import os
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+from eval.instruments.fingerprints import digest
 from llava.errors import InputError
 
 
@@ -70,16 +73,39 @@ class Served:
     resumed: int = 0
 
 
-_NAMES = {entry.name for entry in fields(Entry)}
+_DIGEST = "sha256"  # of the rest of a line
+_KINDS = {entry.name: get_type_hints(Entry)[entry.name] for entry in fields(Entry)}
 
 
-def _parse(line: bytes) -> Entry | None:
-    """An entry, or None for a line that was not written to its end."""
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of the type of a field; true and false are no numbers."""
+    if get_args(kind) and get_origin(kind) is not dict:
+        return any(_fits(value, each) for each in get_args(kind))
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(each, float) for each in value.values())
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) if kind is float else type(value) is kind
+
+
+def entry_of(raw: Any) -> Entry | None:
+    """An entry from its JSON object; None if fields lack, are too many or of another type."""
+    if not isinstance(raw, dict) or set(raw) != set(_KINDS):
+        return None
+    return Entry(**raw) if all(_fits(raw[name], kind) for name, kind in _KINDS.items()) else None
+
+
+def _parse(line: bytes) -> Entry | str:
+    """An entry, or why a line cannot be used: not written to its end, edited, or of another version."""
     try:
         raw: Any = json.loads(line)
-    except ValueError:
-        return None
-    return Entry(**raw) if isinstance(raw, dict) and set(raw) == _NAMES else None
+        said = raw.pop(_DIGEST, None) if isinstance(raw, dict) else None
+        if said is None:
+            return "has no digest"
+        if said != digest(raw):
+            return "was changed after it was written"
+        return entry_of(raw) or "has fields of another version"
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return "is damaged"
 
 
 class AnswerLog:
@@ -108,10 +134,21 @@ class AnswerLog:
             raise InputError(f"{path} is being written by another run: wait for it, or name another folder") from None
         self._entries: dict[str, Entry] = {}
         for other in sorted(folder.glob("rank-*.jsonl")):
-            for entry in map(_parse, other.read_bytes().splitlines()):
-                if entry is not None and entry.key is not None:
-                    self._entries[entry.key] = entry
+            self._read(other)
         self._end_torn_line(path)
+
+    def _read(self, path: Path) -> None:
+        """Take the entries of a file; lines that cannot be used are told, and their answers computed again."""
+        refused = []
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+            entry = _parse(line) if line.strip() else None
+            if isinstance(entry, str):
+                refused.append(f"{path}, line {number} {entry}")
+            elif entry is not None and entry.key is not None:
+                self._entries[entry.key] = entry
+        if refused:
+            more = f", and {len(refused) - 1} more lines cannot be used" if len(refused) > 1 else ""
+            sys.stderr.write(f"{refused[0]}{more}: computed again\n")
 
     def _end_torn_line(self, path: Path) -> None:
         """What is appended to half a line would be lost with it."""
@@ -134,7 +171,8 @@ class AnswerLog:
     def add(self, entry: Entry) -> None:
         """Log an answer; it is on the disk when this returns."""
         assert entry.key is not None
-        self._write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
+        raw = asdict(entry)
+        self._write(json.dumps({**raw, _DIGEST: digest(raw)}, ensure_ascii=False).encode() + b"\n")
         self._entries[entry.key] = entry
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from eval.benchmarks.lmms.answer_log import Served
 from eval.benchmarks.lmms.models import SCORING_SEED
 from eval.benchmarks.lmms.questions import task_of
+from holitom.files import disk_trouble
 from llava.errors import InputError
 
 # folders below lmms_eval/tasks that hold the paper's benchmarks; indexing all others takes seconds
@@ -71,6 +72,9 @@ def task_manager(stock_id: str, tasks: tuple[str, ...], include_path: str | None
 def _explained(error: Exception, tasks: Sequence[str]) -> Exception:
     """A user's mistake where questions cannot be loaded, which the harness tries several times; else the same error."""
     cause = error.last_attempt.exception() if hasattr(error, "last_attempt") else error
+    trouble = disk_trouble(cause)
+    if trouble is not None:
+        return InputError(f"{trouble}; finished answers are kept")
     if cause is error and not isinstance(error, FileNotFoundError):
         return error
     return InputError(

@@ -12,14 +12,15 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.lmms import models
-from eval.benchmarks.lmms.answer_log import Entry, Served
+from eval.benchmarks.lmms.answer_log import Entry, Served, entry_of
 from eval.benchmarks.lmms.harness import evaluate, replay
 from eval.benchmarks.lmms.records import RECORDS, with_records
 from eval.benchmarks.lmms.results import write_results
@@ -120,7 +121,9 @@ def collect(job: Job) -> Served:
     entries: dict[tuple[str, int], Entry] = {}
     for share in shares:
         for raw in share["entries"]:
-            entry = Entry(**raw)
+            entry = entry_of(raw)
+            if entry is None:
+                raise InputError(f"{job.share(0).parent} holds a damaged share: run the same command again")
             if (entry.task, entry.doc_id) in entries:
                 raise InputError(f"task {entry.task}, question {entry.doc_id} was answered by two processes")
             entries[entry.task, entry.doc_id] = entry
@@ -162,6 +165,17 @@ def score(job: Job) -> dict[str, Any]:
     return finish(job, served, evaluate(replay(served), job.model, job.tasks, job.limit, job.include_path))
 
 
+@contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Ctrl-C while a ``with`` block answers: one line that says what is kept, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = sum(path.read_bytes().count(b"\n") for path in (folder / ANSWERS).glob("rank-*.jsonl"))
+        sys.stderr.write(f"stopped: {kept} answers are kept in {folder / ANSWERS}; the same command continues\n")
+        sys.exit(130)
+
+
 def read_job(path: Path) -> Job:
     """The job that a file holds."""
     return Job(**json.loads(path.read_text(encoding="utf-8")))
@@ -197,7 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.share:
         _share_with_log(job)
         return
-    result = score(job) if options.score else run(job)
+    with interruptible(job.folder):
+        result = score(job) if options.score else run(job)
     scores = {name: facts["score"] for name, facts in {**result["tasks"], **result["groups"]}.items()}
     bad = len(result["bad_videos"])
     sys.stdout.flush()

@@ -1,5 +1,6 @@
 """The parts of the plug-in that need no harness: the log, settings, fingerprints, and that importing it is cheap."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -173,3 +174,81 @@ def test_the_entry_point_imports_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "lmms_eval", "holitom"}
     code = f"import sys, eval.benchmarks.plugin; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_edited_and_damaged_lines_of_a_log_are_told_and_not_used(tmp_path: Path, capsys) -> None:
+    with AnswerLog(tmp_path) as log:
+        log.add(ENTRY)
+        log.add(replace(ENTRY, key="k4"))
+    path = tmp_path / "rank-0.jsonl"
+    first, second = path.read_text(encoding="utf-8").split("\n")[:2]
+    raw = json.loads(first)
+    wrong = [{**raw, "seconds": "x"}, {**raw, "tokens": [1]}, {**raw, "answer": ["B"]}]
+    signed = [{**each, "sha256": digest({k: v for k, v in each.items() if k != "sha256"})} for each in wrong]
+    edited = json.dumps({**raw, "answer": "A"})
+    for line in [edited, *map(json.dumps, signed), "[" * 100000, '{"key": ' + "[" * 100000]:
+        path.write_text(f"{second}\n{line}\n", encoding="utf-8")
+        with AnswerLog(tmp_path) as log:
+            assert (log.get("k3"), log.get("k4")) == (None, replace(ENTRY, key="k4"))
+        said = capsys.readouterr().err
+        assert said.startswith(f"{path}, line 2 ")
+        assert said.endswith(": computed again\n")
+        assert said.count("\n") == 1
+
+
+def test_samples_edited_by_hand_are_refused(tmp_path: Path) -> None:
+    from eval.benchmarks.lmms.results import load_result  # noqa: PLC0415
+
+    sample = {
+        "subtask": "videomme", "doc_id": 1, "target": "A", "parsed": "B", "parsed_ok": True, "bad_video": None,
+        "answer": "B", "correct": False, "metrics": {"videomme_perception_score": {}},
+    }  # fmt: skip
+    facts = {"questions": 1, "correct": 0, "score": 0.0}
+    for change, score, message in (
+        ({}, 0.0, None),
+        ({"correct": True}, 0.0, "'correct' of 1 of 1 answers .videomme, question 1. does not follow"),
+        ({"correct": True, "parsed": "A"}, 100.0, "does not follow"),  # the answer is still B
+        ({}, 78.3, "says 78.3 for videomme, its samples give 0.0"),
+    ):
+        (tmp_path / "samples.jsonl").write_text(json.dumps({**sample, **change}) + "\n")
+        result = {"schema": 1, "tasks": {"videomme": {**facts, "score": score}}}
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        if message is None:
+            assert load_result(tmp_path)[1] == [sample]
+        else:
+            with pytest.raises(InputError, match=message):
+                load_result(tmp_path)
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys) -> None:
+    from eval.benchmarks.lmms.worker import interruptible  # noqa: PLC0415
+
+    with AnswerLog(tmp_path / "answers") as log:
+        log.add(ENTRY)
+    with pytest.raises(SystemExit) as stop, interruptible(tmp_path):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == (
+        f"stopped: 1 answers are kept in {tmp_path / 'answers'}; the same command continues\n"
+    )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_is_told_as_one(number: int, capsys) -> None:
+    from eval.benchmarks.lmms.harness import _explained  # noqa: PLC0415
+    from eval.instruments.cli import user_errors  # noqa: PLC0415
+
+    error = OSError(number, "x", "out/rank-0.jsonl")
+    told = _explained(error, ["videomme"])
+    assert isinstance(told, InputError)
+    assert "the disk gave up" in str(told)
+    assert "cannot be loaded" not in str(told)
+
+    @user_errors
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "out/rank-0.jsonl: the disk gave up" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,27 @@ def test_rows_of_every_stage(model, newlines: str, config: Any) -> None:
             assert found.counts()["stages"][place]["kept"] == record.tokens_per_layer(6, number)[stage.layer]
         np.testing.assert_array_equal(found.stages[-1].kept, record.rows_kept_inside(number).numpy())
         assert found.counts()["reach_llm"] == record.tokens_after_outer[number]
+
+
+def test_a_header_that_is_no_python_and_numbers_that_are_none(tmp_path: Path) -> None:
+    """Kinds of damage that numpy and json tell by exceptions of their own."""
+    path = tmp_path / "one.npz"
+    save_record(made_record(), path)
+    arrays = dict(np.load(path))
+    text = {**arrays, "video0/similarity": arrays["video0/similarity"].astype(str)}
+    deep = {**arrays, "meta": np.frombuffer(b"[" * 100000, dtype=np.uint8)}
+    for broken in (text, deep):
+        np.savez(path, **broken)
+        with pytest.raises(InputError, match="this is no record, or it is damaged"):
+            load_record(path)
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other.npy", b"\x93NUMPY\x01\x00\x08\x00{'descr\n")
+    with zipfile.ZipFile(path) as old:
+        held = {name: old.read(name) for name in old.namelist() if name != "other.npy"}
+    held["video0/kinds.npy"] = b"\x93NUMPY\x01\x00\x08\x00{'descr\n"
+    with zipfile.ZipFile(path, "w") as new:
+        for name, content in held.items():
+            new.writestr(name, content)
+    with pytest.raises(InputError, match="this is no record, or it is damaged"):
+        load_record(path)
