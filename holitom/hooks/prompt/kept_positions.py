@@ -13,6 +13,7 @@ from torch import nn
 
 from holitom.errors import InputError
 from holitom.hooks.call_names import cache_in
+from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.decoder_layers import HookResult
 from holitom.hooks.hook_set import HookSet
 
@@ -21,6 +22,7 @@ class KeptPositions(HookSet):
     """Lets one decoder read positions with gaps as one sequence; ``apply`` and ``remove`` are inverse."""
 
     def _register(self, decoder: nn.Module) -> None:
+        refuse_compiled(decoder)
         layers: Any = getattr(decoder, "layers", None) or ()
         if not len(layers):
             raise InputError(
@@ -33,6 +35,7 @@ class KeptPositions(HookSet):
     @staticmethod
     def _enter_decoder(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: a mask of ones says that a call without mask and cache is one sequence per row."""
+        refuse_tracing()
         if len(args) > 1:
             raise InputError(
                 f"the decoder was called with {len(args)} positional arguments: it must be at most 1 where positions "
