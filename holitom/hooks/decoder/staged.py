@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from holitom.errors import InputError
-from holitom.hooks.call_names import cache_given, cache_in, check_call
+from holitom.hooks.call_names import argument, cache_given, cache_in, check_call
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
@@ -200,7 +200,9 @@ class StagedCompression(HookSet):
         call = self._call
         if call is None or call.decoding:
             return None
-        call.scores = self._score(call, attention, kwargs["hidden_states"], kwargs["position_embeddings"])
+        call.scores = self._score(
+            call, attention, argument(kwargs, "hidden_states"), argument(kwargs, "position_embeddings")
+        )
         return None
 
     def _enter_stage_layer(
@@ -224,7 +226,7 @@ class StagedCompression(HookSet):
             if state.shift is not None:
                 positions = positions_of(kwargs, hidden) - state.shift.to(hidden.device)
                 call.position_embeddings = self._decoder.rotary_emb(hidden, positions)
-        real_tokens = call.real_tokens(number, incoming, kwargs.get("attention_mask"))
+        real_tokens = call.real_tokens(number, incoming, argument(kwargs, "attention_mask"))
         call.mask = short_mask(self._decoder.config, stage, hidden, real_tokens, cache)
         return (hidden, *args[1:]), short_arguments(call, hidden, kwargs)
 
@@ -239,7 +241,7 @@ class StagedCompression(HookSet):
         call, stage = self._call, self.stages[number]
         assert call is not None
         if stage.scored_by == "own_layer":
-            rotary = call.position_embeddings or kwargs["position_embeddings"]
+            rotary = call.position_embeddings or argument(kwargs, "position_embeddings")
             with torch.no_grad():
                 call.scores = self._score(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
         assert call.scores is not None

@@ -14,7 +14,7 @@ from transformers.masking_utils import create_causal_mask
 
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.errors import InputError
-from holitom.hooks.call_names import MASK_CACHE, cache_given, cache_in, check_call
+from holitom.hooks.call_names import MASK_CACHE, argument, cache_given, cache_in, check_call
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
@@ -217,9 +217,9 @@ class DycokeDecodePruning(HookSet):
         call = self._call
         if call is None or not call.step:
             return
-        hidden, cache, sequence = kwargs["hidden_states"], cache_given(kwargs), call.sequence
+        hidden, cache, sequence = argument(kwargs, "hidden_states"), cache_given(kwargs), call.sequence
         key, padding_mask = cache.layers[attention.layer_idx].keys, call.padding_mask
-        scores = ask_keys(attention, hidden, kwargs["position_embeddings"], key, padding_mask)
+        scores = ask_keys(attention, hidden, argument(kwargs, "position_embeddings"), key, padding_mask)
         previous = None if sequence.attention is None else sequence.attention.to(scores.device)
         ratios = self.prune_ratio, self.similarity_threshold
         attended = attended_entries(scores, previous, sequence.spans, *ratios)
@@ -249,5 +249,6 @@ class DycokeDecodePruning(HookSet):
                 layer_idx=self.layer,
                 allow_is_causal_skip=False,
             )
+        argument(kwargs, "attention_mask")
         mask = None if call.mask is None else call.mask.to(args[0].device)
         return args, {**kwargs, "attention_mask": mask}
