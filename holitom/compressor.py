@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.families import base_of, find_family
+from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.prompt.kept_positions import KeptPositions
@@ -116,6 +117,7 @@ class Compressor:
                 its layers.
         """
         model = base_of(model)
+        refuse_compiled(model)
         family = find_family(model)
         if self._model is not None:
             raise RuntimeError("this compressor is applied already: call remove() first, or build another one")
@@ -167,7 +169,14 @@ class Compressor:
             self.remove()
 
     def start_prompt(self) -> None:
-        """Forget the record of the previous prompt (called by the model)."""
+        """Forget the record of the previous prompt (called by the model).
+
+        Raises:
+            InputError: if the model was compiled since the compressor was applied.
+        """
+        refuse_tracing()
+        if self._model is not None:
+            refuse_compiled(self._model)
         self._record = Record()
         if self.inner is not None:
             self.inner.start_prompt(self._record)

@@ -69,6 +69,20 @@ def cache_given(arguments: Mapping[str, Any]) -> Any:
     return cache_in(arguments)
 
 
+def argument(arguments: Mapping[str, Any], name: str) -> Any:
+    """An argument of a call of a layer or an attention module, which always name it.
+
+    Raises:
+        RuntimeError: if it vanished.
+    """
+    if name not in arguments:
+        raise RuntimeError(
+            f"a decoder layer was called with {', '.join(arguments)} and no {name}: this release of transformers is "
+            f"not known here; install {TESTED}"
+        )
+    return arguments[name]
+
+
 def cache_of(output: Any) -> Any:
     """The cache in a model's output."""
     return next((output[name] for name in CACHE_NAMES if name in output.keys()), None)  # noqa: SIM118 # an output

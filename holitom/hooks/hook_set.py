@@ -7,7 +7,7 @@ from typing import Self
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from holitom.errors import InputError
+from holitom.hooks.compiled import forget_compiled
 
 
 class HookSet:
@@ -33,6 +33,7 @@ class HookSet:
         if self._handles:
             raise RuntimeError(f"{type(self).__name__} is applied already; call remove() first, or use a second object")
         self._register(decoder)
+        forget_compiled()
         return self
 
     def remove(self) -> None:
@@ -57,17 +58,3 @@ class HookSet:
 
     def _forget(self) -> None:
         """Drop what was remembered of the decoder and of running sequences."""
-
-
-def refuse_compiled(module: nn.Module) -> None:
-    """Raise if a module or one inside it was compiled in place: compiled code passes hooks by.
-
-    Raises:
-        InputError: naming the module.
-    """
-    for name, each in module.named_modules():
-        if each._compiled_call_impl is not None:
-            raise InputError(
-                f"{type(module).__name__} is compiled ({name or 'itself'}), and compiled code passes hooks by: "
-                "compress the model without compile()"
-            )

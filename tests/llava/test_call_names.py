@@ -6,7 +6,6 @@ import pytest
 from torch import Tensor, nn
 
 from holitom.hooks.call_names import cache_given, cache_in, check_call
-from holitom.hooks.hook_set import refuse_compiled
 from llava.errors import InputError
 
 
@@ -38,11 +37,3 @@ def test_the_cache_is_found_under_both_names(name: str) -> None:
 def test_a_vanished_cache_argument_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no cache or past_key_values"):
         cache_given({"kv_cache": object()})
-
-
-def test_a_module_that_was_compiled_in_place_is_refused() -> None:
-    model = nn.Sequential(nn.Linear(1, 1))
-    refuse_compiled(model)
-    model[0].compile(backend="eager")
-    with pytest.raises(InputError, match="compiled"):
-        refuse_compiled(model)

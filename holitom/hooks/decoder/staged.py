@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from holitom.errors import InputError
-from holitom.hooks.call_names import cache_given, cache_in, check_call
+from holitom.hooks.call_names import argument, cache_given, cache_in, check_call
+from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
@@ -34,7 +35,7 @@ from holitom.hooks.decoder.stages import (
     shrunk_arguments,
     stage_counts,
 )
-from holitom.hooks.hook_set import HookSet, refuse_compiled
+from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import prune_batch
 from holitom.ops.short_sequences import MergedBatch, Spans
@@ -148,6 +149,7 @@ class StagedCompression(HookSet):
 
     def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: take ``video_spans`` out of the call and decide what this call is."""
+        refuse_tracing()
         self._call = None
         kwargs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         video_spans = kwargs.pop("video_spans", None)
@@ -170,6 +172,7 @@ class StagedCompression(HookSet):
         self, cache: Cache | None, padding_mask: Any, video_spans: Tensor | None, inputs: Tensor
     ) -> ForwardCall | None:
         """Plan of a prefill; None if it has nothing to compress and passes through."""
+        refuse_compiled(self._decoder)
         spans = prompt_spans(cache, video_spans, inputs)
         if cache is not None:
             self._states.pop(cache, None)
@@ -197,7 +200,9 @@ class StagedCompression(HookSet):
         call = self._call
         if call is None or call.decoding:
             return None
-        call.scores = self._score(call, attention, kwargs["hidden_states"], kwargs["position_embeddings"])
+        call.scores = self._score(
+            call, attention, argument(kwargs, "hidden_states"), argument(kwargs, "position_embeddings")
+        )
         return None
 
     def _enter_stage_layer(
@@ -221,7 +226,7 @@ class StagedCompression(HookSet):
             if state.shift is not None:
                 positions = positions_of(kwargs, hidden) - state.shift.to(hidden.device)
                 call.position_embeddings = self._decoder.rotary_emb(hidden, positions)
-        real_tokens = call.real_tokens(number, incoming, kwargs.get("attention_mask"))
+        real_tokens = call.real_tokens(number, incoming, argument(kwargs, "attention_mask"))
         call.mask = short_mask(self._decoder.config, stage, hidden, real_tokens, cache)
         return (hidden, *args[1:]), short_arguments(call, hidden, kwargs)
 
@@ -236,7 +241,7 @@ class StagedCompression(HookSet):
         call, stage = self._call, self.stages[number]
         assert call is not None
         if stage.scored_by == "own_layer":
-            rotary = call.position_embeddings or kwargs["position_embeddings"]
+            rotary = call.position_embeddings or argument(kwargs, "position_embeddings")
             with torch.no_grad():
                 call.scores = self._score(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
         assert call.scores is not None

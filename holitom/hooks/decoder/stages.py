@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
-from holitom.hooks.call_names import MASK_CACHE
+from holitom.hooks.call_names import MASK_CACHE, argument
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import Counts, StageRecord, count_tokens, shortened_spans
@@ -55,7 +55,7 @@ def stage_counts(stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Coun
 
 def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
     """The decoder's positions of the whole sequence on the device of ``hidden``, (1 or batch, seq) int64."""
-    return kwargs["position_ids"].to(hidden.device)
+    return argument(kwargs, "position_ids").to(hidden.device)
 
 
 def advance(
@@ -80,7 +80,7 @@ def advance(
         shift = positions[:, -1:] - renumbered[:, -1:]
         call.position_embeddings = decoder.rotary_emb(reduced.hidden, renumbered)
     else:
-        call.position_embeddings = rotary_of(call.kept, kwargs["position_embeddings"])
+        call.position_embeddings = rotary_of(call.kept, argument(kwargs, "position_embeddings"))
     real_tokens = call.kept >= 0 if reduced.padded else None
     call.state.stages.append(StageState(reduced.hidden.shape[1], real_tokens, shift))
     call.records.append(StageRecord(stage.layer, counts, call.kept, call.source, scores))
@@ -129,6 +129,8 @@ def short_mask(
 
 def short_arguments(call: ForwardCall, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of a layer after a stage: its own mask, its own rotary embeddings, no positions."""
+    for name in ("attention_mask", "position_ids", "position_embeddings"):
+        argument(kwargs, name)
     mask = None if call.mask is None else call.mask.to(hidden.device)
     replaced = {**kwargs, "attention_mask": mask, "position_ids": None}
     if call.position_embeddings is not None:

@@ -20,6 +20,7 @@ from transformers import Cache
 from holitom.errors import InputError
 from holitom.hooks.aligned_loss import AlignedLoss
 from holitom.hooks.call_names import cache_in, cache_of, check_call
+from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
 from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookSet
@@ -61,6 +62,7 @@ class PromptEntrance(HookSet):
         self._known: WeakKeyDictionary[Cache, ContractedSequence | None] = WeakKeyDictionary()
 
     def _register(self, model: nn.Module) -> None:
+        refuse_compiled(model)
         layout = self._layout
         check_call(layout.body, "input_ids", "pixel_values_videos", "attention_mask", "position_ids")
         check_call(layout.decoder, "inputs_embeds", "attention_mask", "position_ids")
@@ -96,6 +98,7 @@ class PromptEntrance(HookSet):
 
     def _enter_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the model: refuse what counts the tokens of the long prompt after the decoder has run."""
+        refuse_tracing()
         named = self._named(model, args, kwargs)
         if brings_video(named) and isinstance(named.get("logits_to_keep"), Tensor):
             raise InputError("logits_to_keep must be a number while videos are compressed: indices count all tokens")
@@ -103,6 +106,7 @@ class PromptEntrance(HookSet):
 
     def _enter_body(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the body: note a new prompt; give a later call the positions that the long prompt asks for."""
+        refuse_tracing()
         self._prompt = None
         self._loss.forget()
         named = self._named(body, args, kwargs)
@@ -129,6 +133,7 @@ class PromptEntrance(HookSet):
 
     def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: shorten a prompt, or continue one."""
+        refuse_tracing()
         self._sequence = None
         named, prompt = self._named(decoder, args, kwargs), self._prompt
         cache, embeds = cache_in(named), named.get("inputs_embeds")

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from holitom.errors import InputError
-from holitom.hooks.call_names import cache_in
+from holitom.hooks.call_names import argument, cache_in, check_call
+from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.decoder_layers import HookResult
 from holitom.hooks.hook_set import HookSet
 
@@ -21,11 +22,14 @@ class KeptPositions(HookSet):
     """Lets one decoder read positions with gaps as one sequence; ``apply`` and ``remove`` are inverse."""
 
     def _register(self, decoder: nn.Module) -> None:
+        refuse_compiled(decoder)
         layers: Any = getattr(decoder, "layers", None) or ()
         if not len(layers):
             raise InputError(
                 f"{type(decoder).__name__} has no layers: it must be a decoder with layers[i]; usually model.model"
             )
+        check_call(decoder, "attention_mask", "position_ids", "inputs_embeds")
+        check_call(layers[0], "position_ids")
         self._handles.append(decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
         for layer in layers:
             self._handles.append(layer.register_forward_pre_hook(_drop_positions, with_kwargs=True))
@@ -33,6 +37,7 @@ class KeptPositions(HookSet):
     @staticmethod
     def _enter_decoder(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: a mask of ones says that a call without mask and cache is one sequence per row."""
+        refuse_tracing()
         if len(args) > 1:
             raise InputError(
                 f"the decoder was called with {len(args)} positional arguments: it must be at most 1 where positions "
@@ -49,4 +54,5 @@ class KeptPositions(HookSet):
 
 def _drop_positions(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
     """Pre-hook of every layer: attention gets no positions to look for gaps in."""
+    argument(kwargs, "position_ids")
     return args, {**kwargs, "position_ids": None}

@@ -14,11 +14,12 @@ from transformers.masking_utils import create_causal_mask
 
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.errors import InputError
-from holitom.hooks.call_names import MASK_CACHE, cache_given, cache_in, check_call
+from holitom.hooks.call_names import MASK_CACHE, argument, cache_given, cache_in, check_call
+from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.decoder.inner_record import InnerRecord, untouched_record
-from holitom.hooks.hook_set import HookSet, refuse_compiled
+from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import truncated_length
 from holitom.ops.short_sequences import Spans
@@ -159,6 +160,7 @@ class DycokeDecodePruning(HookSet):
 
     def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: take ``video_spans`` out of the call and decide what this call is."""
+        refuse_tracing()
         self._call = None
         kwargs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         video_spans = kwargs.pop("video_spans", None)
@@ -170,6 +172,7 @@ class DycokeDecodePruning(HookSet):
         if cache is not None and cache.get_seq_length(self.layer) > 0:
             self._call = self._continued(cache, padding_mask, inputs)
         else:
+            refuse_compiled(decoder)
             spans = prompt_spans(cache, video_spans, inputs)
             if any(spans) and self.prune_ratio > 0:
                 check_supported(padding_mask, cache)
@@ -214,9 +217,9 @@ class DycokeDecodePruning(HookSet):
         call = self._call
         if call is None or not call.step:
             return
-        hidden, cache, sequence = kwargs["hidden_states"], cache_given(kwargs), call.sequence
+        hidden, cache, sequence = argument(kwargs, "hidden_states"), cache_given(kwargs), call.sequence
         key, padding_mask = cache.layers[attention.layer_idx].keys, call.padding_mask
-        scores = ask_keys(attention, hidden, kwargs["position_embeddings"], key, padding_mask)
+        scores = ask_keys(attention, hidden, argument(kwargs, "position_embeddings"), key, padding_mask)
         previous = None if sequence.attention is None else sequence.attention.to(scores.device)
         ratios = self.prune_ratio, self.similarity_threshold
         attended = attended_entries(scores, previous, sequence.spans, *ratios)
@@ -246,5 +249,6 @@ class DycokeDecodePruning(HookSet):
                 layer_idx=self.layer,
                 allow_is_causal_skip=False,
             )
+        argument(kwargs, "attention_mask")
         mask = None if call.mask is None else call.mask.to(args[0].device)
         return args, {**kwargs, "attention_mask": mask}

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from holitom.hooks.call_names import argument
 from holitom.hooks.decoder.decoder_layers import HookResult, both_ways_mask
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts, InnerRecord
@@ -53,5 +54,5 @@ class InnerMerging(StagedCompression):
         if call is None or call.decoding or self.config.causal:
             return None
         with_video = [bool(row) for row in call.spans]
-        mask = both_ways_mask(self._decoder.config, kwargs["hidden_states"], call.current_padding, with_video)
+        mask = both_ways_mask(self._decoder.config, argument(kwargs, "hidden_states"), call.current_padding, with_video)
         return args, {**kwargs, "attention_mask": mask, "is_causal": False}

@@ -146,6 +146,8 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         Raises:
             InputError: if placeholders and visual inputs differ in number.
         """
+        if cache is not None and past_key_values is not None:
+            raise InputError("cache and past_key_values are one argument under two names: pass one")
         cache = past_key_values if cache is None else cache  # the name differs between releases of transformers
         if images is not None and inputs_embeds is None:
             if input_ids is None:
