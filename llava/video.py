@@ -9,8 +9,8 @@ meets B frames in AVI, hidden frames, open groups, edit lists or MPEG-TS. It the
 * ``reader="decord-as-is"``: whatever decord shows, as the field's evaluation harness sees it, to reproduce a published
   score; ``clip.reader`` and ``clip.exact`` say so.
 
-torchcodec is not used: it takes FFmpeg's libraries from the system, which a bare machine lacks and PyAV's wheels hold,
-and its versions follow torch's.
+torchcodec is not used: its wheels (0.17) take FFmpeg's libraries from the system, which a bare machine lacks and PyAV's
+wheels hold.
 
     clip = load_video("talk.mp4", num_frames=32)
     clip.frames.shape, clip.indices, clip.reader

@@ -104,7 +104,8 @@ def _pick_stream(path: Path, container: Any) -> Any:
         return best if best in videos else videos[0]
     if container.streams.video:
         raise VideoError(f"{path}: its only picture is a cover picture, there is no video stream; name a video file")
-    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+    # PyAV reads the type of a stream without a decoder, which damage can make unknown, through a null pointer
+    kinds = sorted({s.type if s.codec_context is not None else "unknown" for s in container.streams}) or ["nothing"]
     raise VideoError(f"{path}: no video stream (found: {', '.join(kinds)}); name a file that has one")
 
 
