@@ -3,7 +3,7 @@
     python -m eval.efficiency.readers --seconds 10 60 --frames 8 32 128
 
 Clips of moving colours are written with PyAV; every reader of :func:`llava.video.load_video` then samples frames of
-each, in turn, so that the machine's moods meet all alike. Wall time and CPU time (all threads) are medians; the ratio is
+each, in turn, in one run. Wall time and CPU time (all threads) are medians; the ratio is
 to "decord-as-is", which is decord with the probe that names the file's kind. Last line: JSON with the numbers.
 """
 
