@@ -9,8 +9,8 @@ meets B frames in AVI, hidden frames, open groups, edit lists or MPEG-TS. It the
 * ``reader="decord-as-is"``: whatever decord shows, as the field's evaluation harness sees it, to reproduce a published
   score; ``clip.reader`` and ``clip.exact`` say so.
 
-torchcodec is not used: its wheels bring no FFmpeg, which a bare machine lacks and PyAV's wheels hold, its versions
-follow torch's, and its seeks miss frames in MPEG-TS.
+torchcodec is not used: its wheels (0.17) take FFmpeg's libraries from the system, which a bare machine lacks and PyAV's
+wheels hold.
 
     clip = load_video("talk.mp4", num_frames=32)
     clip.frames.shape, clip.indices, clip.reader
@@ -27,6 +27,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from llava.errors import InputError, VideoError
+from llava.video_decoding import where_damaged
 from llava.video_files import RECOPY, check_file
 from llava.video_probe import probe_track
 from llava.video_readers import (
@@ -36,7 +37,6 @@ from llava.video_readers import (
     read_with_decord,
     read_with_pyav,
     uniform_indices,
-    where_damaged,
 )
 
 __all__ = ["MAX_FRAMES", "ReaderChoice", "VideoClip", "load_video", "uniform_indices"]
@@ -82,7 +82,8 @@ def load_video(
 
     A file that is damaged in the part that is read is refused: no frame is ever repeated or guessed in the place of a
     missing one. A cut MPEG-TS file cannot be told from a whole one, because that format states no length; nor can
-    damage that decodes without an error, because most formats carry no checksums.
+    damage that decodes without an error, because most formats carry no checksums (Matroska's are compared; what is left
+    is measured by ``tests/fuzz_videos.py``).
 
     Args:
         path: a local video file of any container and codec the installed readers know.

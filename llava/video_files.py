@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llava.errors import VideoError
 
@@ -18,7 +19,11 @@ CONTAINERS = (
     "mov,mp4,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,pva,rm,swf,ty,vc1,vc1test,vvc,webm,webp,wtv,yuv4mpegpipe"
 )
 
+# the most pixels of one picture: 8192 x 8192, twice what 8K video has
+MAX_PIXELS = 8192 * 8192
+
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"<SmoothStreamingMedia", b"v=0", b"[playlist]", b"RTSPtext")
+_CHECKSUM = bytes.fromhex("bf84")  # its identifier and its length, 4
 _SEGMENT = bytes.fromhex("18538067")  # Matroska's identifier of the element that holds all others
 
 
@@ -50,8 +55,9 @@ def check_file(path: Path) -> Path:
 def open_container(path: Path) -> Any:
     """Open a checked file with PyAV, in one of ``CONTAINERS`` and with no way to any other file.
 
-    The settings go to the container alone: handed to its streams as well (PyAV's ``options``), they are a segmentation
-    fault in containers that announce their streams late (FLV, MPEG program streams).
+    The settings go to the container: handed to its streams as well (PyAV's ``options``), they are a segmentation fault
+    in containers that announce their streams late (FLV, MPEG program streams). Those that state them in their head are
+    told the bound on pictures too, because finding out about a stream may decode its first picture.
 
     Raises:
         VideoError: it is no video, or of a kind that names other files.
@@ -59,9 +65,10 @@ def open_container(path: Path) -> Any:
     import av  # noqa: PLC0415
 
     allowed = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "err_detect": "crccheck"}
+    bound = {"max_pixels": str(MAX_PIXELS)} if sniff_container(path) in {"mp4", "matroska", "avi"} else None
     try:
         # metadata in an old encoding must not make a video unreadable
-        return av.open(str(path), container_options=allowed, metadata_errors="replace")
+        return av.open(str(path), options=bound, container_options=allowed, metadata_errors="replace")
     except (av.error.FFmpegError, UnicodeError) as error:
         raise VideoError(_unrecognised(path, error)) from error
 
@@ -107,3 +114,49 @@ def missing_bytes(path: Path) -> int:
         size = int.from_bytes(head[start : start + length], "big") & ((1 << 7 * length) - 1)
         end = start + length + size if size != (1 << 7 * length) - 1 else 0  # all ones: unknown, a live recording
     return max(end - path.stat().st_size, 0)
+
+
+def checksum_fault(path: Path) -> str | None:
+    """The first checksum of a Matroska file that its bytes do not give, in words; None if all do or there are none.
+
+    Elements of the second level (clusters above all) may begin with a CRC-32 of the rest of them (RFC 8794, 11.3.1):
+    FFmpeg writes it in Matroska, not in WebM, and compares none. An element of unknown length ends the comparison.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        place, summed = 0, False
+        while place < size:
+            file.seek(place)
+            name, length, start = _element(file.read(16))
+            if length is None:  # unknown, as in a live recording, or no element
+                return f"the part at byte {place} has no head" if summed else None
+            if name == _SEGMENT:
+                place += start
+                continue
+            file.seek(place + start)
+            head = file.read(6)
+            if head[:2] == _CHECKSUM:
+                summed = True
+                if _crc32(file, length - 6) != int.from_bytes(head[2:], "little"):
+                    return f"the {length} bytes from byte {place} on do not give their checksum"
+            place += start + length
+    return None
+
+
+def _crc32(file: BinaryIO, length: int) -> int:
+    found = 0
+    while length > 0 and (part := file.read(min(length, 1 << 20))):
+        found = zlib.crc32(part, found)
+        length -= len(part)
+    return found
+
+
+def _element(head: bytes) -> tuple[bytes, int | None, int]:
+    """Name, length of the content (None: unknown) and length of the head of the EBML element that begins so."""
+    width = 9 - head[0].bit_length() if head else 1
+    name, rest = head[:width], head[width:]
+    count = 9 - rest[0].bit_length() if rest else 9
+    if count > 8 or len(rest) < count:
+        return name, None, 0
+    size = int.from_bytes(rest[:count], "big") & ((1 << 7 * count) - 1)
+    return name, None if size == (1 << 7 * count) - 1 else size, width + count

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import VideoError
-from llava.video_files import RECOPY, missing_bytes, open_container
-
-# the most pixels of one picture: 8192 x 8192, twice what 8K video has
-MAX_PIXELS = 8192 * 8192
+from llava.video_files import MAX_PIXELS, RECOPY, checksum_fault, missing_bytes, open_container
 
 # codecs in which every packet of an MP4 or Matroska file is one shown frame, so that packets tell the frames' times;
 # VP8 and MPEG-4 have packets that show nothing, told by _shows_nothing; all others are counted by decoding them
@@ -72,12 +69,13 @@ def probe_track(path: Path) -> VideoTrack:
     with open_container(path) as container:
         stream = _pick_stream(path, container)
         codec = stream.codec_context
-        # decoding such a stream is a segmentation fault inside FFmpeg, not an error: refuse it before
-        if codec is None or codec.width < 1 or codec.height < 1 or codec.pix_fmt is None:
-            raise VideoError(f"{path}: the video stream has no known picture size or codec; {RECOPY}")
-        if codec.width * codec.height > MAX_PIXELS:
+        if codec is not None and codec.width * codec.height > MAX_PIXELS:
             size = f"{codec.width} x {codec.height} pixels"
             raise VideoError(f"{path}: its pictures are {size}, the bound is {MAX_PIXELS} in all; scale the video down")
+        # decoding such a stream is a segmentation fault inside FFmpeg, not an error: refuse it before
+        if codec is None or codec.width < 1 or codec.height < 1 or codec.pix_fmt is None:
+            words = f"no known picture size or codec, or more than {MAX_PIXELS} pixels in a picture (the bound)"
+            raise VideoError(f"{path}: the video stream has {words}; {RECOPY}")
         packets = _scan_packets(container, stream)
         times = _usable_times(packets) if codec.name in COUNTABLE_CODECS else None
         duration = _duration(packets, times, stream)
@@ -106,7 +104,8 @@ def _pick_stream(path: Path, container: Any) -> Any:
         return best if best in videos else videos[0]
     if container.streams.video:
         raise VideoError(f"{path}: its only picture is a cover picture, there is no video stream; name a video file")
-    kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+    # PyAV reads the type of a stream without a decoder, which damage can make unknown, through a null pointer
+    kinds = sorted({s.type if s.codec_context is not None else "unknown" for s in container.streams}) or ["nothing"]
     raise VideoError(f"{path}: no video stream (found: {', '.join(kinds)}); name a file that has one")
 
 
@@ -183,7 +182,9 @@ def _missing_end(
     if stated is not None and found < stated - _tolerance(times, duration, len(packets.shown), stream):
         return f"it states {stated:.1f} s of video but holds {found:.1f} s"
     missing = missing_bytes(path)
-    return f"its last {missing} bytes are missing" if missing else None
+    if missing:
+        return f"its last {missing} bytes are missing"
+    return checksum_fault(path) if name == "matroska" else None
 
 
 def _tolerance(times: tuple[int, ...] | None, duration: float, count: int, stream: Any) -> float:

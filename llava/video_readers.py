@@ -6,7 +6,6 @@ import logging
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from llava.errors import InputError, VideoError
-from llava.video_files import RECOPY, open_container
-from llava.video_probe import MAX_PIXELS, VideoTrack
+from llava.video_decoding import CorruptFrame, Decoder, opened, to_rgb, where_damaged
+from llava.video_files import RECOPY
+from llava.video_probe import VideoTrack
 
 logger = logging.getLogger(__name__)
 
@@ -25,18 +25,6 @@ SEEKABLE_CONTAINERS = frozenset({"mp4", "matroska"})
 
 MAX_FRAMES = 4096
 MAX_BYTES = 8 << 30  # of all pictures returned
-
-# Errors must be seen: a decoder stops at the first instead of inventing pictures. Concealment is not switched off with
-# "ec": FFmpeg then marks whole H.264 pictures of several slices as corrupt.
-STRICT = {"err_detect": "crccheck+bitstream+buffer+explode", "max_pixels": str(MAX_PIXELS)}
-
-SINGLE_THREADED = frozenset({"mpeg1video", "mpeg2video"})
-
-# FFmpeg's numbers of YUV matrices that differ from the default BT.601: BT.709, FCC, SMPTE 240M, BT.2020 (two forms).
-# PyAV converts with BT.601 unless told otherwise; decord follows the frame.
-YUV_MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
-BT601 = 5
-FULL_RANGE = 2
 
 FrameChoice = Callable[[int, float], Sequence[int]]  # (total_frames, fps) to ascending frame indices
 
@@ -50,10 +38,6 @@ class SampledFrames:
     total_frames: int
     fps: float
     duration: float
-
-
-class _CorruptFrame(Exception):
-    """The decoder marked a wanted frame as corrupt."""
 
 
 class _Pictures:
@@ -70,11 +54,11 @@ class _Pictures:
 
     def put(self, key: int, frame: Any) -> None:
         """Convert a decoded frame into its places."""
-        picture = _to_rgb(frame, self._track)
+        picture = to_rgb(frame, self._track)
         if self._array is None:
             self._array = np.empty((self._count, *picture.shape), np.uint8)
         if picture.shape != self._array.shape[1:]:
-            raise _CorruptFrame("its pictures turn in the middle")
+            raise CorruptFrame("its pictures turn in the middle")
         self._array[self._places[key]] = picture
         self.missing.discard(key)
 
@@ -143,45 +127,16 @@ def read_with_pyav(path: Path, choose: FrameChoice, track: VideoTrack) -> Sample
             pictures = _Pictures([track.times[index] for index in indices], track)
             try:
                 _decode_by_seeking(path, track, pictures)
-            except (av.error.FFmpegError, _CorruptFrame) as error:  # damage, or a seek to where decoding cannot start
+            except (av.error.FFmpegError, CorruptFrame) as error:  # damage, or a seek to where decoding cannot start
                 logger.info("%s: %s after a seek", path, error)
             if not pictures.missing:
                 return SampledFrames(pictures.frames(), indices, len(track.times), fps, track.duration)
             del pictures  # before the next ones take memory
             logger.info("%s: seeking misses frames; decoding it from the start", path)
         return _sample_in_order(path, choose, track)
-    except (av.error.FFmpegError, _CorruptFrame) as error:
+    except (av.error.FFmpegError, CorruptFrame) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(f"{path}: the video is damaged{where_damaged(path, track, reason)}; {RECOPY}") from error
-
-
-def where_damaged(path: Path, track: VideoTrack, reason: str | None = None) -> str:
-    """In words: when the first bad frame is shown, and how many frames come before it; decodes up to it."""
-    import av  # noqa: PLC0415
-
-    count, first, bad = 0, None, None
-    try:
-        with _opened(path, track, threads=False) as (container, stream):  # one thread: the error is the packet's own
-            for packet in container.demux(stream):
-                bad = bad if packet.pts is None else packet.pts
-                first = first if first is not None or packet.pts is None else packet.pts
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        bad = bad if frame.pts is None else frame.pts
-                        raise _CorruptFrame(f"the frame at {frame.pts} is corrupt")
-                    count += 1
-            bad = None if track.times is None or count >= len(track.times) else track.times[count]
-    except (av.error.FFmpegError, _CorruptFrame) as error:
-        logger.debug("%s: decoding stopped after %d frames: %s", path, count, error)
-    start = first or 0
-    time = "" if bad is None else f" at {float((bad - start) * _time_base(path, track)):.2f} s"
-    words = f"{time} ({reason})" if reason else time
-    return f"{words}; of {track.packets} frames only the first {count} can be decoded"
-
-
-def _time_base(path: Path, track: VideoTrack) -> Any:
-    with open_container(path) as container:
-        return container.streams[track.stream].time_base
 
 
 def _chosen(choose: FrameChoice, total: int, fps: float, track: VideoTrack, path: Path) -> list[int]:
@@ -198,17 +153,17 @@ def _chosen(choose: FrameChoice, total: int, fps: float, track: VideoTrack, path
 def _decode_by_seeking(path: Path, track: VideoTrack, pictures: _Pictures) -> None:
     """Fill in pictures by presentation time; stops with some missing if one is not met where its time says."""
     starts = groupby(sorted(pictures.missing), key=lambda time: bisect_right(track.keyframes, time) - 1)
-    with _opened(path, track) as (container, stream):
+    with opened(path, track) as decoder:
         for start, members in starts:
             wanted = set(members)
             last = max(wanted)
             if start < 0:
                 return
-            container.seek(track.keyframes[start], stream=stream, backward=True)
-            for frame in _frames_from(container, stream, track.keyframes[start]):
+            decoder.container.seek(track.keyframes[start], stream=decoder.stream, backward=True)
+            for frame in _frames_from(decoder, track.keyframes[start]):
                 if frame.pts in wanted and frame.pts in pictures.missing:
                     if frame.is_corrupt:
-                        raise _CorruptFrame("a frame is corrupt")
+                        raise CorruptFrame("a frame is corrupt")
                     pictures.put(frame.pts, frame)
                 if frame.pts is not None and frame.pts >= last:
                     break
@@ -216,11 +171,11 @@ def _decode_by_seeking(path: Path, track: VideoTrack, pictures: _Pictures) -> No
                 return
 
 
-def _frames_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
+def _frames_from(decoder: Decoder, key: int) -> Iterator[Any]:
     """Decode from where the container stands, without the frames of an open group that need the group before."""
-    for packet in container.demux(stream):
+    for packet in decoder.container.demux(decoder.stream):
         if packet.pts is None or packet.pts >= key:
-            yield from packet.decode()
+            yield from decoder.frames(packet)
 
 
 def _sample_in_order(path: Path, choose: FrameChoice, track: VideoTrack) -> SampledFrames:
@@ -240,38 +195,14 @@ def _sample_in_order(path: Path, choose: FrameChoice, track: VideoTrack) -> Samp
 
 def _decode_in_order(path: Path, track: VideoTrack, pictures: _Pictures) -> int:
     count = 0
-    with _opened(path, track) as (container, stream):
-        for index, frame in enumerate(container.decode(stream)):
+    with opened(path, track) as decoder:
+        for index, frame in enumerate(decoder):
             if frame.is_corrupt:
-                raise _CorruptFrame(f"frame {index} is corrupt")
+                raise CorruptFrame(f"frame {index} is corrupt")
             if index in pictures.missing:
                 pictures.put(index, frame)
             count = index + 1
     return count
-
-
-@contextmanager
-def _opened(path: Path, track: VideoTrack, threads: bool = True) -> Iterator[tuple[Any, Any]]:
-    with open_container(path) as container:
-        stream = container.streams[track.stream]
-        stream.codec_context.options = STRICT
-        # the default leaves most codecs on one core; the slices of intact MPEG-2 are errors on several
-        stream.thread_type = "AUTO" if threads and track.codec not in SINGLE_THREADED else "NONE"
-        yield container, stream
-
-
-def _to_rgb(frame: Any, track: VideoTrack) -> np.ndarray:
-    """The upright picture, with the frame's own colour matrix and range, and decord's rule of one size per video."""
-    matrix = YUV_MATRICES.get(int(frame.colorspace), BT601)
-    rgb = frame.reformat(
-        width=track.width,
-        height=track.height,
-        format="rgb24",
-        src_colorspace=matrix,
-        dst_colorspace=BT601,  # RGB has no matrix, but the default None would mean: leave the source matrix alone
-        src_color_range=FULL_RANGE if int(frame.color_range) == FULL_RANGE else None,
-    )
-    return np.rot90(rgb.to_ndarray(), round(frame.rotation / 90))
 
 
 def _rate(total: int, track: VideoTrack) -> float:

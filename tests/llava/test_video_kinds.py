@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import llava.video
-from llava import video_files, video_probe, video_readers
+from llava import video_decoding, video_files, video_probe, video_readers
 from llava.errors import InputError, VideoError
 from llava.video import MAX_FRAMES, load_video
 from tests.clips import copy_from, number_of, write_clip
+from tests.fuzz_videos import apart
 
 B_FRAMES = {"crf": "12", "bf": "3"}
 KINDS = {
@@ -22,7 +23,12 @@ KINDS = {
     "mpeg2.mpg": {"codec": "mpeg2video", "codec_options": {"b": "3000000"}},
     "mpeg2.vob": {"codec": "mpeg2video", "codec_options": {"b": "3000000", "bf": "2"}},
     "h264_b.avi": {"codec_options": B_FRAMES, "gop": 20, "frames": 60},
-    "altref.webm": {"codec": "libvpx", "codec_options": {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}},
+    "altref.webm": {
+        "frames": 60,
+        "gop": 30,
+        "codec": "libvpx",
+        "codec_options": {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
+    },
     "b.ts": {"codec_options": B_FRAMES},
 }
 
@@ -150,3 +156,60 @@ print(frames.shape[0], (after - before) * 1024 < 1.2 * frames.nbytes)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "1024 True", done.stdout + done.stderr[-500:]
+
+
+def test_a_changed_byte_breaks_a_checksum(tmp_path: Path) -> None:
+    """Matroska's CRC-32, which FFmpeg does not compare: one bit of the last byte of a cluster, in a picture's data."""
+    path = write_clip(tmp_path / "clip.mkv", codec="libvpx", codec_options={"cpu-used": "8"}, frames=20)
+    data = bytearray(path.read_bytes())
+    assert video_files.checksum_fault(path) is None
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="do not give their checksum"):
+        load_video(path, 4)
+
+
+def test_vp9_is_checked_by_libvpx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg's own decoder shows these damaged pictures without a word."""
+    spec = {"codec": "libvpx-vp9", "codec_options": {"cpu-used": "8", "b": "800000"}, "frames": 20}
+    path = write_clip(tmp_path / "clip.webm", width=192, height=128, gop=20, **spec)
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 3, len(data) // 3 + 40):
+        data[place] ^= 0x5A
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="damaged at"):
+        load_video(path, 20)
+    monkeypatch.setattr(video_decoding, "CHECKERS", {})
+    assert load_video(path, 20).total_frames == 20
+
+
+def test_too_many_pixels_are_refused_without_a_decoded_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding out about a PNG stream would decode its first picture; the size is then known, and named."""
+    path = write_clip(tmp_path / "clip.avi", codec="png", pix_fmt="rgb24", codec_options={}, frames=2)
+    monkeypatch.setattr(video_probe, "MAX_PIXELS", 5000)
+    with pytest.raises(VideoError, match="96 x 64 pixels, the bound is 5000"):
+        load_video(path, 2)
+    monkeypatch.setattr(video_files, "MAX_PIXELS", 5000)
+    with pytest.raises(VideoError, match="more than 5000 pixels in a picture"):
+        load_video(path, 2)
+
+
+def test_rotation_in_matroska(tmp_path: Path) -> None:
+    """Upright from both containers; decord leaves the Matroska one on its side."""
+    whole = write_clip(tmp_path / "whole.mp4", rotation=90)
+    path = copy_from(whole, tmp_path / "clip.mkv")
+    upright = load_video(whole, 4)
+    clip = load_video(path, 4)
+    assert clip.frames.shape == upright.frames.shape == (4, 96, 64, 3)
+    np.testing.assert_array_equal(clip.frames, upright.frames)
+    pytest.importorskip("decord")
+    assert load_video(path, 4, "decord-as-is").frames.shape == (4, 64, 96, 3)
+
+
+def test_a_stream_of_no_known_type(tmp_path: Path) -> None:
+    """Asking PyAV for its type is a segmentation fault: in a process of its own."""
+    path = write_clip(tmp_path / "clip.avi", codec="mjpeg", pix_fmt="yuvj420p", frames=4)
+    path.write_bytes(path.read_bytes().replace(b"vids", b"v!ds", 1))
+    outcome, words = apart(path, np.empty((0, 0, 0, 3), np.uint8))
+    assert outcome == "refused", words
+    assert "no video stream (found: unknown)" in words
