@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from eval.claims.parity.cases import check_dpc, check_inner, check_outer
 from eval.claims.parity.end_to_end import EndToEnd
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.kinds import stamped
 from llava.errors import InputError
 
 LIMITS = {"outer": 1e-5, "inner": 1e-5, "dpc": 1e-5, "e2e": 1e-3}
@@ -90,7 +91,8 @@ def main() -> None:
     worst = {kind: max((o.error for o in outcomes if o.kind == kind), default=None) for kind in LIMITS}
     worst = {kind: error if error is None or math.isfinite(error) else None for kind, error in worst.items()}
     failed = [outcome.name for outcome in outcomes if not outcome.passed]
-    print(json.dumps({"cases": len(outcomes), "failed": failed, "max_abs_error": worst}))
+    result = {"cases": len(outcomes), "failed": failed, "max_abs_error": worst}
+    print(json.dumps(stamped("parity", result)))
     sys.exit(1 if failed else 0)
 
 

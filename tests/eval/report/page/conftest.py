@@ -55,8 +55,8 @@ def many_samples() -> SampleSet:
 @pytest.fixture(scope="module")
 def made_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = full_folder(tmp_path_factory.mktemp("results"))
-    sets = {"kind": "answers", "sets": {"absent": many_samples().packed()}}
-    write_json(root / "tiny" / "answers.json", record(sets))
+    sets = {"sets": {"absent": many_samples().packed()}}
+    write_json(root / "tiny" / "answers.json", record(sets, "answers"))
     path = tmp_path_factory.mktemp("report") / "index.html"
     sources = read_sources(root)
     path.write_text(make_page(sources)[0], encoding="utf-8")

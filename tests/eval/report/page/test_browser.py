@@ -145,7 +145,7 @@ def test_hostile_results_run_nothing(opened: Callable[..., Opened], tmp_path: Pa
     )
     sets.scored, sets.title, sets.notice = sets.scored[:60], HOSTILE, HOSTILE
     packed = sets.packed()
-    write_json(root / "tiny" / "answers.json", record({"kind": "answers", "sets": {"absent": packed}}))
+    write_json(root / "tiny" / "answers.json", record({"sets": {"absent": packed}}, "answers"))
     path = tmp_path / "index.html"
     path.write_text(make_page(read_sources(root))[0], encoding="utf-8")
     found = opened(path)

@@ -148,7 +148,9 @@ def test_the_same_point_twice_is_shown_once(tmp_path: Path) -> None:
 
 
 def test_halves_of_characters_do_not_stop_the_page(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text('{"result": {}, "command": "\\ud800 half", "commit": "a", "device": "b"}')
+    (tmp_path / "x.json").write_text(
+        '{"kind": "other", "version": 1, "result": {}, "command": "\\ud800 half", "commit": "a", "device": "b"}'
+    )
     main([str(tmp_path), "-o", str(tmp_path / "report")])
     assert "? half" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 

@@ -99,7 +99,9 @@ def test_flops_of_every_row_of_the_paper(page: Page) -> None:
 def test_recorded_flops_decide(tmp_path: Path) -> None:
     rows = [as_record(row) for row in main_rows()]
     rows[3] |= {"tflops": 9.876, "agrees": False}
-    write_json(tmp_path / "cpu" / "flops.json", record({"formula": "f", "rows": rows, "real_counts_that_differ": []}))
+    write_json(
+        tmp_path / "cpu" / "flops.json", record({"formula": "f", "rows": rows, "real_counts_that_differ": []}, "flops")
+    )
     found = made(tmp_path)
     assert found.column("flops", "TFLOPs: ours")[3][1] == 9.876
     assert [text.split(" ", 1)[1] for text, _ in found.column("flops", "verdict")].count("not reproduced does") == 0
