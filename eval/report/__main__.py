@@ -91,7 +91,7 @@ def require_packages() -> None:
     Raises:
         InputError: a package is absent.
     """
-    for name in ("plotly", "jinja2", "PIL", "matplotlib"):
+    for name in ("jinja2", "PIL", "matplotlib"):
         if importlib.util.find_spec(name) is None:
             raise InputError(f"{name} is not installed: pip install 'holitom[report]'")
 

@@ -130,12 +130,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Plotly chart: ``spec`` holds its ``data`` and ``layout``; ``said`` tells in words what it shows."""
+    """A drawn chart: ``spec`` holds its points, ``said`` tells in words what it shows, ``source`` is its SVG."""
 
     slug: str
     title: str
     spec: Mapping[str, Any]
     said: str
+    source: str = ""
     kind: str = "chart"
 
 

@@ -26,11 +26,10 @@ def test_no_error_no_request_and_charts_are_drawn(opened: Callable[..., Opened],
     found = opened(made_page)
     charts = found.page.locator(".plot").count()
     assert charts >= 6
-    assert found.page.locator(".plot .main-svg >> nth=0").count() == 1
-    assert found.page.evaluate("[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))")
-    # bars and markers are there, not only axes
-    assert found.page.locator(".plot .bars path").count() > 10
-    assert found.page.locator(".plot .scatterlayer .points path").count() > 10
+    drawn = (
+        "[...document.querySelectorAll('.plot')].every(plot => plot.complete && plot.naturalWidth > 300 && plot.alt)"
+    )
+    assert found.page.evaluate(drawn)
     assert [url for url in found.asked if url != made_page.as_uri()] in ([], ["data:,"])
 
 
