@@ -169,6 +169,27 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Card:
+    """One claim at the head of the page: what is claimed, what was measured, how sure that is, and the verdict."""
+
+    title: str
+    claimed: str
+    measured: str
+    sure: str
+    cell: Cell
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Claims beside each other."""
+
+    title: str
+    cards: Sequence[Card]
+    kind: str = "cards"
+
+
+@dataclass(frozen=True)
 class Browser:
     """The sample browser; ``sets`` is its data, see :meth:`eval.report.page.samples.SampleSet.packed`."""
 
@@ -176,7 +197,7 @@ class Browser:
     kind: str = "browser"
 
 
-Block = Sheet | Text | Notice | Chart | Picture | Tally | Browser
+Block = Sheet | Text | Notice | Chart | Picture | Tally | Cards | Browser
 
 
 @dataclass(frozen=True)
