@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from eval.report.__main__ import make_page
 from eval.report.page.first_screen import ABSTRACT
 from eval.report.page.sources import read_sources
