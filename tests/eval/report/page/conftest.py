@@ -78,6 +78,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
         found.page.on("pageerror", lambda error: found.said.append(str(error)))
         found.page.on("request", lambda request: found.asked.append(request.url))
         found.page.goto(path.as_uri())
+        found.page.evaluate("document.querySelectorAll(`details`).forEach(part => { part.open = true; })")
         return found
 
     yield start
