@@ -13,6 +13,7 @@ from eval.claims.evidence import STEPS
 from eval.claims.judging import CONTRADICTED, NOT_HERE, Claim, Finding, Judgement, judged
 from eval.claims.steps import Context, Step, take
 from eval.instruments.cli import provenance
+from eval.instruments.kinds import stamped
 from eval.instruments.record import finite, write_whole
 
 CLAIMS = "claims.json"
@@ -64,9 +65,10 @@ def verdicts(claims: Sequence[Claim], findings: Mapping[str, Finding]) -> list[d
 
 def write_claims(records: Sequence[Mapping[str, Any]], context: Context, seconds: float) -> Path:
     """``claims.json`` of a finished run."""
-    document = {"schema": SCHEMA, **provenance(), "quick": context.quick, "seconds": round(seconds, 1)}
+    facts = {"schema": SCHEMA, **provenance(), "quick": context.quick, "seconds": round(seconds, 1)}
+    document = stamped("claims", {**facts, "claims": finite(list(records))})
     path = context.output / CLAIMS
-    write_whole(path, json.dumps({**document, "claims": finite(list(records))}, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return path
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from eval.claims.judging import Finding
 from eval.instruments.cli import provenance
 from eval.instruments.fingerprints import digest, file_digest
+from eval.instruments.kinds import kind_of, read_json
 from eval.instruments.record import write_whole
 from eval.paper.scores import CONFIGS
 from llava.errors import InputError
@@ -176,11 +177,12 @@ def read_recorded(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if there is none, or it does not say where it comes from.
     """
+    if not path.is_file():
+        raise InputError(f"nothing is recorded in {path}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw, _ = read_json(path)
+        kind_of(raw)
         facts = {name: raw[name] for name in ("commit", "device", "command")}
         return {**raw["result"], **facts, "file": str(path)}
-    except FileNotFoundError:
-        raise InputError(f"nothing is recorded in {path}") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path} is no recorded result with commit and device: measure it again") from None

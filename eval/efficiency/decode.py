@@ -26,6 +26,7 @@ import torch
 
 from eval.efficiency.decode_runs import VANILLA, Bench, BenchSettings
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
 from llava.errors import InputError
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print a table and one line of JSON."""
     result = measure(parse_arguments(arguments))
     print_table(result["rows"])
-    print(json.dumps(result))
+    print(json.dumps(stamped("decode", result)))
 
 
 if __name__ == "__main__":

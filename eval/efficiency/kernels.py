@@ -26,6 +26,7 @@ from torch.nn.functional import normalize
 from eval.efficiency.outer import synthetic_video
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.device_counts import count
+from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.inner_merging import merge_into_nearest
@@ -197,7 +198,9 @@ def main(arguments: list[str] | None = None) -> None:
     if not measured:
         print("kernels: not measured, there is no GPU that they are written for; the rows are the torch versions")
     wrong = [f"{row['name']} {row['dtype']}" for row in rows if row["within"] is False]
-    print(json.dumps({**provenance(), "kernels_measured": measured, "too_far": wrong, "rows": rows}))
+    print(
+        json.dumps(stamped("kernels", {**provenance(), "kernels_measured": measured, "too_far": wrong, "rows": rows}))
+    )
 
 
 if __name__ == "__main__":

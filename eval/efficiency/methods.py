@@ -26,6 +26,7 @@ from torch import Tensor
 
 from eval.efficiency.outer import synthetic_video
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
 from eval.instruments.models.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
 from holitom import Compressor, available_methods
@@ -202,7 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     rows = Bench(options).rows(options.repetitions)
     print_table(rows)
-    print(json.dumps({"settings": vars(options), **provenance(), "rows": [asdict(row) for row in rows]}))
+    result = {"settings": vars(options), **provenance(), "rows": [asdict(row) for row in rows]}
+    print(json.dumps(stamped("methods", result)))
 
 
 if __name__ == "__main__":

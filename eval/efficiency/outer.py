@@ -30,6 +30,7 @@ from torch import Tensor
 
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.device_counts import count
+from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, synchronize
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
@@ -241,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     result = bench(options)
     print_table(result)
-    print(json.dumps(result))
+    print(json.dumps(stamped("outer", result)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 from eval.instruments.answering import Question, applied, tokens_per_layer
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.clips import default_clip
+from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops
 from eval.paper.rows import main_rows, other_backbone_rows
@@ -176,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(heading.format("config", "nominal tokens", "measured tokens", "kept", "nominal T", "measured T"))
     video = options.video or default_clip()
     settings = {"model": geometry.name, "frames": frames, "tokens_per_frame": geometry.tokens_per_frame}
-    print(json.dumps({"video": video.name, **settings, "rows": measure_all(files, geometry, video, frames)}))
+    result = {"video": video.name, **settings, "rows": measure_all(files, geometry, video, frames)}
+    print(json.dumps(stamped("tokens", result)))
 
 
 if __name__ == "__main__":

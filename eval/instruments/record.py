@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import KINDS, VERSION, stamped
 from holitom.files import make_folder, whole_file
 from llava.errors import InputError
 
@@ -88,7 +89,10 @@ def main() -> None:
     except (IndexError, json.JSONDecodeError):
         raise InputError(f"the last line of {' '.join(command)!r} is not JSON: nothing was written") from None
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
-    record = {"command": shlex.join(command), "date": when, **facts, "result": result}
+    kind = result.pop("kind", "other") if isinstance(result, dict) else "other"
+    if kind not in KINDS or (isinstance(result, dict) and result.pop("version", VERSION) != VERSION):
+        raise InputError(f"{' '.join(command)!r} ends in another kind or version ({kind!r}): nothing was written")
+    record = stamped(kind, {"command": shlex.join(command), "date": when, **facts, "result": result})
     write_whole(options.path, json.dumps(record, indent=1) + "\n")
 
 

@@ -27,6 +27,7 @@ from eval.report.page.deviations import deviation_section
 from eval.report.page.efficiency import efficiency_section
 from eval.report.page.evidence import evidence_section, problem_section
 from eval.report.page.findings import tally
+from eval.report.page.first_screen import first_screen, surprises
 from eval.report.page.paper import all_findings, paper_section
 from eval.report.page.render import Head, render
 from eval.report.page.runs import comparison_section, rehearsal_section
@@ -69,7 +70,8 @@ def make_sections(sources: Sources, most_maps: int) -> tuple[list[Section], dict
         made.append(next(iter(sources.tried(f"section {title}", make)), absent))
     problems = problem_section(sources)
     counts = tally(finding for found in findings.values() for finding in found)
-    return [summary_section(sources, findings), *made, *([problems] if problems else [])], counts
+    front = [first_screen(sources), surprises(sources)]
+    return [*front, summary_section(sources, findings), *made, *([problems] if problems else [])], counts
 
 
 def make_page(sources: Sources, most_maps: int = 6) -> tuple[str, dict[str, int]]:
@@ -91,7 +93,7 @@ def require_packages() -> None:
     Raises:
         InputError: a package is absent.
     """
-    for name in ("plotly", "jinja2", "PIL", "matplotlib"):
+    for name in ("jinja2", "PIL", "matplotlib"):
         if importlib.util.find_spec(name) is None:
             raise InputError(f"{name} is not installed: pip install 'holitom[report]'")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.instruments.kinds import stamped
 from eval.instruments.record import write_whole
 from llava.errors import InputError, shown
 
@@ -34,7 +35,9 @@ def write_results(folder: Path, result: Mapping[str, Any], samples: Sequence[Map
     submission = submission_of(samples)
     if submission is not None:
         write_whole(folder / SUBMISSION, json.dumps(submission, indent=1, sort_keys=True) + "\n")
-    write_whole(folder / RESULT, json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_whole(
+        folder / RESULT, json.dumps(stamped("benchmark", result), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    )
 
 
 def load_result(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

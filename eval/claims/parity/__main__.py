@@ -30,6 +30,7 @@ from eval.claims.parity.newer_cases import (
     check_flashvid_prune,
 )
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.kinds import stamped
 from llava.errors import InputError
 
 LIMITS = {
@@ -122,7 +123,8 @@ def main() -> None:
     worst = {kind: max((o.error for o in outcomes if o.kind == kind), default=None) for kind in LIMITS}
     worst = {kind: error if error is None or math.isfinite(error) else None for kind, error in worst.items()}
     failed = [outcome.name for outcome in outcomes if not outcome.passed]
-    print(json.dumps({"cases": len(outcomes), "failed": failed, "max_abs_error": worst}))
+    result = {"cases": len(outcomes), "failed": failed, "max_abs_error": worst}
+    print(json.dumps(stamped("parity", result)))
     sys.exit(1 if failed else 0)
 
 

@@ -27,6 +27,7 @@ from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
 from eval.efficiency.flops.real import closed_record, count_plans, largest_deviations, shares, to_count
 from eval.efficiency.flops.sizes import CHECKPOINTS
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -42,11 +43,9 @@ def measured_counts(results: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(results.glob("*/token_counts.json")):
         try:
-            rows += json.loads(path.read_text())["result"]["rows"]
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"{path} is no result of eval.efficiency.token_counts ({error!r}): measure it again"
-            ) from None
+            rows += read_record(path, "tokens")["result"]["rows"]
+        except FAULTS as error:
+            raise no_result(path, "tokens", repr(error)) from None
     return rows
 
 
@@ -130,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.count)
     show(real)
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
-    print(json.dumps({"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}))
+    result = {"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}
+    print(json.dumps(stamped("flops", result)))
 
 
 if __name__ == "__main__":

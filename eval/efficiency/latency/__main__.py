@@ -38,6 +38,7 @@ from eval.efficiency.latency.bench import LatencyBench
 from eval.efficiency.latency.clips import clip_sources
 from eval.efficiency.latency.table import print_table
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
 from holitom.settings import load_config
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
     result = measure(parse_arguments(arguments))
     print_table(result)
-    print(json.dumps(result))
+    print(json.dumps(stamped("latency", result)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The file is a recorded result or the last line of ``eval.efficiency.flops``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from eval.efficiency.flops.real import MAIN
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.kinds import FAULTS, no_result, read_record
 from eval.paper.rows import PaperRow, main_rows
 from eval.paper.scores import config_name, scores_of
 from eval.report.figures.tiny import score_by_flops
@@ -94,13 +94,11 @@ def measured_tables(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Recorded main tables of the learned tiny model below ``results``, with a name for each."""
     for path in sorted(results.glob("*/main.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_record(path, "tiny")
             if record["result"]["table"] == "main":
                 yield path.parent.name, record
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"{path} is no result of eval.synthetic.answers.table ({error!r}): measure it again"
-            ) from None
+        except FAULTS as error:
+            raise no_result(path, "tiny", repr(error)) from None
 
 
 def write_figures(folder: Path, closed: Sequence[dict[str, Any]], results: Path) -> list[Path]:
@@ -138,13 +136,11 @@ def read_closed_form(path: Path) -> list[dict[str, Any]]:
         InputError: if the file holds none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_record(path, "flops")
         rows = found.get("result", found)["closed_form"]
         stage_bars(rows)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): name a result of eval.efficiency.flops") from None
-    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, StopIteration) as error:
-        raise InputError(f"{path} is no result of eval.efficiency.flops ({error!r}): measure it again") from None
+    except FAULTS as error:
+        raise no_result(path, "flops", repr(error)) from None
     return list(rows)
 
 

@@ -9,13 +9,13 @@ hatches stay apart in print.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.efficiency.latency.table import factor, milliseconds
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.kinds import FAULTS, no_result, read_record
 from holitom.files import whole_file
 from llava.errors import InputError
 
@@ -120,15 +120,13 @@ def read_result(path: Path) -> dict[str, Any]:
         InputError: if the file holds none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_record(path, "latency")
         found = found.get("result", found)
         for row in found["rows"]:
             stage_parts(row)
         panels([found])
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): name a result of eval.efficiency.latency") from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no result of eval.efficiency.latency ({error!r}): measure it again") from None
+    except FAULTS as error:
+        raise no_result(path, "latency", repr(error)) from None
     return found
 
 

@@ -130,12 +130,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Plotly chart: ``spec`` holds its ``data`` and ``layout``; ``said`` tells in words what it shows."""
+    """A drawn chart: ``spec`` holds its points, ``said`` tells in words what it shows, ``source`` is its SVG."""
 
     slug: str
     title: str
     spec: Mapping[str, Any]
     said: str
+    source: str = ""
     kind: str = "chart"
 
 
@@ -168,6 +169,27 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Card:
+    """One claim at the head of the page: what is claimed, what was measured, how sure that is, and the verdict."""
+
+    title: str
+    claimed: str
+    measured: str
+    sure: str
+    cell: Cell
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Claims beside each other."""
+
+    title: str
+    cards: Sequence[Card]
+    kind: str = "cards"
+
+
+@dataclass(frozen=True)
 class Browser:
     """The sample browser; ``sets`` is its data, see :meth:`eval.report.page.samples.SampleSet.packed`."""
 
@@ -175,7 +197,7 @@ class Browser:
     kind: str = "browser"
 
 
-Block = Sheet | Text | Notice | Chart | Picture | Tally | Browser
+Block = Sheet | Text | Notice | Chart | Picture | Tally | Cards | Browser
 
 
 @dataclass(frozen=True)

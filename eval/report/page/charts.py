@@ -1,11 +1,13 @@
-"""Charts as Plotly specifications: the library draws them in the reader's browser, nothing is drawn here.
+"""Charts as SVG pictures of matplotlib, with their points beside them for programs that read the page.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart; every method has a marker of its own as well.
 """
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +15,7 @@ from typing import Any
 from eval.report.page.blocks import Chart
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-_MARKERS = (
-    "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "pentagon", "hexagram",
-    "triangle-left", "triangle-right", "bowtie", "hourglass",
-)  # fmt: skip
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "p", "h", "<", ">", "d", "8")
 # methods keep their colour and marker in every chart; others follow in their order of appearance
 _KNOWN = (
     "holitom", "holitom_without_inner", "visionzip", "prunevid", "fastvid", "vidcom2", "vanilla", "fastv", "pdrop",
@@ -27,7 +26,8 @@ TITLES = {
     "fastvid": "FastVID", "vidcom2": "VidCom2", "vanilla": "all tokens", "fastv": "FastV", "pdrop": "PDrop",
     "dycoke": "DyCoke", "evs": "EVS", "uniform": "uniform", "random": "random",
 }  # fmt: skip
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
+_WIDTH = 6.8  # inches
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,25 @@ class Series:
     lines: bool = True
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What stands around a chart."""
+
+    slug: str
+    title: str
+    axes: tuple[str, str]
+    said: str
+
+
 def plain(text: str) -> str:
-    """Text that Plotly shows as it is: it reads some markup in labels otherwise."""
+    """Text of the data beside a chart, without markup."""
     return html.escape(str(text), quote=False)
 
 
 def style(method: str, place: int = 0) -> tuple[str, str, str]:
     """Colour, marker and dash of a method, the same in every chart."""
     number = _KNOWN.index(method) if method in _KNOWN else len(_KNOWN) + place
-    dash = ("solid", "dot")[number // len(_COLOURS) % 2]
+    dash = ("solid", "dotted")[number // len(_COLOURS) % 2]
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], dash
 
 
@@ -70,70 +80,73 @@ def curves(
         said: what the chart shows, in words.
         band: a value to hold the lines against, its error, and its name.
     """
-    import plotly.graph_objects as go  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
-    drawn = go.Figure()
+    drawn = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
+    axis = drawn.subplots()
+    data = []
     for place, line in enumerate(series):
         colour, marker, dash = style(line.method or line.name, place)
-        known = [error is not None for error in line.errors]
-        drawn.add_scatter(
-            x=[plain(at) if isinstance(at, str) else at for at in line.x], y=list(line.y), name=plain(line.name),
-            mode="lines+markers" if line.lines else "markers",
-            error_y={"array": list(line.errors), "thickness": 1, "width": 3} if any(known) else None,
-            marker={"symbol": marker + ("-open" if line.dashed else ""), "size": 9, "color": colour},
-            line={"color": colour, "width": 1.5, "dash": "dash" if line.dashed else dash},
-            text=[plain(name) for name in line.names] or None,
-            hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>" if line.names else None,
+        points = [at for at, value in enumerate(line.y) if value is not None]
+        errors = [line.errors[at] or 0.0 for at in points] if any(e is not None for e in line.errors) else None
+        axis.errorbar(
+            [_label(line.x[at]) for at in points], [line.y[at] for at in points], errors, label=_label(line.name),
+            color=colour, marker=marker, markersize=6, linewidth=1.4 if line.lines else 0.0, elinewidth=1, capsize=2,
+            linestyle="--" if line.dashed else dash, markerfacecolor="none" if line.dashed else colour,
         )  # fmt: skip
+        data.append({
+            "name": plain(line.name), "x": [plain(at) if isinstance(at, str) else at for at in line.x],
+            "y": list(line.y), "errors": list(line.errors), "names": [plain(name) for name in line.names],
+        })  # fmt: skip
     if band is not None:
         value, error, name = band
-        drawn.add_hrect(y0=value - error, y1=value + error, fillcolor="#000000", opacity=0.07, line_width=0)
-        drawn.add_hline(y=value, line={"color": "#000000", "dash": "dash", "width": 1}, annotation_text=plain(name),
-                        annotation_position="bottom right", annotation_font_size=11)  # fmt: skip
-    return _chart(drawn, slug, title, axes, said)
+        axis.axhspan(value - error, value + error, color="#000000", alpha=0.07, linewidth=0)
+        axis.axhline(value, color="#000000", linestyle="--", linewidth=1, label=_label(name))
+        data.append({"name": plain(name), "y": [value], "errors": [error]})
+    return _chart(drawn, Drawn(slug, title, axes, said), data)
 
 
 def stacked(
     slug: str, title: str, bars: Sequence[str], parts: Mapping[str, Sequence[float | None]], axis: str, said: str
 ) -> Chart:
     """Horizontal bars, each a sum of parts."""
-    import plotly.graph_objects as go  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
-    drawn = go.Figure()
-    shapes = ("", "/", "\\", "x", "-", "|", "+", ".")
+    drawn = Figure(figsize=(_WIDTH, max(3.2, 0.34 * len(bars) + 1.5)), layout="constrained")
+    axes = drawn.subplots()
+    low = [0.0] * len(bars)
+    data = []
     for place, (name, values) in enumerate(parts.items()):
-        drawn.add_bar(
-            x=list(values), y=[plain(bar) for bar in bars], name=plain(name), orientation="h",
-            marker={
-                "color": _COLOURS[place % len(_COLOURS)],
-                "line": {"color": "#ffffff", "width": 1},
-                "pattern": {"shape": shapes[place % len(shapes)], "fillmode": "overlay", "fgcolor": "#ffffff",
-                            "fgopacity": 0.55, "solidity": 0.2, "size": 6},
-            },
+        widths = [value or 0.0 for value in values]
+        axes.barh(
+            range(len(bars)), widths, left=low, label=_label(name), color=_COLOURS[place % len(_COLOURS)],
+            edgecolor="#ffffff", linewidth=0.8, hatch=_HATCHES[place % len(_HATCHES)],
         )  # fmt: skip
-    drawn.update_layout(barmode="stack", height=max(320, 34 * len(bars) + 150))
-    drawn.update_yaxes(autorange="reversed", automargin=True)
-    return _chart(drawn, slug, title, (axis, ""), said)
+        low = [left + width for left, width in zip(low, widths, strict=True)]
+        data.append({"name": plain(name), "x": list(values), "y": [plain(bar) for bar in bars]})
+    axes.set_yticks(range(len(bars)), [_label(bar) for bar in bars])
+    axes.invert_yaxis()
+    return _chart(drawn, Drawn(slug, title, (axis, ""), said), data)
 
 
-def _chart(drawn: Any, slug: str, title: str, axes: tuple[str, str], said: str) -> Chart:
-    drawn.update_layout(
-        template="simple_white", font={"family": _FONT, "size": 12, "color": "#1a1a1a"},
-        margin={"l": 60, "r": 15, "t": 15, "b": 50}, paper_bgcolor="#ffffff", plot_bgcolor="#ffffff",
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0, "font": {"size": 11},
-                "traceorder": "normal"},
-        hoverlabel={"namelength": -1}, showlegend=True,
-    )  # fmt: skip
-    drawn.update_layout(height=drawn.layout.height or 440)
-    drawn.update_xaxes(title_text=plain(axes[0]), gridcolor="#e6e6e6", showgrid=True, automargin=True)
-    drawn.update_yaxes(title_text=plain(axes[1]), gridcolor="#e6e6e6", showgrid=True, automargin=True)
-    raw = drawn.to_plotly_json()
-    raw["layout"]["template"] = _small(raw["layout"]["template"])
-    return Chart(slug, title, {"data": raw["data"], "layout": raw["layout"]}, said)
+def _label(value: Any) -> Any:
+    """Text that matplotlib shows as it is: it reads formulas between dollars otherwise."""
+    return str(value).encode("utf-8", "replace").decode().replace("$", r"\$") if isinstance(value, str) else value
 
 
-def _small(template: Any) -> dict[str, Any]:
-    """The part of a template that lines and bars use; the rest would be half of a small page."""
-    whole = template.to_plotly_json() if hasattr(template, "to_plotly_json") else dict(template)
-    return {"layout": {key: whole["layout"][key] for key in ("xaxis", "yaxis", "hovermode", "colorway")
-                       if key in whole["layout"]}}  # fmt: skip
+def _chart(drawn: Any, facts: Drawn, data: Sequence[Mapping[str, Any]]) -> Chart:
+    import matplotlib as mpl  # noqa: PLC0415
+
+    (axis,) = drawn.axes
+    axis.set_xlabel(_label(facts.axes[0]))
+    axis.set_ylabel(_label(facts.axes[1]))
+    axis.grid(color="#e6e6e6", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    if axis.get_legend_handles_labels()[0]:
+        drawn.legend(loc="outside upper left", ncols=4, fontsize=7.5, frameon=False)
+    picture = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": facts.slug, "font.family": "sans-serif"}):
+        drawn.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
+    source = base64.b64encode(picture.getvalue().encode()).decode("ascii")
+    return Chart(facts.slug, facts.title, {"data": data}, facts.said, f"data:image/svg+xml;base64,{source}")

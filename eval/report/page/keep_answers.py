@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.instruments.record import check_target, write_whole
 from eval.report.page.sources import read_sources
-from eval.report.page.tiny_answers import PACKED, kept_set
+from eval.report.page.tiny_answers import kept_set
 from llava.errors import InputError
 
 
@@ -42,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = provenance()
     words = ["python", "-m", "eval.report.page.keep_answers", options.results, "--answers", options.answers]
     command = shlex.join(map(str, [*words, "--data", options.data]))
-    result = {"kind": PACKED, "sets": {stem: found.packed() for stem, found in sets.items()}}
-    write_whole(target, json.dumps({"command": command, **facts, "result": result}, separators=(",", ":")) + "\n")
+    result = {"sets": {stem: found.packed() for stem, found in sets.items()}}
+    write_whole(
+        target,
+        json.dumps(stamped("answers", {"command": command, **facts, "result": result}), separators=(",", ":")) + "\n",
+    )
     counts = {stem: {"questions": len(found.questions), "runs": len(found.runs)} for stem, found in sets.items()}
     print(json.dumps({"file": str(target), "sets": counts, **facts}))
 

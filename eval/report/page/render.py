@@ -1,4 +1,4 @@
-"""Sections to one HTML file that needs no network: the chart library, the styles and the scripts stand in it.
+"""Sections to one HTML file that needs no network: charts, styles and scripts stand in it.
 
 Nothing that comes from a result reaches the page but through the template's escaping or as JSON without ``<``; a
 content security policy names the page's own scripts by their hash and forbids every other, and every request.
@@ -11,15 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eval.instruments.record import finite
-from eval.report.page.blocks import Browser, Chart, Section
+from eval.report.page.blocks import Browser, Section
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("tables.js", "charts.js", "samples.js")
+SCRIPTS = ("tables.js", "samples.js")
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,6 @@ def embedded(value: Any) -> str:
     return text
 
 
-@cache
-def chart_library() -> str:
-    """Plotly's own script, as its Python package ships it."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415
-
-    return str(get_plotlyjs())
-
-
 def script_hash(script: str) -> str:
     """The source expression that allows a script of ours in a content security policy."""
     # an HTML parser reads every end of a line as \n
@@ -59,12 +50,10 @@ def render(head: Head, sections: Sequence[Section]) -> str:
     from markupsafe import Markup  # noqa: PLC0415
 
     blocks = [block for section in sections for block in section.blocks]
-    names = [name for name in SCRIPTS if name != "charts.js" or any(isinstance(block, Chart) for block in blocks)]
+    names = list(SCRIPTS)
     if not any(isinstance(block, Browser) for block in blocks):
         names.remove("samples.js")
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in names]
-    if "charts.js" in names:
-        scripts.insert(0, chart_library())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

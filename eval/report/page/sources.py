@@ -5,8 +5,6 @@ Nothing here ends the program for one bad file: it is left out and named with th
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, TypeVar
 
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
 from eval.benchmarks.runs import Run, average, load_run
+from eval.instruments.kinds import kind_of, read_json
 from eval.paper.grids import Grid
 from eval.report.page.blocks import slugged
 from eval.report.tables.__main__ import sections
@@ -48,12 +47,14 @@ class Record:
         data: command, date, commit, device and versions.
         result: what the command found.
         sha256: of the file.
+        kind: what it is, as it states itself.
     """
 
     path: str
     data: dict[str, Any]
     result: dict[str, Any]
     sha256: str
+    kind: str = "other"
 
     @property
     def slug(self) -> str:
@@ -110,22 +111,8 @@ class Sources:
             return []
 
     def of(self, kind: str) -> list[Record]:
-        """The records of one kind, see :func:`kind_of`."""
-        return [record for record in self.records if kind_of(record.result) == kind]
-
-
-def kind_of(result: dict[str, Any]) -> str:
-    """What a recorded result is, told by its keys; ``other`` for what has no section of its own."""
-    if "notice" in result and result.get("table") in ("main", "ablations"):
-        return "tiny"
-    if "formula" in result:
-        return "flops"
-    if "max_abs_error" in result:
-        return "parity"
-    rows = result.get("rows")
-    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
-    marks = {"stages_ms": "latency", "nominal_tflops": "tokens", "signals_ms": "methods"}
-    return next((kind for key, kind in marks.items() if key in first), "outer" if "times" in result else "other")
+        """The records of one kind, see :data:`eval.instruments.kinds.KINDS`."""
+        return [record for record in self.records if record.kind == kind]
 
 
 def read_sources(folder: Path, claims: Path | None = None) -> Sources:
@@ -158,24 +145,6 @@ def read_sources(folder: Path, claims: Path | None = None) -> Sources:
     return sources
 
 
-def read_json(path: Path) -> tuple[dict[str, Any], str]:
-    """A JSON object and the SHA-256 of its file.
-
-    Raises:
-        InputError: unreadable, no JSON, or no object.
-    """
-    try:
-        raw = path.read_bytes()
-        data = json.loads(raw.decode("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is no JSON ({error}): measure it again") from None
-    if not isinstance(data, dict):
-        raise InputError(f"is a JSON {type(data).__name__}, not an object: measure it again")
-    return data, hashlib.sha256(raw).hexdigest()
-
-
 def _record(sources: Sources, path: Path) -> None:
     data, sha256 = read_json(path)
     if "result" not in data:
@@ -187,7 +156,7 @@ def _record(sources: Sources, path: Path) -> None:
             f"is no result of python -m eval.instruments.record: it lacks {', '.join(lacking)}; measure it again"
         )
     facts = {key: value for key, value in data.items() if key != "result"}
-    sources.records.append(Record(sources.named(path), facts, data["result"], sha256))
+    sources.records.append(Record(sources.named(path), facts, data["result"], sha256, kind_of(data)))
 
 
 def read_claims(sources: Sources, path: Path) -> Record:

@@ -12,7 +12,6 @@ from eval.report.page.sources import Record, Sources
 from eval.synthetic.world.questions import SCORED
 from llava.errors import InputError
 
-PACKED = "answers"  # "kind" of a packed file's result
 _OPTION = "ABCDEFGH"
 
 
@@ -20,7 +19,7 @@ def packed_sets(sources: Sources) -> dict[str, SampleSet]:
     """Packed answers among the results, by the path of the record that they belong to."""
     found: dict[str, SampleSet] = {}
     for record in sources.records:
-        if record.result.get("kind") == PACKED:
+        if record.kind == "answers":
             for sets in sources.tried(record.path, _sets, sources, record):
                 found.update(sets)
     return found

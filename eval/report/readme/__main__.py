@@ -1,7 +1,7 @@
-"""Write the measured sections of the README from the results in the repository; nothing in them is typed by hand.
+"""Write results/README.md, the tables that the README links, from the results; nothing in them is typed by hand.
 
-python -m eval.report.readme          # README.md from results/
-python -m eval.report.readme --check  # exit status 1 if the README says something else than the results
+python -m eval.report.readme          # results/README.md from results/
+python -m eval.report.readme --check  # exit status 1 if it says something else than the results
 """
 
 import argparse
@@ -13,36 +13,18 @@ from eval.instruments.cli import Parser, user_errors
 from eval.instruments.record import write_whole
 from eval.report.readme.efficiency import efficiency
 from eval.report.readme.measured import measured
-from llava.errors import InputError
 
-# name of a section's two marker lines -> what stands between them
-SECTIONS = {"measured": measured, "efficiency": efficiency}
+HEADS = {"What was checked, and what it costs": measured, "Efficiency": efficiency}
 
 
-def between(text: str, name: str, readme: Path) -> tuple[str, str, str]:
-    """What stands before, in and behind a section, the marker lines left out.
+def written(results: Path) -> str:
+    """The page of tables.
 
     Raises:
-        InputError: if a marker is absent.
+        InputError: if a result file cannot be read.
     """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    head, found_begin, rest = text.partition(begin)
-    inside, found_end, tail = rest.partition(end)
-    if not found_begin or not found_end:
-        raise InputError(f"{readme} lacks the lines {begin} and {end}")
-    return head + begin, inside, end + tail
-
-
-def rewritten(text: str, results: Path, readme: Path) -> str:
-    """The README with every section as the results have it.
-
-    Raises:
-        InputError: if a marker is absent, or a result file cannot be read.
-    """
-    for name, section in SECTIONS.items():
-        head, _, tail = between(text, name, readme)
-        text = f"{head}\n{section(results)}\n{tail}"
-    return text
+    parts = [f"## {title}\n\n{section(results)}\n" for title, section in HEADS.items()]
+    return "# Measured results\n\nMade by `python -m eval.report.readme`; edit nothing here.\n\n" + "\n".join(parts)
 
 
 @user_errors
@@ -50,18 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--readme", type=Path, help="file to write (default: README.md in the results)")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
-    try:
-        text = options.readme.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{options.readme} cannot be read ({error.strerror}): name the README") from None
-    new = rewritten(text, options.results, options.readme)
+    target = options.readme or options.results / "README.md"
+    new = written(options.results)
     if options.check:
-        print(f"{options.readme} " + ("agrees with" if new == text else "differs from") + f" {options.results}")
-        sys.exit(0 if new == text else 1)
-    write_whole(options.readme, new)
+        same = target.is_file() and target.read_text(encoding="utf-8") == new
+        print(f"{target} " + ("agrees with" if same else "differs from") + f" {options.results}")
+        sys.exit(0 if same else 1)
+    write_whole(target, new)
 
 
 if __name__ == "__main__":

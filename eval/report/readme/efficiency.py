@@ -1,11 +1,12 @@
 """The README's efficiency section: FLOPs, latencies, kernels, decoding from ``results/*/``, and what is not there."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from eval.efficiency.latency.table import factor, milliseconds
+from eval.instruments.kinds import read_json
 from eval.report.readme.measured import from_files, source
+from llava.errors import InputError
 
 _MAIN = "llava-onevision-7b"
 # file, whether it must be of a GPU, what it measures, the command that does
@@ -150,10 +151,10 @@ def decode_section(record: dict[str, Any]) -> list[str]:
 
 
 SECTIONS = {
-    "flops.json": flops_section,
-    "latency_*.json": latency_section,
-    "bench_kernels.json": kernels_section,
-    "bench_decode.json": decode_section,
+    "flops.json": ("flops", flops_section),
+    "latency_*.json": ("latency", latency_section),
+    "bench_kernels.json": ("kernels", kernels_section),
+    "bench_decode.json": ("decode", decode_section),
 }
 
 
@@ -162,10 +163,10 @@ def _recorded(results: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for path in sorted(results.glob("*/*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record, _ = read_json(path)
+        except InputError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("result"), dict):
+        if isinstance(record.get("result"), dict):
             found.append((path.name, record))
     return found
 
@@ -192,8 +193,8 @@ def efficiency(results: Path) -> str:
         InputError: if a result file cannot be read.
     """
     lines: list[str] = []
-    for name, section in SECTIONS.items():
-        lines += from_files(results, name, section)
+    for name, (kind, section) in SECTIONS.items():
+        lines += from_files(results, name, kind, section)
     missing = not_measured(results)
     lines += ["**Not measured:**", "", *missing] if missing else ["Everything that the scripts measure was measured."]
     return "\n".join(lines).rstrip()

@@ -1,10 +1,10 @@
 """The README's section of checks and costs that need no GPU, from ``results/*/``."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval.instruments.kinds import FAULTS, no_result, read_record
 from llava.errors import InputError
 
 
@@ -98,20 +98,21 @@ def _ms(value: float | None) -> str:
 
 
 SECTIONS = {
-    "parity.json": parity_section,
-    "bench_outer.json": outer_section,
-    "bench_outer_long.json": outer_section,
-    "token_counts.json": counts_section,
-    "bench_methods.json": methods_section,
+    "parity.json": ("parity", parity_section),
+    "bench_outer.json": ("outer", outer_section),
+    "bench_outer_long.json": ("outer", outer_section),
+    "token_counts.json": ("tokens", counts_section),
+    "bench_methods.json": ("methods", methods_section),
 }
 
 
-def from_files(results: Path, name: str, section: Callable[[dict[str, Any]], list[str]]) -> list[str]:
+def from_files(results: Path, name: str, kind: str, section: Callable[[dict[str, Any]], list[str]]) -> list[str]:
     """Lines of a section for every recorded result of a name, in the order of the folders; none if there is none.
 
     Args:
         results: the folder ``results``.
         name: of the files, with wildcards.
+        kind: of the records.
         section: a record to its lines.
 
     Raises:
@@ -120,9 +121,11 @@ def from_files(results: Path, name: str, section: Callable[[dict[str, Any]], lis
     lines: list[str] = []
     for path in sorted(results.glob(f"*/{name}")):
         try:
-            lines += [*section(json.loads(path.read_text(encoding="utf-8"))), ""]
-        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-            raise InputError(f"{path} is no result of this command ({error!r}): measure it again") from None
+            lines += [*section(read_record(path, kind)), ""]
+        except FAULTS as error:
+            if isinstance(error, InputError):
+                raise
+            raise no_result(path, kind, repr(error)) from None
     return lines
 
 
@@ -133,6 +136,6 @@ def measured(results: Path) -> str:
         InputError: if a result file cannot be read.
     """
     lines: list[str] = []
-    for name, section in SECTIONS.items():
-        lines += from_files(results, name, section) or [f"`{name}`: not measured.", ""]
+    for name, (kind, section) in SECTIONS.items():
+        lines += from_files(results, name, kind, section) or [f"`{name}`: not measured.", ""]
     return "\n".join(lines).rstrip()

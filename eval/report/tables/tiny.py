@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.instruments.cli import Parser, user_errors
+from eval.instruments.kinds import kind_of, no_result, read_json, read_record
 from eval.instruments.record import write_whole
 from eval.report.figures.tiny import figures
 from eval.report.tables.layout import Interval, Table, markdown
@@ -112,13 +113,10 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["result"].get("notice") == NOTICE:
-                found[path.stem] = record
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path} is no result of eval.synthetic.answers.table ({error!r}): measure it again"
-            ) from None
+            if kind_of(read_json(path)[0]) == "tiny":
+                found[path.stem] = read_record(path, "tiny")
+        except InputError as error:
+            raise no_result(path, "tiny", error) from None
     if not found:
         raise InputError(f"{folder} holds no result of eval.synthetic.answers.table: run scripts/table_tiny.sh")
     return found

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.paper.grids import load_grid
 from eval.paper.scores import CONFIGS
 from eval.synthetic.answers.campaign import BLANK, Campaign, checkpoint_hash, run
@@ -149,17 +150,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name:<70} {row['score']:.3f} {row['retention']:7.1%}  {row['outer']:6.1f} tokens")
     for grid in grids.values():
         grid["points"] = {name: point for name, point in grid["points"].items() if name in rows}
-    print(
-        json.dumps(
-            {
-                "notice": NOTICE, "table": options.table, "split": options.split, "rows": rows, "duels": duels,
-                "frames": {name: config.model.num_frames for name, config in runs.items()},
-                "settings": {name: config.as_dict()["compressor"] for name, config in runs.items()},
-                "ablations": grids, "checkpoint": checkpoint_hash(options.checkpoint),
-                "data": campaign.data_hash(), "limit": options.limit, **provenance(),
-            }
-        )
-    )  # fmt: skip
+    result = {
+        "notice": NOTICE, "table": options.table, "split": options.split, "rows": rows, "duels": duels,
+        "frames": {name: config.model.num_frames for name, config in runs.items()},
+        "settings": {name: config.as_dict()["compressor"] for name, config in runs.items()},
+        "ablations": grids, "checkpoint": checkpoint_hash(options.checkpoint),
+        "data": campaign.data_hash(), "limit": options.limit, **provenance(),
+    }  # fmt: skip
+    print(json.dumps(stamped("tiny", result)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.instruments.record import write_whole
 from eval.synthetic.training.features import kept_features
 from eval.synthetic.training.frames import Frames
@@ -186,7 +187,8 @@ class StageRun:
         missed = [
             f"{name} {reached[name]:.3f} < {least}" for name, least in self.stage.gates.items() if reached[name] < least
         ]
-        result = {"stage": asdict(self.stage), "reached": reached, "missed": missed, **provenance()}
+        found = {"stage": asdict(self.stage), "reached": reached, "missed": missed, **provenance()}
+        result = stamped("training", found)
         write_whole(self.folder / ("missed.json" if missed else "done.json"), json.dumps(result, indent=1))
         if missed:
             raise InputError(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.report.readme.__main__ import rewritten
+from eval.instruments.kinds import stamped
+from eval.report.readme.__main__ import written
 from eval.report.readme.measured import measured
 from llava.errors import InputError
 
@@ -59,9 +60,9 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
     folder.mkdir()
     errors = {"outer": 2e-6, "inner": 1e-6, "dpc": 3e-7, "e2e": 1.2e-5}
     parity = {"cases": 50, "failed": [], "max_abs_error": errors}
-    (folder / "parity.json").write_text(json.dumps({**FACTS, "result": parity}))
+    (folder / "parity.json").write_text(json.dumps(stamped("parity", {**FACTS, "result": parity})))
     outer = {"settings": SETTINGS, "times": {"holitom": TIMES}, "cpu_speedup": 2.5, "peak_above_input_mb": 33.3}
-    (folder / "bench_outer.json").write_text(json.dumps({**FACTS, "result": outer}))
+    (folder / "bench_outer.json").write_text(json.dumps(stamped("outer", {**FACTS, "result": outer})))
     text = measured(tmp_path)
     for part in (
         "50 cases",
@@ -76,7 +77,9 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
     growth = {"frames": [32, 1024], "kind": "cpu_ms", "over_linear": 1.07}
     times = {"holitom": TIMES, "longer": TIMES}
     (folder / "bench_outer_long.json").write_text(
-        json.dumps({**FACTS, "result": {**outer, "times": times, "cpu_speedup": None, "growth": growth}})
+        json.dumps(
+            stamped("outer", {**FACTS, "result": {**outer, "times": times, "cpu_speedup": None, "growth": growth}})
+        )
     )
     text = measured(tmp_path)
     assert "| this project, 1024 frames | 80 (70 to 90) | 81 |" in text
@@ -87,5 +90,4 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
 
 
 def test_the_readme_says_what_the_results_say() -> None:
-    readme = Path("README.md")
-    assert rewritten(readme.read_text(), Path("results"), readme) == readme.read_text()
+    assert written(Path("results")) == Path("results/README.md").read_text(encoding="utf-8")

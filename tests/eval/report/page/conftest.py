@@ -55,8 +55,8 @@ def many_samples() -> SampleSet:
 @pytest.fixture(scope="module")
 def made_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = full_folder(tmp_path_factory.mktemp("results"))
-    sets = {"kind": "answers", "sets": {"absent": many_samples().packed()}}
-    write_json(root / "tiny" / "answers.json", record(sets))
+    sets = {"sets": {"absent": many_samples().packed()}}
+    write_json(root / "tiny" / "answers.json", record(sets, "answers"))
     path = tmp_path_factory.mktemp("report") / "index.html"
     sources = read_sources(root)
     path.write_text(make_page(sources)[0], encoding="utf-8")
@@ -78,6 +78,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
         found.page.on("pageerror", lambda error: found.said.append(str(error)))
         found.page.on("request", lambda request: found.asked.append(request.url))
         found.page.goto(path.as_uri())
+        found.page.evaluate("document.querySelectorAll(`details`).forEach(part => { part.open = true; })")
         return found
 
     yield start

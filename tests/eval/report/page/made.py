@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eval.instruments.kinds import stamped
 from eval.paper.scores import MAIN_SCORES
 from eval.report.__main__ import make_page
 from eval.report.page.sources import Sources, read_sources
@@ -18,10 +19,10 @@ HOSTILE = "</script><script>window.hit=1</script><img src=x onerror=window.hit=1
 NOTICE = "An instrument, no evidence about the 7B model."
 
 
-def record(result: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def record(result: dict[str, Any], kind: str = "tiny", **changes: Any) -> dict[str, Any]:
     """A result as eval.instruments.record writes it."""
     facts = {"command": "python -m x", "date": "2026-01-01T00:00Z", "commit": "abcdef123456", "device": "a CPU"}
-    return {**facts, "cuda": None, "torch": "2.11", **changes, "result": result}
+    return stamped(kind, {**facts, "cuda": None, "torch": "2.11", **changes, "result": result})
 
 
 def write_json(path: Path, data: Any) -> Path:
@@ -80,7 +81,7 @@ def latency(**changes: Any) -> dict[str, Any]:
     ]
     result = {"geometry": "llava-onevision-7b", "random_weights": True, "dtype": "bfloat16", "attention": "sdpa",
               "frames": 32, "repetitions": 5, "rows": rows}  # fmt: skip
-    return record(result, **{"cuda": "12.8", "device": "NVIDIA H200", **changes})
+    return record(result, "latency", **{"cuda": "12.8", "device": "NVIDIA H200", **changes})
 
 
 def claim(identity: str, verdict: str, **changes: Any) -> dict[str, Any]:

@@ -148,7 +148,9 @@ def test_the_same_point_twice_is_shown_once(tmp_path: Path) -> None:
 
 
 def test_halves_of_characters_do_not_stop_the_page(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text('{"result": {}, "command": "\\ud800 half", "commit": "a", "device": "b"}')
+    (tmp_path / "x.json").write_text(
+        '{"kind": "other", "version": 1, "result": {}, "command": "\\ud800 half", "commit": "a", "device": "b"}'
+    )
     main([str(tmp_path), "-o", str(tmp_path / "report")])
     assert "? half" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
@@ -177,11 +179,11 @@ def test_clear_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "plotly" else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jinja2" else name)
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path), "-o", str(tmp_path / "o")])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: plotly is not installed: pip install 'holitom[report]'\n"
+    assert capsys.readouterr().err == "error: jinja2 is not installed: pip install 'holitom[report]'\n"
 
 
 def test_an_old_page_stays_when_the_new_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,9 @@ def test_flops_of_every_row_of_the_paper(page: Page) -> None:
 def test_recorded_flops_decide(tmp_path: Path) -> None:
     rows = [as_record(row) for row in main_rows()]
     rows[3] |= {"tflops": 9.876, "agrees": False}
-    write_json(tmp_path / "cpu" / "flops.json", record({"formula": "f", "rows": rows, "real_counts_that_differ": []}))
+    write_json(
+        tmp_path / "cpu" / "flops.json", record({"formula": "f", "rows": rows, "real_counts_that_differ": []}, "flops")
+    )
     found = made(tmp_path)
     assert found.column("flops", "TFLOPs: ours")[3][1] == 9.876
     assert [text.split(" ", 1)[1] for text, _ in found.column("flops", "verdict")].count("not reproduced does") == 0
@@ -250,7 +252,7 @@ def test_same_results_same_bytes(tmp_path: Path) -> None:
 
 def test_self_contained_with_whole_outline(page: Page) -> None:
     assert all(link == "data:," or link.startswith("#") for link in page.links)
-    assert not [source for source in page.sources if not source.startswith("data:image/png;base64,")]
+    assert not [source for source in page.sources if not re.match("data:image/(webp|svg[+]xml);base64,", source)]
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "embed", "base")][1:]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
+from eval.instruments.kinds import kind_of, read_json, read_record, stamped
 from eval.instruments.significance import paired_difference
 from eval.report.page.ablations import changed_values, short
 from eval.report.page.blocks import Cell, Column, Sheet, figure, slugged
@@ -17,12 +18,12 @@ from eval.report.page.deviations import SWITCHES, pairs
 from eval.report.page.findings import Finding, tally
 from eval.report.page.keep_answers import main as keep
 from eval.report.page.samples import Answers, SampleSet, question_text, unpacked
-from eval.report.page.sources import kind_of, read_sources
+from eval.report.page.sources import read_sources
 from eval.report.page.tiny import paired_test
 from eval.synthetic.world.questions import SCORED
 from llava.errors import InputError
 from tests.eval.benchmarks.made_results import share, write_run
-from tests.eval.report.page.made import MODEL, NOTICE, Page, built, record, tiny, write_json
+from tests.eval.report.page.made import MODEL, NOTICE, ROOT, Page, built, record, tiny, write_json
 
 FAMILIES = ("color", "scene")  # one that counts and one that does not
 
@@ -232,10 +233,23 @@ def test_the_options_are_not_said_twice() -> None:
 
 
 def test_kinds_of_recorded_results() -> None:
-    assert kind_of({"rows": [{"stages_ms": {}}]}) == "latency"
-    assert kind_of({"notice": "", "table": "main", "rows": {}}) == "tiny"
-    assert kind_of({"anything": 1}) == "other"
-    assert kind_of({"rows": [3]}) == "other"
+    assert kind_of(stamped("latency", {})) == "latency"
+    for wrong in ({"rows": [{"stages_ms": {}}]}, {"kind": "nothing", "version": 1}, {"kind": ["tiny"], "version": 1}):
+        with pytest.raises(InputError, match="states the kind"):
+            kind_of(wrong)
+    with pytest.raises(InputError, match="version 2, not 1"):
+        kind_of({"kind": "tiny", "version": 2})
+
+
+def test_every_file_of_results_states_its_kind_and_is_refused_as_another() -> None:
+    files = sorted((ROOT / "results").rglob("*.json"))
+    assert len(files) > 25
+    for path in files:
+        kind = kind_of(read_json(path)[0])
+        assert kind != "other", path
+        assert read_record(path, kind)["kind"] == kind
+        with pytest.raises(InputError, match=f"it is of kind '{kind}'.*measure it again"):
+            read_record(path, "decode" if kind != "decode" else "outer")
 
 
 def test_sections_stand_in_their_order(tmp_path: Path) -> None:
