@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "holitom.tokens": {"llava"},
     "holitom.checks": {"holitom.errors"},
     "holitom.files": {"holitom.errors"},
-    "holitom.cli": {"holitom.errors"},
+    "holitom.cli": {"holitom.errors", "holitom.files"},
     "holitom.strict_yaml": {"holitom.errors"},
     "holitom.ops": _OPS,
     "holitom.hooks": _OPS,

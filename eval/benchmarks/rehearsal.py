@@ -30,6 +30,7 @@ LAYERS = {
 FRAMES_DIVISOR = 4
 OWN_SPLITS = {"synthvid": "test", "synthvid_long": "long"}  # task -> split of its data
 LAYER_KEYS = frozenset({"merge_layer", "prune_layer", "drop_layers"})  # settings that name layers of the decoder
+TOWER_KEY, TOWER_LAYERS = "tower_layers", 26  # a setting that names layers of the tower, and how many run at 7B
 
 
 def rehearsal_checkpoint(model: str, folder: Path) -> Path:
@@ -81,12 +82,17 @@ def rehearsal_overrides(point: Point, checkpoint: Path) -> tuple[str, ...]:
         depth = int((raw.get("text_config") or raw)["num_hidden_layers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{checkpoint}/config.json cannot be read ({error!r}): name a checkpoint's folder") from None
+    vision = raw.get("vision_config") or {}
+    tower = int(vision.get("num_hidden_layers", TOWER_LAYERS + 1)) - 1  # the last layer does not run
     if point.model not in LAYERS:
         raise InputError(f"{point.config} is in no folder of a model ({', '.join(LAYERS)}): its depth is not known")
     settings = point.settings()
     changes = [f"model.num_frames={max(1, settings.model.num_frames // FRAMES_DIVISOR)}"]
     for path, value in _layers(settings.as_dict()["compressor"] or {}):
-        changes.append(f"{path}={json.dumps(_scaled(value, depth, LAYERS[point.model]))}")
+        scaled = _scaled(value, depth, LAYERS[point.model])
+        if path.endswith(TOWER_KEY):  # a merge needs a layer behind it
+            scaled = sorted({min(tower - 2, layer * tower // TOWER_LAYERS) for layer in value})
+        changes.append(f"{path}={json.dumps(scaled)}")
     return tuple(changes)
 
 
@@ -94,7 +100,7 @@ def _layers(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _layers(value, f"{prefix}{key}.")
-        elif key in LAYER_KEYS and value is not None:
+        elif key in {*LAYER_KEYS, TOWER_KEY} and value is not None:
             yield f"{prefix}{key}", value
 
 

@@ -42,8 +42,9 @@ def measured_counts(results: Path) -> list[dict[str, Any]]:
         raise InputError(f"--results {results} is no folder: name one with measured results")
     rows = []
     for path in sorted(results.glob("*/token_counts.json")):
+        record = read_record(path, "tokens")
         try:
-            rows += read_record(path, "tokens")["result"]["rows"]
+            rows += record["result"]["rows"]
         except FAULTS as error:
             raise no_result(path, "tokens", repr(error)) from None
     return rows

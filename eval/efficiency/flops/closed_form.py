@@ -18,6 +18,7 @@ from holitom.hooks.decoder.stages import Stage
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.inner import InnerMerging
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
+from holitom.ops.clustering import SMALLEST_STRIPPED, STRIPS
 
 SCENE_FRAMES, SCENE_STILL = 8, 0.55  # the nominal scene: a cut every 8 frames, 55 % of the positions stand still
 
@@ -116,14 +117,20 @@ def scene(sizes: ModelSizes) -> tuple[int, list[int]]:
     return int(SCENE_STILL * sizes.tokens_per_frame), [SCENE_FRAMES] * whole + [rest] * (rest > 0)
 
 
+def gram_pairs(points: int) -> int:
+    """Pairs whose inner product a gram matrix of ``points`` takes: all, or one triangle of it in strips."""
+    step = points if points < SMALLEST_STRIPPED else -(-points // STRIPS)
+    ends = [(first, min(first + step, points)) for first in range(0, points, step)]
+    return sum((last - first) * last for first, last in ends)
+
+
 def clustering_flops(sizes: ModelSizes, retain_ratio: float) -> int:
-    """HoliTom's outer stage on the nominal scene: inner products of static tokens, and sums of cluster members."""
+    """HoliTom's outer stage on the nominal scene: inner products of static tokens, as a CPU computes them."""
     static, lengths = scene(sizes)
     merged = [length for length in lengths if length > 1]
     removable = static * sum(length - 1 for length in merged)
     clusters = round(static * adjusted_ratio(retain_ratio, sizes.frames * sizes.tokens_per_frame, removable))
-    products = 2 * static**2 * sizes.dim + 2 * clusters * static * sizes.dim
-    return len(merged) * products if clusters else 0
+    return len(merged) * 2 * gram_pairs(static) * sizes.dim if clusters else 0
 
 
 def _scoring(sizes: ModelSizes, seq: int) -> int:
@@ -133,8 +140,8 @@ def _scoring(sizes: ModelSizes, seq: int) -> int:
 
 
 def _merging(sizes: ModelSizes, before: int, after: int) -> int:
-    """Similarity of each merged token to each kept one, and the weighted sums."""
-    return 2 * 2 * (before - after) * after * sizes.dim
+    """Similarity of each merged token to each kept one; the sums of a kept token's members need no product."""
+    return 2 * (before - after) * after * sizes.dim
 
 
 def _stage_flops(plan: Plan, number: int, stage: Stage) -> int:

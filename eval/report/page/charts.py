@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from eval.report.page.blocks import Chart
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -90,7 +92,8 @@ def curves(
         points = [at for at, value in enumerate(line.y) if value is not None]
         errors = [line.errors[at] or 0.0 for at in points] if any(e is not None for e in line.errors) else None
         axis.errorbar(
-            [_label(line.x[at]) for at in points], [line.y[at] for at in points], errors, label=_label(line.name),
+            [_label(line.x[at]) for at in points], np.array([line.y[at] for at in points], dtype=float), errors,
+            label=_label(line.name),
             color=colour, marker=marker, markersize=6, linewidth=1.4 if line.lines else 0.0, elinewidth=1, capsize=2,
             linestyle="--" if line.dashed else dash, markerfacecolor="none" if line.dashed else colour,
         )  # fmt: skip

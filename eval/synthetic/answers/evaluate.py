@@ -103,6 +103,8 @@ class SharedVideo:
         """Called by the model: its compressor's tokens of the video."""
         if self.compressor is None:
             return all_tokens(self.video.features)
+        if self.compressor.tower is not None:  # its features are its own
+            return self.compressor.compress_video(encode, pool, newline_mode)
         outer = self.compressor.outer
         signals = {name: self.video.signals[name] for name in (outer.signals if outer is not None else ())}
         return self.compressor.compress_features(self.video.features, signals, pool, newline_mode)

@@ -147,7 +147,7 @@ def test_vanilla_and_holitom_in_one_command_each_twice(run: Callable[..., Any], 
     assert result["retention"]["before_llm"]["mean"] == pytest.approx(kept / before)
     assert 0.1 < result["retention"]["before_llm"]["min"] <= result["retention"]["before_llm"]["max"] < 0.22
     assert result["retention"]["inside_llm"]["mean"] < result["retention"]["layer_mean"]["mean"]
-    assert result["readers"] == {"decord": 23}
+    assert result["readers"] == {"pyav": 23}
     assert result["setup"]["seeds"] == SEEDS
     assert result["versions"]["lmms_eval"] == "0.7.3"
     assert not Path(samples[0]["video"]).is_absolute()

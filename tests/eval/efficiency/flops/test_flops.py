@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.efficiency.flops.__main__ import main
+from eval.instruments.kinds import stamped
 from eval.paper.formula import (
     ONEVISION_05B,
     ONEVISION_7B,
@@ -205,7 +206,7 @@ def test_real_counts_that_differ_are_named(capsys, tmp_path) -> None:
     ]
     (tmp_path / "cpu").mkdir()
     path = tmp_path / "cpu" / "token_counts.json"
-    path.write_text(json.dumps({"result": {"rows": rows}}))
+    path.write_text(json.dumps(stamped("tokens", {"result": {"rows": rows}})))
     main([*FORMULA_ALONE, str(tmp_path)])
     out = capsys.readouterr().out
     assert "1 of 3 measured rows" in out

@@ -141,7 +141,7 @@ def test_neither_video_readers_nor_the_harness_are_imported() -> None:
     code = (
         "import sys\n"
         f"for name in {blocked}: sys.modules[name] = None\n"
-        "from eval.efficiency.latency import main\n"
+        "from eval.efficiency.latency.__main__ import main\n"
         f"main({[*SMALL, '--configs', CONFIGS[1], CONFIGS[0], '--repetitions', '1', '--new-tokens', '2']})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
