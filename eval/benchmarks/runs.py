@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.lmms.results import load_result
-from eval.instruments.significance import clustered_mean, mcnemar, paired_difference
+from eval.instruments.significance import clustered_mean, paired_difference, paired_p
 from eval.paper.benchmarks import BENCHMARKS, BY_TASK, MVBENCH, PAPER_TASKS
 from eval.paper.grids import POINT_FILE, point_name
 from eval.paper.scores import CONFIGS, MODELS
@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """Score of a method minus that of the uncompressed model, in points, its interval, and McNemar's p."""
+    """Score of a method minus that of the uncompressed model, in points, its interval, and p of the paired test."""
 
     value: float
     low: float
@@ -163,8 +163,8 @@ def difference(run: Run, baseline: Run, task: str) -> Difference | None:
     right, reference = [[float(sample["correct"]) for sample in answers] for answers in (ours, theirs)]
     videos, subtasks = [sample["video"] for sample in ours], [sample["subtask"] for sample in ours]
     value, low, high = paired_difference(right, reference, videos, subtasks)
-    whole = [value > 0.5 for value in right], [value > 0.5 for value in reference]
-    return Difference(100 * value, 100 * low, 100 * high, mcnemar(*whole))
+    p = paired_p(right, reference, videos, subtasks)
+    return Difference(100 * value, 100 * low, 100 * high, p)
 
 
 def categories(run: Run, task: str, key: str) -> dict[str, Score]:
