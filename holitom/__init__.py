@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from holitom.compressor import Compressor, Record
+from holitom.errors import InputError
 from holitom.methods import available_methods
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.settings import RunConfig, from_mapping, load_compressor, load_config
-from llava.errors import InputError
 
 __all__ = [
     "Compressor",
@@ -33,10 +33,12 @@ def holitom(model: nn.Module, *, inner: bool = True, **settings: Any) -> nn.Modu
     Args:
         model: a model loaded with ``llava.model.builder.load_pretrained_model``, or transformers' own
             ``LlavaOnevisionForConditionalGeneration``, ``Qwen2_5_VLForConditionalGeneration`` or
-            ``Qwen2VLForConditionalGeneration`` (see ``holitom.families``).
+            ``Qwen2VLForConditionalGeneration`` (see ``holitom.families``); one with adapters (``peft``) counts as its
+            base model.
         inner: also merge inside the LLM (the paper's full method); False is its "w/o M".
         **settings: fields of :class:`OuterConfig` and :class:`InnerConfig`, e.g. ``retain_ratio=0.15``,
-            ``similarity_threshold=0.8``, ``merge_layer=18``, ``merge_ratio=0.5``.
+            ``similarity_threshold=0.8``, ``merge_layer=18`` (by default as deep as that in the paper's 28 layers),
+            ``merge_ratio=0.5``.
 
     Returns:
         The same model. ``model.visual_compressor`` is its :class:`Compressor`: ``.record`` tells what the latest

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
-from llava.errors import InputError
+from torch import Tensor
+
+from holitom.errors import InputError, shown
 
 
 def require(condition: bool, name: str, value: object, bound: str, remedy: str) -> None:
     """Raise :class:`InputError` in the project's one form unless ``condition`` holds."""
     if not condition:
-        raise InputError(f"{name} = {value!r} is out of range: it must be {bound}; {remedy}")
+        raise InputError(f"{name} = {shown(value)} is out of range: it must be {bound}; {remedy}")
 
 
 def is_integer(value: object) -> bool:
@@ -19,7 +21,12 @@ def is_integer(value: object) -> bool:
 
 def is_finite_number(value: object) -> bool:
     """True for a finite int or float that is not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def require_retain_ratio(ratio: object) -> None:
@@ -28,12 +35,25 @@ def require_retain_ratio(ratio: object) -> None:
     require(fits, "retain_ratio", ratio, "in (0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
 
 
-def require_finite(name: str, finite: Sequence[int]) -> None:
-    """Raise :class:`InputError` with the frames whose values of ``name`` are not all finite, if there are any."""
+def require_finite(name: str, finite: Sequence[int], values: Tensor | None = None) -> None:
+    """Raise :class:`InputError` with the frames whose values of ``name`` cannot be used, if there are any.
+
+    Args:
+        name: what the message calls them.
+        finite: per frame, 1 if every token's length is finite in float32.
+        values: the values themselves, looked at only to tell NaN and infinity from what is too large.
+    """
     broken = [frame for frame, good in enumerate(finite) if not good]
-    if broken:
-        listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+    if not broken:
+        return
+    listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+    where = f"in {len(broken)} of {len(finite)} frames (frame {listed})"
+    if values is not None and bool(values.isfinite().all()):
         raise InputError(
-            f"{name} has NaN or infinite values in {len(broken)} of {len(finite)} frames (frame {listed}); every value "
-            "must be finite: check the video and the precision of the vision tower"
+            f"{name} has values too large to compare {where}: they reach {float(values.abs().max()):.3g}, and the "
+            "length of every token must fit float32; check the projector's weights"
         )
+    raise InputError(
+        f"{name} has NaN or infinite values {where}; every value must be finite: check the video and the precision of "
+        "the vision tower"
+    )

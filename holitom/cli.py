@@ -8,7 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +27,7 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args, **kwargs)
         except InputError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
             sys.exit(2)
 
     return run

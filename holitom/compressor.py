@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from holitom.families import find_family
+from holitom.families import base_of, find_family
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.prompt.kept_positions import KeptPositions
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import Recorder
+from holitom.ops.selection import check_finite
 from holitom.record.prompt import Record
-from holitom.tokens import CompressedTokens, EncodedVideo, Order, PlainDetails, TokenKind
-from llava.model.static_cache import LayerPrompt
+from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
 
-__all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "all_tokens"]
+if TYPE_CHECKING:
+    from llava.model.static_cache import LayerPrompt
+
+__all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "TowerStage", "all_tokens"]
 
 
 class OuterStage(Protocol):
@@ -28,6 +32,9 @@ class OuterStage(Protocol):
         signals: names of the tower's side signals the stage needs (see ``holitom.hooks.tower.signals``).
         keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
             otherwise they are numbered without gaps.
+
+    A stage that refuses features which are not finite along with a transfer that it makes anyway says so by
+    ``checks_features = True``; for all others the compressor does it.
     """
 
     signals: tuple[str, ...]
@@ -56,17 +63,32 @@ class InnerStage(Protocol):
         """Forget the previous prompt; ``record`` is what the outer stage will have done before the decoder runs."""
 
 
+class TowerStage(Protocol):
+    """Merging of frames inside the vision tower; see :class:`~holitom.hooks.tower.frame_merging.FrameMerging`."""
+
+    layers: tuple[int, ...]
+
+    def apply(self, places: TowerPlaces) -> Any: ...
+    def remove(self) -> None: ...
+    def recording(self, videos: Sequence[int] | None = None) -> AbstractContextManager[Any]: ...
+    def take(self) -> list[FrameMerges]: ...
+    def nominal(self) -> TowerStage: ...
+    def nominal_frames(self, frames: int, layers: int) -> list[int]: ...
+
+
 class Compressor:
     """One method on one model. :meth:`apply` and :meth:`remove` are inverse; :meth:`applied` does both.
 
     Args:
         outer: the stage before the LLM, or None.
         inner: the stage inside the LLM, or None.
+        tower: the stage inside the vision tower, or None.
     """
 
-    def __init__(self, outer: OuterStage | None, inner: InnerStage | None) -> None:
+    def __init__(self, outer: OuterStage | None, inner: InnerStage | None, tower: TowerStage | None = None) -> None:
         self.outer = outer
         self.inner = inner
+        self.tower = tower
         self._record = Record()
         self._recorders: dict[str, Recorder] = {}
         self._positions = KeptPositions()
@@ -86,13 +108,14 @@ class Compressor:
         return self._record
 
     def apply(self, model: nn.Module) -> Compressor:
-        """Compress every video this model is given from now on.
+        """Compress every video this model, or the one inside a wrapper of adapters, is given from now on.
 
         Raises:
             RuntimeError: if this object is on a model already, or the model has another compressor.
             InputError: if no family knows the model, its family cannot serve this method, or a setting does not fit
                 its layers.
         """
+        model = base_of(model)
         family = find_family(model)
         if self._model is not None:
             raise RuntimeError("this compressor is applied already: call remove() first, or build another one")
@@ -102,6 +125,8 @@ class Compressor:
         try:
             for name in self.outer.signals if self.outer is not None else ():
                 self._recorders[name] = family.recorder(model, name)
+            if self.tower is not None:
+                self.tower.apply(family.tower_places(model))
             # before the inner stage, whose hooks must find the shortened prompt
             self._entrance = family.entrance(model, self)
             if self.inner is not None:
@@ -122,6 +147,8 @@ class Compressor:
         for recorder in self._recorders.values():
             recorder.remove()
         self._recorders.clear()
+        if self.tower is not None:
+            self.tower.remove()
         if self._entrance is not None:
             self._entrance.remove()
         self._entrance = None
@@ -157,12 +184,19 @@ class Compressor:
         """
         with self.recording():
             features = encode()
-        return self.compress_features(features, self.take_signals(), pool, newline_mode)
+        merges = next(iter(self.take_merges()), None)
+        return self.compress_features(features, self.take_signals(), pool, newline_mode, merges)
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Record the side signals that the outer stage needs while the tower runs inside the ``with`` block."""
+    def recording(self, videos: Sequence[int] | None = None) -> Iterator[None]:
+        """Record the side signals that the outer stage needs while the tower runs inside the ``with`` block.
+
+        Args:
+            videos: for a stage inside the tower, frames of the videos it sees, see :class:`TowerStage`.
+        """
         with ExitStack() as stack:
+            if self.tower is not None:
+                stack.enter_context(self.tower.recording(videos))
             for recorder in self._recorders.values():
                 stack.enter_context(recorder.recording())
             yield
@@ -171,8 +205,17 @@ class Compressor:
         """What was recorded, by name, images first; empty for a method without signals."""
         return {name: recorder.take() for name, recorder in self._recorders.items()}
 
+    def take_merges(self) -> list[FrameMerges]:
+        """What happened inside the tower, one entry per video; empty for a method without a stage there."""
+        return [] if self.tower is None else self.tower.take()
+
     def compress_features(
-        self, features: Tensor, signals: dict[str, Tensor], pool: Callable[[Tensor], Tensor], newline_mode: str
+        self,
+        features: Tensor,
+        signals: dict[str, Tensor],
+        pool: Callable[[Tensor], Tensor],
+        newline_mode: str,
+        merges: FrameMerges | None = None,
     ) -> CompressedTokens:
         """Compress one video that is encoded already, and put it on record.
 
@@ -181,12 +224,13 @@ class Compressor:
             signals: recorded while the tower encoded it, see :class:`~holitom.tokens.EncodedVideo`.
             pool: see :meth:`compress_video`.
             newline_mode: see :meth:`compress_video`.
+            merges: what happened to its frames inside the tower; ``features`` are the merged ones.
 
         Raises:
             RuntimeError: if more tokens are left than the budget allows.
         """
         order: Order = "raster" if newline_mode in ("grid", "frame") else "block"
-        video = EncodedVideo(features, signals, pool, order)
+        video = EncodedVideo(features, signals, pool, order, merges)
         kept = all_tokens(features) if self.outer is None else _within_budget(self.outer, video)
         self._record.videos.append(kept)
         self._record.newline_mode = newline_mode
@@ -208,9 +252,11 @@ class Compressor:
 
 
 def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
-    """The outer stage on one video, held to its budget."""
+    """The outer stage on one video, held to its budget and to features that are finite."""
+    if not getattr(outer, "checks_features", False):
+        check_finite(features=video.features)
     kept = outer(video)
-    frames, tokens_per_frame, _ = video.features.shape
+    frames, tokens_per_frame = video.frames, video.features.shape[1]
     before, after = frames * tokens_per_frame, kept.features.shape[0]
     most = outer.most_kept(frames, tokens_per_frame)
     if after > most:
@@ -221,7 +267,12 @@ def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
 
 
 def all_tokens(features: Tensor) -> CompressedTokens:
-    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage."""
+    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage.
+
+    Raises:
+        InputError: if they are not finite, as every outer stage does.
+    """
+    check_finite(features=features)
     frames, tokens, _ = features.shape
     index = torch.arange(frames * tokens, device=features.device)
     source = index.view(frames, tokens)

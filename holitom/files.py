@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 def make_folder(path: Path) -> Path:

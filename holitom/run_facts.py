@@ -1,14 +1,18 @@
 """What a saved record says about the run it comes from."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holitom.cli import commit
 from holitom.settings import RunConfig
-from llava.video import VideoClip
+from holitom.shipped import TINY
 
-TINY = Path(__file__).resolve().parent.parent / "checkpoints" / "tiny"
+if TYPE_CHECKING:
+    from llava.video import VideoClip
+
 TINY_NOTE = (
     "The tiny model learned rendered clips alone. Other clips are outside its world: there the picture shows how the "
     "method works on whatever features it is given, not how well."

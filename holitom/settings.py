@@ -6,11 +6,11 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from holitom.compressor import Compressor
+from holitom.errors import InputError, shown
 from holitom.methods import method_config
-from llava.errors import InputError
+from holitom.shipped import config_file
+from holitom.strict_yaml import parse_yaml, read_yaml
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,24 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if is_dataclass(option) and isinstance(option, type):
             return from_mapping(option, value, where)
     if float in options and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     plain = tuple(option for option in options if isinstance(option, type))
     wrong_bool = isinstance(value, bool) and bool not in plain
     if plain and len(plain) == len(options) and (wrong_bool or not isinstance(value, plain)):
         names = " or ".join(option.__name__ for option in plain)
-        raise InputError(f"{where} = {value!r} has the wrong type: it must be {names}")
+        raise InputError(f"{where} = {shown(value)} has the wrong type: it must be {names}")
     return value
+
+
+def _named(key: Any) -> str:
+    return key if isinstance(key, str) and key.isprintable() and len(key) <= 200 else shown(key)
+
+
+def _as_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where} is an integer that no number holds: it must be of ordinary size") from None
 
 
 def from_mapping(cls: type, mapping: Any, where: str = "") -> Any:
@@ -83,12 +94,12 @@ def from_mapping(cls: type, mapping: Any, where: str = "") -> Any:
         InputError: for an unknown key, a missing one without a default, or a value out of range.
     """
     if not isinstance(mapping, Mapping):
-        raise InputError(f"{where or 'the configuration'} = {mapping!r} is not a mapping of settings")
+        raise InputError(f"{where or 'the configuration'} = {shown(mapping)} is not a mapping of settings")
     known = {entry.name: entry for entry in fields(cls)}
     prefix = f"{where}." if where else ""
     for key in mapping:
         if key not in known:
-            raise InputError(f"unknown key {prefix}{key}; {cls.__name__} has {', '.join(known)}")
+            raise InputError(f"unknown key {prefix}{_named(key)}; {cls.__name__} has {', '.join(known)}")
     for name, entry in known.items():
         if name not in mapping and entry.default is MISSING and entry.default_factory is MISSING:
             raise InputError(f"{prefix}{name} is missing")
@@ -106,38 +117,25 @@ def parse_config(raw: Any) -> RunConfig:
         raise InputError("the configuration is empty: it needs the keys model and compressor")
     for key in raw:
         if key not in ("model", "compressor"):
-            raise InputError(f"unknown key {key}; a configuration has model, compressor")
-    model = from_mapping(ModelConfig, raw.get("model") or {}, "model")
+            raise InputError(f"unknown key {_named(key)}; a configuration has model, compressor")
+    model = from_mapping(ModelConfig, {} if raw.get("model") is None else raw["model"], "model")
     settings = raw.get("compressor")
     if settings is None:
         return RunConfig(model, None, None)
     if not isinstance(settings, Mapping) or "method" not in settings:
         raise InputError("compressor.method is missing: name a method, or write compressor: null")
     if not isinstance(settings["method"], str):
-        raise InputError(f"compressor.method = {settings['method']!r} is no name: name a method")
+        raise InputError(f"compressor.method = {shown(settings['method'])} is no name: name a method")
     rest = {key: value for key, value in settings.items() if key != "method"}
     name = settings["method"]
     return RunConfig(model, name, from_mapping(method_config(name), rest, "compressor"))
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which by itself lets the last of two equal keys win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, or an error that names the key that stands twice."""
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value):
-            names = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"key {twice} stands twice")
-        return mapping
-
-
 def _override(raw: dict[str, Any], assignment: str) -> None:
     """Apply ``outer.retain_ratio=0.2`` to the compressor's settings (or ``model.num_frames=8`` to the model's)."""
     path, sign, text = assignment.partition("=")
-    if not sign:
-        raise InputError(f"override {assignment!r} is not of the form key.path=value")
+    if not sign or not path.isprintable() or len(path) > 200:
+        raise InputError(f"override {shown(assignment)} is not of the form key.path=value")
     keys = path.strip().split(".")
     keys = keys if keys[0] in ("model", "compressor") else ["compressor", *keys]
     node = raw
@@ -146,31 +144,28 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
             node[key] = {}
         node = node[key]
         if not isinstance(node, dict):
-            raise InputError(f"override {assignment!r}: {key} is a value, not a group of settings")
+            raise InputError(f"override {shown(assignment)}: {key} is a value, not a group of settings")
     try:
-        node[keys[-1]] = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError:
-        raise InputError(f"override {assignment!r}: {text!r} is no YAML value") from None
+        node[keys[-1]] = parse_yaml(text)
+    except InputError as error:
+        raise InputError(f"override {shown(assignment)}: {error}") from None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read one YAML file.
 
     Args:
-        path: the file.
+        path: the file, or the name of a shipped one, ``llava_onevision_7b/holitom_r10``.
         overrides: assignments such as ``outer.retain_ratio=0.2``, applied before validation.
 
     Raises:
         InputError: if the file is absent or no YAML, or a key or value is wrong; the message names it.
     """
+    file = config_file(path)
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        raw = read_yaml(file)
     except FileNotFoundError:
         raise InputError(f"there is no configuration file {str(path)!r}: see configs/ for those of the paper") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{str(path)!r} is no readable YAML file: {' '.join(str(error).split())}") from None
     try:
         for assignment in overrides:
             if isinstance(raw, dict):
@@ -181,7 +176,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def load_compressor(path: str | Path, overrides: Sequence[str] = ()) -> Compressor:
-    """The compressor of one YAML file, applied to no model yet.
+    """The compressor of one YAML file, applied to no model yet; see :func:`load_config`.
 
     Raises:
         InputError: as :func:`load_config`, and if the file asks for no compression.

@@ -1,7 +1,7 @@
 """What became of a video's tokens, as pictures.
 
-    python -m holitom.show talk.mp4 --config configs/tiny/holitom_r15.yaml --config configs/tiny/fastv.yaml -o maps
-    python -m holitom.show talk.mp4 --config configs/llava_onevision_7b/holitom_r15.yaml --checkpoint DIR -o maps
+    python -m holitom.show talk.mp4 --config tiny/holitom_r15 --config tiny/fastv -o maps
+    python -m holitom.show talk.mp4 --config llava_onevision_7b/holitom_r15 --checkpoint DIR -o maps
     python -m holitom.show --record outputs/lmms/RUN/records/videomme-3.npz -o maps
 
 Every configuration gets a folder with ``tokens.png`` (segments, static and dynamic tokens, clusters), ``inside.png``
@@ -23,16 +23,14 @@ from typing import Any
 from holitom import views
 from holitom.cli import Parser, commit, user_errors
 from holitom.compressor import Compressor
+from holitom.errors import InputError, require_runtime
 from holitom.files import make_folder, whole_folder
 from holitom.record.prompt import load_record, save_record
 from holitom.record.saved import SavedRecord
-from holitom.run_facts import TINY, facts_of, frame_times
+from holitom.run_facts import facts_of, frame_times
 from holitom.settings import RunConfig, load_config
+from holitom.shipped import TINY
 from holitom.watching import watched
-from llava.asking import Question
-from llava.errors import InputError
-from llava.model.builder import load_pretrained_model
-from llava.video import load_video
 
 _QUESTION = "What happens in this video?"
 
@@ -41,7 +39,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(prog="holitom.show", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", nargs="?", type=Path, help="video file")
-    parser.add_argument("--config", action="append", default=[], help="YAML file of configs/; again for more methods")
+    parser.add_argument("--config", action="append", default=[], help="shipped name or YAML file; may be repeated")
     parser.add_argument("--checkpoint", help=f"folder or hub id (default: {TINY.parent.name}/{TINY.name})")
     parser.add_argument("--frames", type=int, help="frames sampled (default: the configurations')")
     parser.add_argument("--question", default=_QUESTION, help=f"(default: {_QUESTION})")
@@ -52,7 +50,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if (options.video is None) == (not options.record):
         raise InputError("give either a video, or --record FILE; see --help")
     if options.video is not None and not options.config:
-        raise InputError("no method was named: give --config FILE, see configs/ for those of the paper")
+        raise InputError("no method was named: give --config FILE, or the name of one of configs/")
     if options.record and (options.config or options.checkpoint or options.frames):
         raise InputError("--record holds what its run was made with: leave --config, --checkpoint and --frames out")
     for name in ("frames", "max_new_tokens"):
@@ -117,6 +115,11 @@ def record_methods(
     Raises:
         InputError: for a wrong video, checkpoint or setting, or configurations that sample different frames.
     """
+    require_runtime()
+    from llava.asking import Question  # noqa: PLC0415
+    from llava.model.builder import load_pretrained_model  # noqa: PLC0415
+    from llava.video import load_video  # noqa: PLC0415
+
     counts = {run.model.num_frames for run in configs.values()} if frames is None else {frames}
     if len(counts) != 1:
         raise InputError(f"the configurations sample {sorted(counts)} frames: give --frames, to compare on one clip")

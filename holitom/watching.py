@@ -1,6 +1,6 @@
 """A compressor that also puts on record what pictures show: received attention and similarity over time.
 
-    compressor = watched(load_compressor("configs/llava_onevision_7b/holitom_r15.yaml"))
+    compressor = watched(load_compressor("llava_onevision_7b/holitom_r15"))
     with compressor.applied(model):
         model.generate(...)
     save_record(compressor.record, "record.npz")
@@ -38,9 +38,13 @@ class Watched:
         """The stage's tokens with :class:`~holitom.tokens.Observed` beside them."""
         kept = all_tokens(video.features) if self.outer is None else self.outer(video)
         similarity = getattr(kept.details, "similarity", None)  # HoliTom's is the very tensor it decided by
+        features, received = video.features, video.pooled(_SIGNAL)
+        if video.merges is not None:  # a frame that was merged shows what it became
+            rows = torch.tensor(video.merges.stand_ins, device=features.device)
+            features, received = features[rows], received[rows]
         if similarity is None:
-            similarity = adjacent_similarity(video.features)
-        return replace(kept, observed=Observed(video.pooled(_SIGNAL), similarity))
+            similarity = adjacent_similarity(features)
+        return replace(kept, observed=Observed(received, similarity))
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """As the stage says; all tokens without one."""
@@ -49,11 +53,11 @@ class Watched:
 
 
 def watched(compressor: Compressor) -> Compressor:
-    """A compressor of the same two stages whose record also holds :class:`~holitom.tokens.Observed`.
+    """A compressor of the same stages whose record also holds :class:`~holitom.tokens.Observed`.
 
     Its ``apply`` raises :class:`~llava.errors.InputError` for a model family whose tower's attention cannot be read.
 
     Args:
         compressor: applied to no model.
     """
-    return Compressor(Watched(compressor.outer), compressor.inner)
+    return Compressor(Watched(compressor.outer), compressor.inner, compressor.tower)

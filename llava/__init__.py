@@ -2,4 +2,6 @@
 
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
-__all__ = ["LlavaQwenConfig", "LlavaQwenForCausalLM"]
+__all__ = ["RUNTIME_OF", "LlavaQwenConfig", "LlavaQwenForCausalLM"]
+
+RUNTIME_OF = "holitom"  # tells it from other packages of this name, see holitom.runtime

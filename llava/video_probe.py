@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import VideoError
+from llava.video_files import RECOPY, missing_bytes, open_container
 
-DECORD_CONTAINERS = frozenset({"mp4", "matroska", "avi"})
-RECOPY = "copy or download the file again, or repair it with `ffmpeg -i IN OUT.mp4`"
+# the most pixels of one picture: 8192 x 8192, twice what 8K video has
+MAX_PIXELS = 8192 * 8192
 
-# what a container may state beyond the last frame found, in seconds; beyond this the file has been cut
-LENGTH_TOLERANCE = 0.5
+# codecs in which every packet of an MP4 or Matroska file is one shown frame, so that packets tell the frames' times;
+# VP8 and MPEG-4 have packets that show nothing, told by _shows_nothing; all others are counted by decoding them
+COUNTABLE_CODECS = frozenset({
+    "h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp8", "libvpx", "vp9", "libvpx-vp9", "mpeg4", "mjpeg",
+    "prores", "ffv1", "vvc",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,6 @@ class VideoTrack:
         packets: number of packets that are to be shown; the number of frames in all common codecs.
         times: presentation times of those packets, ascending, in the stream's units; None if not one per frame.
         keyframes: presentation times where decoding can start, ascending.
-        open_groups: whether frames shown before a keyframe are stored after it, so that they need the group before.
         duration: seconds from the first frame's start to the last frame's end.
         damage: what is wrong with the file, in words, or None.
     """
@@ -47,7 +50,6 @@ class VideoTrack:
     packets: int
     times: tuple[int, ...] | None
     keyframes: tuple[int, ...]
-    open_groups: bool
     duration: float
     damage: str | None
 
@@ -58,50 +60,7 @@ class _Packets:
 
     shown: list[tuple[int | None, int]]
     keyframes: list[int]
-    open_groups: bool
     damage: str | None
-
-
-def check_file(path: Path) -> Path:
-    """Return the absolute path of a readable file that is not empty.
-
-    Raises:
-        VideoError: the path is absent, no regular file, empty or not readable.
-    """
-    if path.is_dir():
-        raise VideoError(f"{path}: a folder, not a video file; name a file inside it")
-    if not path.exists():
-        raise VideoError(f"{path}: no such file; check the path (the current folder is {Path.cwd()})")
-    if not path.is_file():
-        raise VideoError(f"{path}: not a regular file; copy the video to a file first")
-    if not os.access(path, os.R_OK):
-        raise VideoError(f"{path}: no permission to read it; check the file's owner and mode")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    return path.absolute()  # absolute, so that FFmpeg takes no name for a protocol such as "concat:"
-
-
-def sniff_container(path: Path) -> str | None:
-    """Tell the container by the file's first bytes: "mp4", "matroska", "avi", "mpegts", "asf", or None."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    if head[4:8] in {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}:
-        return "mp4"
-    if head[:4] == bytes.fromhex("1a45dfa3"):
-        return "matroska"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:1] == b"G" and head[188:189] in {b"G", b""}:
-        return "mpegts"
-    return "asf" if head[:4] == bytes.fromhex("3026b275") else None
-
-
-def open_container(path: Path) -> Any:
-    """Open a file with PyAV; other files and network addresses it may name (playlists) are out of reach."""
-    import av  # noqa: PLC0415
-
-    # metadata in an old encoding must not make a video unreadable
-    return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def probe_track(path: Path) -> VideoTrack:
@@ -110,20 +69,17 @@ def probe_track(path: Path) -> VideoTrack:
     Raises:
         VideoError: the file is no video, holds sound or a cover picture only, or has no usable picture size.
     """
-    import av  # noqa: PLC0415
-
-    try:
-        container = open_container(path)
-    except av.error.FFmpegError as error:
-        raise VideoError(_unrecognised(path, error)) from error
-    with container:
+    with open_container(path) as container:
         stream = _pick_stream(path, container)
         codec = stream.codec_context
         # decoding such a stream is a segmentation fault inside FFmpeg, not an error: refuse it before
         if codec is None or codec.width < 1 or codec.height < 1 or codec.pix_fmt is None:
             raise VideoError(f"{path}: the video stream has no known picture size or codec; {RECOPY}")
+        if codec.width * codec.height > MAX_PIXELS:
+            size = f"{codec.width} x {codec.height} pixels"
+            raise VideoError(f"{path}: its pictures are {size}, the bound is {MAX_PIXELS} in all; scale the video down")
         packets = _scan_packets(container, stream)
-        times = _usable_times(packets)
+        times = _usable_times(packets) if codec.name in COUNTABLE_CODECS else None
         duration = _duration(packets, times, stream)
         return VideoTrack(
             container=_container_name(container.format.name),
@@ -135,21 +91,9 @@ def probe_track(path: Path) -> VideoTrack:
             packets=len(packets.shown),
             times=times,
             keyframes=tuple(sorted(packets.keyframes)),
-            open_groups=packets.open_groups,
             duration=duration,
-            damage=packets.damage or _missing_end(container, stream, duration),
+            damage=packets.damage or _missing_end(path, container, stream, packets, times, duration),
         )
-
-
-def _unrecognised(path: Path, error: Exception) -> str:
-    container = sniff_container(path)
-    if container == "mp4":
-        return f"{path}: begins like an MP4 file but its index ('moov') is missing or broken; copy or download it again"
-    if container is not None:
-        return f"{path}: begins like a {container} file but cannot be opened ({error.__class__.__name__}); {RECOPY}"
-    with path.open("rb") as file:
-        head = file.read(16)
-    return f"{path}: not a video file (it begins with {head!r}); name a video such as an .mp4"
 
 
 def _pick_stream(path: Path, container: Any) -> Any:
@@ -171,7 +115,6 @@ def _scan_packets(container: Any, stream: Any) -> _Packets:
 
     shown: list[tuple[int | None, int]] = []
     keyframes: list[int] = []
-    open_groups = False
     damage = None
     try:
         for packet in container.demux(stream):
@@ -182,15 +125,15 @@ def _scan_packets(container: Any, stream: Any) -> _Packets:
                 break
             if packet.is_keyframe and packet.pts is not None:
                 keyframes.append(packet.pts)
-            elif keyframes and packet.pts is not None and packet.pts < keyframes[-1]:
-                open_groups = True
+            if _shows_nothing(packet, stream.codec_context.name):
+                continue
             if not packet.is_discard:  # cut off by an edit list: needed for decoding, never shown
                 shown.append((packet.pts, packet.duration or 0))
     except av.error.FFmpegError:
         damage = f"its data breaks off after {len(shown)} frames"
     if not shown and damage is None:
         damage = "its video stream holds no frame"
-    return _Packets(shown, keyframes, open_groups, damage)
+    return _Packets(shown, keyframes, damage)
 
 
 def _usable_times(packets: _Packets) -> tuple[int, ...] | None:
@@ -214,20 +157,43 @@ def _duration(packets: _Packets, times: tuple[int, ...] | None, stream: Any) -> 
     return float((times[-1] + last - times[0]) * stream.time_base)
 
 
-def _missing_end(container: Any, stream: Any, found: float) -> str | None:
-    """Compare with the length the container states: an MKV or WebM that has been cut reads without any error."""
+def _shows_nothing(packet: Any, codec: str) -> bool:
+    """Whether a packet is a picture only others refer to (VP8's alternate reference) or no picture at all (MPEG-4)."""
+    if codec in {"vp8", "libvpx"}:
+        return not bytes(packet)[0] & 0x10  # RFC 6386, 9.1: show_frame
+    return codec == "mpeg4" and packet.size <= 8  # a VOP that is not coded repeats the picture before it
+
+
+def _missing_end(
+    path: Path, container: Any, stream: Any, packets: _Packets, times: tuple[int, ...] | None, duration: float
+) -> str | None:
+    """Compare with the size and length the container states: a cut MKV or WebM reads without any error."""
     name = _container_name(container.format.name)
-    stated = None
+    found, stated = duration, None
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if tag:
-        stated = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    elif name == "mp4" and stream.duration:
+    if name == "mp4" and stream.duration:
         stated = float(stream.duration * stream.time_base)
+    elif name == "matroska" and tag:
+        stated = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     elif name == "matroska" and container.duration and len(container.streams) == 1:
         stated = float(Fraction(container.duration, 1_000_000))
-    if stated is None or found >= stated - LENGTH_TOLERANCE:
-        return None
-    return f"it states {stated:.1f} s of video but holds {found:.1f} s"
+    if name == "matroska":  # which states when the video ends, not how long it is: it may begin late
+        first = min((time for time, _ in packets.shown if time is not None), default=0)
+        found += float(first * stream.time_base)
+    if stated is not None and found < stated - _tolerance(times, duration, len(packets.shown), stream):
+        return f"it states {stated:.1f} s of video but holds {found:.1f} s"
+    missing = missing_bytes(path)
+    return f"its last {missing} bytes are missing" if missing else None
+
+
+def _tolerance(times: tuple[int, ...] | None, duration: float, count: int, stream: Any) -> float:
+    """Seconds that a stated length may exceed the found one: half a frame, or the longest where frames vary."""
+    if times is None or len(times) < 3:
+        return max(duration / max(count, 1), 0.1)
+    gaps = sorted(after - before for before, after in pairwise(times))
+    usual, longest = gaps[len(gaps) // 2], gaps[-1]
+    frame = usual / 2 if longest <= 1.5 * usual else longest
+    return float(frame * stream.time_base) + 0.002  # Matroska rounds to milliseconds
 
 
 def _container_name(format_name: str) -> str:

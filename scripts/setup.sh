@@ -29,7 +29,7 @@ fi
 torch=${TORCH:-torch==2.13.0}
 triton=triton==3.8.0
 stamp=$venv/installed
-wanted=$({ cat requirements.txt pyproject.toml; echo "$torch $triton"; } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+wanted=$({ cat requirements.txt pyproject.toml setup.py; echo "$torch $triton"; } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "Installing into $venv (first use, or what is wanted changed) ..." >&2
   install=("$python" -m pip install --quiet --disable-pip-version-check)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval import HOME, PACKAGE
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, VIDEO_7B
 from eval.paper.grids import Point
@@ -49,7 +50,7 @@ def rehearsal_checkpoint(model: str, folder: Path) -> Path:
 def own_tasks(tasks: Sequence[str]) -> Path | None:
     """Folder of this project's own definition of one of the tasks, if it has any (``<task>.yaml`` below ``eval``)."""
     names = [task for task in tasks if re.fullmatch(r"\w+", task)]  # else it is a path or a pattern
-    found = [path for task in names for path in sorted((CONFIGS.parent / "eval").rglob(f"{task}.yaml"))]
+    found = [path for task in names for path in sorted(Path(HOME, PACKAGE).rglob(f"{task}.yaml"))]
     return found[0].parent if found else None
 
 

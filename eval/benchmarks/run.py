@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from eval import HOME, PACKAGE
 from eval.benchmarks.data.fixtures import fixture_marker
 from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
@@ -41,7 +41,9 @@ from eval.instruments.record import check_target, write_whole
 from eval.paper.grids import point_name
 from eval.synthetic.world.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
-from llava.errors import InputError
+from holitom.shipped import config_file
+from holitom.strict_yaml import parse_yaml
+from llava.errors import InputError, shown
 
 JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
@@ -53,7 +55,7 @@ _OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_vi
 def parser() -> Parser:
     """The options."""
     found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("config", help="YAML file of configs/")
+    found.add_argument("config", help="YAML file, or the name of one of configs/")
     found.add_argument("--tasks", required=True, help="names of lmms-eval, separated by commas")
     found.add_argument("-o", "--output", type=Path, help=f"folder of the result; default: one of its own in {OUTPUTS}")
     found.add_argument("--checkpoint", help="folder or hub id; the configuration's without it")
@@ -95,11 +97,11 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise InputError(f"{text!r} is not of the form key=value")
+            raise InputError(f"{shown(text)} is not of the form key=value")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"{text!r}: {value!r} is no YAML value") from None
+            found[key] = parse_yaml(value)
+        except InputError as error:
+            raise InputError(f"{shown(text)}: {error}") from None
     return found
 
 
@@ -157,7 +159,7 @@ def make_job(options: argparse.Namespace) -> Job:
     model = options.model or ("llava_vid" if video else "llava_onevision")
     arguments = {
         "pretrained": str(checkpoint),
-        "config": str(Path(options.config).resolve()),
+        "config": str(config_file(options.config).resolve()),
         **assignments(options.set),
         **model_arguments(options.model_args, config.method),
     }
@@ -186,8 +188,7 @@ def environment(job: Job, data: Path | None) -> dict[str, str]:
                 raise InputError(f"{folder} is no folder: --data names the folder that holds hf/ and data/")
         found["HF_HOME"] = str((data / "hf").resolve())
     found[VARIABLE] = str(data_folder().absolute())  # relative to the caller's folder, which the processes leave
-    root = str(Path(__file__).resolve().parents[2])
-    found["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    found["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
     return found
 
 
@@ -220,7 +221,7 @@ def answer_in_processes(job: Job, path: Path, env: dict[str, str], folder: Path)
     log = job.folder / LOGS / "launcher.log"
     with log.open("w") as out:
         ended = subprocess.run(
-            [*launch, "-m", "eval.benchmarks.lmms.worker", str(path), "--share"],
+            [*launch, "-m", f"{PACKAGE}.benchmarks.lmms.worker", str(path), "--share"],
             env=env,
             cwd=folder,
             stdout=out,
@@ -255,7 +256,7 @@ def main() -> None:
     os.chdir(folder)
     sys.stdout.flush()
     # in the place of this process, so that whoever stops it stops the work
-    os.execve(sys.executable, [sys.executable, "-m", "eval.benchmarks.lmms.worker", str(path), *step], env)
+    os.execve(sys.executable, [sys.executable, "-m", f"{PACKAGE}.benchmarks.lmms.worker", str(path), *step], env)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import holitom
 import llava
 from eval.instruments.cli import processor
 from eval.instruments.fingerprints import digest, file_digest
-from llava.video_probe import check_file
+from llava.video_files import check_file
 
 # arguments of the stock models that decide where and how fast, not what
 _PLACEMENT = frozenset({"self", "kwargs", "pretrained", "device", "device_map", "batch_size", "use_cache"})

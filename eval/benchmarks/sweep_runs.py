@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eval import HOME, PACKAGE
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
 from eval.instruments.cli import user_errors
 from eval.instruments.fingerprints import checkpoint_identity
@@ -161,7 +162,7 @@ def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
 def _run_apart(request: Request, processes: int) -> str:
     words = [*request.arguments(), "--num-processes", str(processes)]
     words[0] = request.shown_config()
-    command = [sys.executable, "-P", "-m", "eval.benchmarks.run", *words]
+    command = [sys.executable, "-P", "-m", f"{PACKAGE}.benchmarks.run", *words]
     env = {**os.environ, VARIABLE: str(data_folder().absolute())}  # it counts from the caller's folder
     done = subprocess.run(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)
@@ -175,8 +176,8 @@ def _run_in_one_process(requests: Sequence[Request]) -> dict[str, str]:
         work, states = Path(folder) / "requests.json", Path(folder) / "states.jsonl"
         work.write_text(json.dumps([asdict(request) for request in requests]))
         states.touch()
-        words = [sys.executable, "-P", "-m", "eval.benchmarks.sweep_runs", str(work), str(states)]
-        search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        words = [sys.executable, "-P", "-m", f"{PACKAGE}.benchmarks.sweep_runs", str(work), str(states)]
+        search = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
         ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": search, "TQDM_DISABLE": "1"}, check=False)
         found: dict[str, str] = {}
         for line in states.read_text().splitlines():

@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
-from eval.claims.steps import ROOT, Context, code_and_configs
+from eval.claims.steps import Context, code_and_configs
 from eval.synthetic.answers.campaign import Campaign
-from eval.synthetic.answers.guard import CHECKPOINT, CHECKS, Guard
+from eval.synthetic.answers.guard import BANDS, CHECKPOINT, CHECKS, Guard
 from eval.synthetic.answers.scores import NOTICE
 from eval.synthetic.answers.table import ablation_runs, main_runs, measure
 from eval.synthetic.world.dataset import data_folder, make_split
 from holitom.settings import RunConfig
 from llava.errors import InputError
 
-BANDS = ROOT / "tests" / "eval" / "synthetic" / "guard.json"
 # of a quick run: the paper's method at all shares, and at two of them what it must be better than
 _QUICK = (
     "vanilla", "holitom_r25", "holitom_r20", "holitom_r15", "holitom_r10", "holitom_without_inner_r15",
@@ -36,7 +35,9 @@ def guard_bands(context: Context) -> dict[str, Any]:
     """Answers that compression costs on 200 fixed questions, and the band that each count must lie in."""
     _need_checkpoint()
     if not BANDS.is_file():
-        raise InputError(f"{BANDS} is absent: the bands were not measured (python -m eval.synthetic.answers.guard)")
+        raise InputError(
+            f"{BANDS} is absent: the bands were not measured (python -m tests.eval.synthetic.answers.faults)"
+        )
     bands = json.loads(BANDS.read_text(encoding="utf-8"))
     context.say("rendering clips")
     make_split(data_folder(), "guard")

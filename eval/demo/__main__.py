@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ from llava.video import VideoClip, load_video
 from llava.video_prompt import video_defaults
 
 _BYTES_PER_FRAME = 3 * 384 * 384 * 4 * 3  # float32 pixels, in the three copies that preprocessing holds for a moment
-_RELATIVE_LAYER = 18 / 28  # the paper's inner layer, for models of another depth
 _QUESTION = "What happens in this video?"
 _TINY_LABEL = "checkpoints/tiny, learned on rendered clips"
 _TINY_FRAMES = 16  # the most that the learned tiny model was trained for
@@ -79,10 +78,9 @@ def configurations(options: argparse.Namespace, layers: int | None) -> tuple[Hol
         layers: of the model, or None before it is loaded: the other settings are checked all the same.
     """
     outer = OuterConfig(retain_ratio=options.retain_ratio, similarity_threshold=options.similarity_threshold)
-    layer = options.merge_layer
-    if layer is None:
-        layer = max(1, round((layers or 2) * _RELATIVE_LAYER))
-    inner = InnerConfig(merge_layer=layer, merge_ratio=options.merge_ratio)
+    asked = InnerConfig(merge_layer=options.merge_layer, merge_ratio=options.merge_ratio)
+    layer = asked.layer_in(layers or 2)
+    inner = replace(asked, merge_layer=layer)
     if layers is not None and layer >= layers:
         raise InputError(f"merge_layer = {layer} is out of range: it must be in [1, {layers - 1}] for {layers} layers")
     return HolitomConfig(outer, None), HolitomConfig(outer, inner)
@@ -150,7 +148,7 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict
     for (name, current), time in zip(named.items(), seconds, strict=True):
         with console.status(f"answering: {name}"):
             rows.append(answer(question, name, current, time, options))
-    show(rows, full.inner.merge_layer, options.repetitions)
+    show(rows, full.inner.layer_in(model.config.num_hidden_layers), options.repetitions)
     video = Path(clip.path)
     picture = options.output / f"{video.stem}.png"
     with console.status("drawing the token map"):

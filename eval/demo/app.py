@@ -48,7 +48,7 @@ def import_gradio() -> Any:
     try:
         import gradio  # noqa: PLC0415
     except ImportError:
-        raise InputError("the app needs Gradio, which is not installed: pip install 'gradio>=6,<7'") from None
+        raise InputError("the app needs Gradio, which is not installed: pip install 'holitom[app]'") from None
     return gradio
 
 

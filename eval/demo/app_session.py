@@ -17,7 +17,7 @@ from eval.demo.output import draw
 from eval.instruments.answering import Question, Row, answer, first_token_seconds
 from eval.paper.grids import Point
 from eval.paper.scores import CONFIGS
-from holitom import Compressor
+from holitom import Compressor, InnerConfig
 from holitom.methods import available_methods
 from holitom.settings import RunConfig, load_config
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -27,7 +27,6 @@ from llava.video import VideoClip, load_video
 
 FULL = "all tokens"
 _TABLE = CONFIGS / "llava_onevision_7b"
-_RELATIVE_LAYER = 18 / 28  # the paper's inner layer
 _REPETITIONS = 1  # timed, behind one for warming up
 
 
@@ -134,7 +133,7 @@ class Session:
     @property
     def usual_layer(self) -> int:
         """HoliTom's inner layer at the depth of this model."""
-        return max(1, min(self.layers - 1, round(self.layers * _RELATIVE_LAYER)))
+        return max(1, min(self.layers - 1, InnerConfig().layer_in(self.layers)))
 
     @cached_property
     def _scaled(self) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from holitom import load_config
 from holitom.compressor import Compressor
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import DTYPES
+from llava.model.call_names import cache_of
 from llava.model.decode_loop import DECODINGS
 from llava.model.static_decoding import IdleDecoder
 from llava.model.visual_inputs import VisualEncoder
@@ -170,7 +171,7 @@ class Bench:
         """Entries per layer after the prefill."""
         model = self.model
         with torch.inference_mode(), nullcontext() if case.compressor is None else case.compressor.applied(model):
-            cache = model(**case.prompt, use_cache=True, logits_to_keep=1).past_key_values
+            cache = cache_of(model(**case.prompt, use_cache=True, logits_to_keep=1))
         return [layer.keys.shape[2] for layer in cache.layers]
 
     def bytes_per_step(self, lengths: list[int]) -> dict[str, Any]:

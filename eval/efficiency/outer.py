@@ -71,8 +71,8 @@ def plain_segments(features: Tensor, config: OuterConfig) -> tuple[list[tuple[in
 
 
 def plain_clusters(points: Tensor, clusters: int, config: OuterConfig) -> Tensor:
-    """Density peaks by full distance matrices, then one cluster after the other."""
-    distance = torch.cdist(points, points) / points.shape[-1] ** 0.5
+    """Density peaks by full float32 distance matrices, then one cluster after the other."""
+    distance = torch.cdist(points.float(), points.float()) / points.shape[-1] ** 0.5
     nearest = distance.topk(min(config.neighbors, clusters), largest=False).values
     density = (-(nearest**2).mean(-1)).exp()
     denser = density[None, :] > density[:, None]
@@ -101,7 +101,7 @@ def plain_outer(features: Tensor, attention: Tensor, config: OuterConfig) -> Ten
         static = windows[first, last]
         clusters = round(int(static.sum()) * ratio)
         if clusters:
-            kept.append(plain_clusters(features[first : last + 1, static].float().mean(0), clusters, config))
+            kept.append(plain_clusters(features[first : last + 1, static].mean(0), clusters, config))
         for frame in range(first, last + 1):
             moving = (~static).nonzero().flatten()
             count = math.ceil(len(moving) * ratio)

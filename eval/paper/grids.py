@@ -15,20 +15,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from eval.paper.scores import CONFIGS
 from holitom.settings import RunConfig, load_config
-from llava.errors import InputError
+from holitom.strict_yaml import parse_yaml, read_yaml, written
+from llava.errors import InputError, shown
 
 TableKind = Literal["main", "backbone", "ablation"]
 SWEEPS = CONFIGS / "sweeps"
+_MOST_POINTS = 1000
 POINT_FILE = "point.json"  # what a sweep writes beside a result: which point of a grid it is, and how it was rehearsed
 
 
@@ -71,11 +73,21 @@ class Grid:
 
 
 def point_name(config: str | Path, overrides: Sequence[str]) -> str:
-    """The name of a point, the same for the same changes in any order."""
+    """The name of a point, the same for the same changes in any order and notation (0.2, 0.20 and 2e-1 are one)."""
     path = Path(config)
-    changes = sorted(re.sub(r"\s+", "", change) for change in overrides)
+    changes = sorted(_canonical(change) for change in overrides)
     name = re.sub(r"[^-\w.=,]+", "_", ",".join([path.stem, *changes]))
     return f"{path.parent.name}/{name}"
+
+
+def _canonical(change: str) -> str:
+    """An assignment in the one notation that names use; texts that are none keep theirs, since they name no point."""
+    key, sign, text = change.partition("=")
+    try:
+        value = written(parse_yaml(text)) if sign else text
+    except InputError:
+        value = text
+    return re.sub(r"\s+", "", f"{key.strip().removeprefix('compressor.')}{sign}{value}")
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -86,24 +98,28 @@ def load_grid(path: str | Path) -> Grid:
     """
     file = Path(path)
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): see {SWEEPS} for those of the paper") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from None
+        raw = read_yaml(file)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} cannot be read (there is no such file): see {SWEEPS} for those of the paper"
+        ) from None
     keys = ("title", "table", "tasks", "points")
-    if not isinstance(raw, dict) or sorted(raw) != sorted(keys):
+    if not isinstance(raw, dict) or set(raw) != set(keys):
         raise InputError(f"{path} is no grid: it needs the keys {', '.join(keys)} and no other")
     if raw["table"] not in get_args(TableKind):
-        raise InputError(f"{path}: table is {raw['table']!r}; it must be one of {', '.join(get_args(TableKind))}")
+        raise InputError(f"{path}: table is {shown(raw['table'])}; it must be one of {', '.join(get_args(TableKind))}")
     for key in ("tasks", "points"):
         if not isinstance(raw[key], list) or not raw[key]:
-            raise InputError(f"{path}: {key} is {raw[key]!r}; it must be a list with at least one entry")
+            raise InputError(f"{path}: {key} is {shown(raw[key])}; it must be a list with at least one entry")
+    for number, task in enumerate(raw["tasks"]):
+        if not isinstance(task, str):
+            raise InputError(f"{path}: task {number} is {shown(task)}; it must be the name of a task")
     points = [point for entry in raw["points"] for point in _points(entry, f"{path}")]
-    names = [point.name for point in points]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: {twice[0]} stands twice; write each point once")
+    # results are filed under 0 and 0.0 apart, but they are one number
+    names = [re.sub(r"=(-?\d+)\.0(?=,|$)", r"=\1", point.name) for point in points]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: {twice} stands twice; write each point once")
     for point in points:
         point.settings()
     return Grid(file.stem, str(raw["title"]), raw["table"], tuple(map(str, raw["tasks"])), tuple(points))
@@ -118,26 +134,37 @@ def paper_grids() -> list[Grid]:
 
 
 def _points(entry: Any, where: str) -> list[Point]:
-    if isinstance(entry, str):
+    if isinstance(entry, str) and entry.strip():
         config, *overrides = entry.split()
+        keys = [_canonical(change).partition("=")[0] for change in overrides]
+        if len(set(keys)) != len(keys):
+            raise InputError(f"{where}: {shown(entry)} sets a key twice; write each once")
         return [Point(_config(config), tuple(overrides))]
-    if not isinstance(entry, dict) or sorted(entry) != ["config", "grid"] or not isinstance(entry["grid"], dict):
-        raise InputError(f"{where}: {entry!r} is no point; write `FILE key=value ...` or {{config: FILE, grid: ...}}")
+    if not isinstance(entry, dict) or set(entry) != {"config", "grid"} or not isinstance(entry["grid"], dict):
+        raise InputError(
+            f"{where}: {shown(entry)} is no point; write `FILE key=value ...` or {{config: FILE, grid: ...}}"
+        )
     axes = entry["grid"]
+    if not isinstance(entry["config"], str):
+        raise InputError(f"{where}: config is {shown(entry['config'])}; it must be the name of a file")
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
-            raise InputError(f"{where}: {key} is {values!r}; it must be a list of values")
-    combinations = itertools.product(*axes.values())
+            raise InputError(f"{where}: {key} is {shown(values)}; it must be a list of values")
+    if math.prod(map(len, axes.values())) > _MOST_POINTS:
+        raise InputError(
+            f"{where}: the grid of {entry['config']} has more than {_MOST_POINTS} points: write fewer values"
+        )
     return [
         Point(
-            _config(entry["config"]),
-            tuple(f"{key}={json.dumps(value)}" for key, value in zip(axes, values, strict=True)),
+            _config(entry["config"]), tuple(f"{key}={json.dumps(value)}" for key, value in zip(axes, row, strict=True))
         )
-        for values in combinations
+        for row in itertools.product(*axes.values())
     ]
 
 
 def _config(name: str) -> Path:
     """A configuration as written, or below the folder that holds ``configs``."""
+    if len(name) > 1000:
+        raise InputError(f"{shown(name)} is no name of a configuration: it must have at most 1000 characters")
     path = Path(name)
     return path if path.is_absolute() else CONFIGS.parent / path

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
 from holitom.settings import load_config
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from holitom.shipped import CONFIGS
 
 # folder of configs/ -> the model as the tables call it, and the last part of its name on the hub
 MODELS = {

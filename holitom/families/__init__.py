@@ -6,9 +6,11 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from holitom.errors import InputError
 from holitom.hooks.hook_set import HookSet
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import Recorder
-from llava.errors import InputError
+from holitom.runtime import runtime_problem
 
 
 class Family(Protocol):
@@ -29,6 +31,13 @@ class Family(Protocol):
             InputError: if this family has no such signal.
         """
 
+    def tower_places(self, model: nn.Module) -> TowerPlaces:
+        """Where a stage inside the vision tower can be hooked.
+
+        Raises:
+            InputError: if frames cannot be merged inside this family's tower.
+        """
+
     def entrance(self, model: nn.Module, compressor: Any) -> HookSet | None:
         """Hooks that bring every prompt to the compressor, on the model; None where the model itself asks its slot.
 
@@ -43,6 +52,12 @@ class Family(Protocol):
         """What :meth:`set_slot` put there."""
 
 
+def base_of(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper of adapters (``get_base_model``, as peft's have), or the model."""
+    unwrap = getattr(model, "get_base_model", None)
+    return unwrap() if callable(unwrap) else model
+
+
 def find_family(model: nn.Module) -> Any:
     """The family of a model.
 
@@ -55,6 +70,8 @@ def find_family(model: nn.Module) -> Any:
         if family.matches(model):
             return family
         names.append(family.NAME)
+    if type(model).__module__.partition(".")[0] == "llava" and (problem := runtime_problem()) is not None:
+        raise InputError(f"models of class {type(model).__name__} are not supported: {problem}")
     raise InputError(
         f"models of class {type(model).__name__} are not supported: it must be one of {', '.join(names)}; "
         "load it with llava.model.builder.load_pretrained_model, or with from_pretrained of transformers' class"

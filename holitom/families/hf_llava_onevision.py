@@ -7,14 +7,15 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS, Recorder
-from llava.errors import InputError
-from llava.model.pooling import pool_frames
+from holitom.hooks.tower.video_calls import VideoCalls
 
-__all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot"]
+__all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 
 NAME = "transformers.LlavaOnevisionForConditionalGeneration"
 
@@ -35,9 +36,17 @@ def recorder(model: LlavaOnevisionForConditionalGeneration, name: str) -> Record
     return RECORDERS[name]().apply(layer if name == "tower_output" else layer.self_attn)
 
 
+def tower_places(model: LlavaOnevisionForConditionalGeneration) -> TowerPlaces:
+    """The tower sees all frames of a batch in one call, so that they meet in every layer."""
+    used = list(model.model.vision_tower.encoder.layers)
+    used = used[: used.index(_last_layer(model)) + 1]
+    return TowerPlaces(used, [layer.self_attn for layer in used])
+
+
 def entrance(model: LlavaOnevisionForConditionalGeneration, compressor: Any) -> PromptEntrance:
     """The hooks by which the videos of a prompt reach the compressor."""
-    return PromptEntrance(_Layout(model), compressor).apply(model)
+    videos = VideoCalls(model.model.multi_modal_projector) if compressor.tower is not None else None
+    return PromptEntrance(_Layout(model), compressor, videos).apply(model)
 
 
 def _last_layer(model: LlavaOnevisionForConditionalGeneration) -> Any:
@@ -82,8 +91,8 @@ class _Layout:
         return list(signal.split([grid.frames for grid in grids]))
 
     def pool(self, signal: Tensor, grid: VideoGrid) -> Tensor:
-        """Bilinear to half the side."""
-        return pool_frames(signal, 2, "bilinear")
+        """As the model pools its features: bilinear to half the side."""
+        return self.body.apply_pooling(signal)
 
     def continued_positions(self, past: int, incoming: int) -> None:
         """Plain positions."""

@@ -7,10 +7,10 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder
+from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
 from holitom.hooks.tower.signals import Recorder
 
-__all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot"]
+__all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 
 NAME = "transformers.Qwen2VLForConditionalGeneration"
 
@@ -28,6 +28,9 @@ def decoder(model: Qwen2VLForConditionalGeneration) -> nn.Module:
 def recorder(model: Qwen2VLForConditionalGeneration, name: str) -> Recorder:
     """Reads the attention of the last block."""
     return mrope_recorder(model.model.visual.blocks[-1].attn, name)
+
+
+tower_places = no_tower_places
 
 
 def entrance(model: Qwen2VLForConditionalGeneration, compressor: Any) -> PromptEntrance:

@@ -1,18 +1,26 @@
 """LLaVA-OneVision and LLaVA-Video in this project's runtime."""
 
-from typing import Any
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS, Recorder
-from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+from holitom.runtime import runtime_is_ours
+
+if TYPE_CHECKING:
+    from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 NAME = "llava.LlavaQwenForCausalLM"
 
 
 def matches(model: nn.Module) -> bool:
     """Whether the model is this runtime's LLaVA."""
-    return isinstance(model, LlavaQwenForCausalLM)
+    defined = sys.modules.get("llava.model.language_model.llava_qwen")  # imported by whoever made such a model
+    return defined is not None and runtime_is_ours() and isinstance(model, defined.LlavaQwenForCausalLM)
 
 
 def decoder(model: LlavaQwenForCausalLM) -> nn.Module:
@@ -24,6 +32,12 @@ def recorder(model: LlavaQwenForCausalLM, name: str) -> Recorder:
     """Reads the attention of the last tower layer that runs, or the tower for signals of its output."""
     tower = model.get_vision_tower()
     return RECORDERS[name]().apply(tower if name == "tower_output" else tower.last_attention)
+
+
+def tower_places(model: LlavaQwenForCausalLM) -> TowerPlaces:
+    """All frames of a video meet at the tower's gates."""
+    tower = model.get_vision_tower()
+    return TowerPlaces(list(tower.gates), [layer.self_attn for layer in tower.vision_tower.encoder.layers])
 
 
 def entrance(model: LlavaQwenForCausalLM, compressor: Any) -> None:

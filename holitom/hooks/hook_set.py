@@ -7,6 +7,8 @@ from typing import Self
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from holitom.errors import InputError
+
 
 class HookSet:
     """Base of what touches a decoder: ``apply`` and ``remove`` are inverse, ``applied`` does both.
@@ -55,3 +57,17 @@ class HookSet:
 
     def _forget(self) -> None:
         """Drop what was remembered of the decoder and of running sequences."""
+
+
+def refuse_compiled(module: nn.Module) -> None:
+    """Raise if a module or one inside it was compiled in place: compiled code passes hooks by.
+
+    Raises:
+        InputError: naming the module.
+    """
+    for name, each in module.named_modules():
+        if each._compiled_call_impl is not None:
+            raise InputError(
+                f"{type(module).__name__} is compiled ({name or 'itself'}), and compiled code passes hooks by: "
+                "compress the model without compile()"
+            )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from holitom.compressor import Compressor
-from llava.errors import InputError
+from holitom.errors import InputError, shown
 
 Config = TypeVar("Config", bound=type)
 _METHODS: dict[str, type] = {}
@@ -46,5 +46,5 @@ def method_config(name: str) -> type:
     """
     known = available_methods()
     if name not in known:
-        raise InputError(f"method = {name!r} is unknown: it must be one of {', '.join(known)}")
+        raise InputError(f"method = {shown(name)} is unknown: it must be one of {', '.join(known)}")
     return known[name]

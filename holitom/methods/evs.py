@@ -15,12 +15,12 @@ from torch import Tensor
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
-from holitom.ops.selection import check_finite, keep_selected, token_sums
+from holitom.ops.selection import check_finite, keep_selected
 from holitom.ops.similarity import similarity_to
 from holitom.ops.token_ops import highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo
-from llava.errors import InputError
 
 
 @register("evs")
@@ -47,6 +47,7 @@ class EvsOuter:
 
     signals: tuple[str, ...] = ()
     keeps_positions = True
+    checks_features = True
 
     def __init__(self, config: EvsConfig) -> None:
         self.config = config
@@ -64,7 +65,7 @@ class EvsOuter:
                 "use mm_newline_position = 'one_token'"
             )
         frames, tokens, _ = video.features.shape
-        check_finite(features=token_sums(video.features))
+        check_finite(features=video.features)
         later = torch.arange(1, frames, device=video.features.device)
         similarity = similarity_to(video.features, later, later - 1)
         count = self.most_kept(frames, tokens)

@@ -18,11 +18,11 @@ from itertools import pairwise
 
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.stages import Stage
 from holitom.methods import register
 from holitom.ops.pruning import truncated_length
-from llava.errors import InputError
 
 
 @register("pdrop")

@@ -10,9 +10,27 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from holitom.ops.group_batch import SAME_POINT
 from holitom.ops.token_ops import highest, packed_positions
+
+# A gram matrix of this many points or more is computed in so many strips of one triangle.
+SMALLEST_STRIPPED, STRIPS = 64, 4
+
+
+def gram_matrix(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
+    """Inner products of all pairs; on a CPU only those of one triangle are computed, the others mirrored."""
+    count = points.shape[1]
+    if points.is_cuda or count < SMALLEST_STRIPPED:
+        return points @ points.mT
+    gram = points.new_empty(len(points), count, count)
+    step = -(-count // STRIPS)
+    for first in range(0, count, step):
+        last = min(first + step, count)
+        gram[:, first:last, :last] = points[:, first:last] @ points[:, :last].mT
+        gram[:, :first, first:last] = gram[:, first:last, :first].mT
+    return gram
 
 
 def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
@@ -28,7 +46,7 @@ def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "ba
         float32, exactly symmetric, with an exactly zero diagonal.
     """
     wide = points.double()
-    gram = wide @ wide.mT
+    gram = gram_matrix(wide)
     lengths = gram.diagonal(dim1=-2, dim2=-1)
     lengths = lengths[:, :, None] + lengths[:, None, :]
     squares = lengths - (gram + gram.mT)
@@ -156,11 +174,8 @@ def merge_clusters(
     nearest = reach.masked_fill(unused[:, None, :], torch.inf).argmin(-1)
     # A centre leads its own cluster even where another centre is the same vector.
     assignment = torch.where(centers, centers.cumsum(1) - 1, nearest).masked_fill(~valid, -1)
-    others = (assignment[:, None, :] == slot[:, None]) & ~centers[:, None, :]
     wide = points.double()
-    # Products with a 0/1 matrix add in a fixed order, unlike scattered additions.
-    sums = others.double() @ wide
-    sizes = others.sum(-1, keepdim=True)
+    sums, sizes = member_sums(wide, assignment.masked_fill(centers, -1), width)
     heads = wide.gather(1, slots[:, :, None].expand(-1, -1, points.shape[2]))
     if center_weight is None:
         features = (sums + heads) / (sizes + 1)
@@ -168,3 +183,20 @@ def merge_clusters(
         mixed = center_weight * heads + (1 - center_weight) * (sums / sizes.clamp_min(1))
         features = torch.where(sizes > 0, mixed, heads)
     return MergedClusters(features, slots, assignment)
+
+
+def member_sums(
+    points: Float[Tensor, "batch n dim"], owner: Int[Tensor, "batch n"], width: int
+) -> tuple[Float[Tensor, "batch width dim"], Int[Tensor, "batch width 1"]]:
+    """Sum and number of each cluster's points; ``owner`` is -1 for points that are left out.
+
+    Bags of rows are added in order by one thread each, unlike scattered additions, and every row is read once.
+    """
+    batch, _, dim = points.shape
+    groups = torch.arange(batch, device=points.device)[:, None]
+    bag = torch.where(owner < 0, batch * width, groups * width + owner).flatten()
+    order = bag.argsort(stable=True)
+    first = torch.searchsorted(bag.index_select(0, order), torch.arange(batch * width + 1, device=points.device))
+    # What is left out fills the last bag, which is cut off.
+    sums = embedding_bag(order, points.flatten(0, 1), first, mode="sum")[:-1]
+    return sums.view(batch, width, dim), first.diff().view(batch, width, 1)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holitom.checks import require_finite
@@ -20,24 +20,26 @@ def kept_per_frame(tokens: int, retain_ratio: float) -> int:
     return math.ceil(tokens * retain_ratio)
 
 
-def check_finite(**values: Float[Tensor, "frames tokens"]) -> None:
-    """One transfer to the host that refuses values which no ranking can use.
+def sound_frames(values: Float[Tensor, "frames tokens ..."]) -> Bool[Tensor, " frames"]:
+    """Whether the length of every token of a frame is finite in float32: no value is NaN, infinite or huge."""
+    wide = values[..., None] if values.dim() == 2 else values
+    return torch.linalg.vector_norm(wide, dim=-1, dtype=torch.float32).isfinite().all(1)
+
+
+def check_finite(**values: Float[Tensor, "frames tokens ..."]) -> None:
+    """One transfer to the host that refuses values which no ranking can use and no LLM can read.
+
+    Every method makes this check, by itself or along with the one transfer it makes anyway.
 
     Args:
-        **values: one number per token that is finite if and only if everything of the token is, under the name that
-            the message uses; all of one shape.
+        **values: one number or vector per token, under the name that the message uses; all of one number of frames.
 
     Raises:
-        InputError: naming what is not finite, and in which frames.
+        InputError: naming what is not finite or too large, and in which frames.
     """
-    finite = torch.stack([entry.isfinite().all(1) for entry in values.values()]).long()
-    for name, sound in zip(values, to_host(finite).tolist(), strict=True):
-        require_finite(name, sound)
-
-
-def token_sums(values: Float[Tensor, "frames tokens channels"]) -> Float[Tensor, "frames tokens"]:
-    """float32 sum of each token's channels: not finite where one of them is not (see :func:`check_finite`)."""
-    return values.sum(-1, dtype=torch.float32)
+    finite = torch.stack([sound_frames(entry) for entry in values.values()]).long()
+    for (name, entry), sound in zip(values.items(), to_host(finite).tolist(), strict=True):
+        require_finite(name, sound, entry)
 
 
 def keep_selected(

@@ -39,7 +39,7 @@ def similarity_and_norms(
 ) -> tuple[Float[Tensor, "frames-1 tokens"], Float[Tensor, "frames tokens"]]:
     """Cosine similarity of every token to the same position one frame later, and every token's length.
 
-    Works through a few frames at a time, so the float32 copies stay small whatever the length of the video.
+    Works through one or a few frames at a time, so the float32 copies stay small whatever the length of the video.
 
     Args:
         features: token features in any floating dtype.
@@ -47,22 +47,42 @@ def similarity_and_norms(
     Returns:
         float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
     """
-    frames, tokens, dim = features.shape
+    _, tokens, dim = features.shape
     if use_kernels(features) and dim <= LARGEST_DIM:
         from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
 
         return kernel.similarity_and_norms(features, SMALLEST_NORM)
-    # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
-    step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
+    if features.is_cuda or tokens * dim < 2**17:  # frames that are small on a CPU go many at a time into its cache
+        products, norms = products_by_block(features, max(1, (2**26 if features.is_cuda else 2**19) // (tokens * dim)))
+    else:
+        products, norms = products_by_frame(features)
+    divisors = norms.clamp_min(SMALLEST_NORM)
+    similarity = products / (divisors[:-1] * divisors[1:])
+    return similarity.clamp_(-1, 1), norms
+
+
+def products_by_block(features: Float[Tensor, "frames tokens dim"], step: int) -> tuple[Tensor, Tensor]:
+    """Float32 inner products with the next frame and lengths, ``step`` frames at a time: few launches."""
     products, lengths = [], []
-    for start in range(0, frames, step):
+    for start in range(0, len(features), step):
         block = features[start : start + step + 1].float()
         lengths.append(torch.linalg.vector_norm(block[:step], dim=-1))
         products.append((block[:-1] * block[1:]).sum(-1))
-    norms = torch.cat(lengths)
-    divisors = norms.clamp_min(SMALLEST_NORM)
-    similarity = torch.cat(products) / (divisors[:-1] * divisors[1:])
-    return similarity.clamp_(-1, 1), norms
+    return torch.cat(products), torch.cat(lengths)
+
+
+@torch.no_grad()
+def products_by_frame(features: Float[Tensor, "frames tokens dim"]) -> tuple[Tensor, Tensor]:
+    """The same frame by frame in three buffers, so that every number is converted once and no page is new."""
+    frames, tokens, dim = features.shape
+    wide, product = (torch.empty(count, tokens, dim, dtype=torch.float32, device=features.device) for count in (2, 1))
+    products, lengths = (wide.new_empty(count, tokens) for count in (frames - 1, frames))
+    for frame in range(frames):
+        now, before = wide[frame % 2].copy_(features[frame]), wide[1 - frame % 2]
+        torch.linalg.vector_norm(now, dim=-1, out=lengths[frame])
+        if frame:
+            torch.sum(torch.mul(before, now, out=product[0]), -1, out=products[frame - 1])
+    return products, lengths
 
 
 def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames-1 tokens"]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from holitom.errors import InputError
 from holitom.files import whole_file
 from holitom.record.saved import SavedRecord, SavedStage, SavedVideo
-from llava.errors import InputError
 
 SCHEMA = 1
 _ARRAYS = ("kinds", "source_map", "index", "segments")
-_OPTIONAL = ("received_attention", "similarity", "times")
+_OPTIONAL = ("received_attention", "similarity", "times", "tower_layers", "frame_targets")
 _STAGE = ("kept", "source", "scores")
 _DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile,

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.record.file import load_record, write_saved
 from holitom.record.saved import DROPPED, NEWLINE, SavedRecord, SavedStage, SavedVideo, as_segments, thumbnails
-from holitom.tokens import CompressedTokens
-from llava.errors import InputError
-from llava.model.newlines import newlines_before
+from holitom.tokens import CompressedTokens, FrameMerges, newlines_before
 
 __all__ = ["Record", "load_record", "save_record"]
 
@@ -57,6 +56,12 @@ class Record:
         for stage in self.inner.stages if self.inner is not None else ():
             counts[stage.layer :] = [int(self._rows_among(stage.kept, video).sum())] * (layers - stage.layer)
         return counts
+
+    def frames_per_tower_layer(self, layers: int, video: int = 0) -> list[int]:
+        """Frames of one video that each of ``layers`` tower layers computed; fewer where frames were merged there."""
+        details = self.videos[video].details
+        merges: FrameMerges | None = getattr(details, "merges", None)
+        return [details.frames] * layers if merges is None else merges.frames_per_layer(layers)
 
     def rows_kept_inside(self, video: int = 0) -> Tensor | None:
         """Which tokens of one video that reached the LLM its inner stage kept, (kept,) bool on the CPU.
@@ -135,6 +140,7 @@ class Record:
         tokens = self.videos[number]
         details, seen = tokens.details, tokens.observed
         similarity = seen.similarity if seen is not None else getattr(details, "similarity", None)
+        merges: FrameMerges | None = getattr(details, "merges", None)
         return SavedVideo(
             kinds=details.token_kinds().cpu().numpy().astype(np.int8),
             source_map=details.source_map().cpu().numpy(),
@@ -145,6 +151,8 @@ class Record:
             similarity=None if similarity is None else similarity.float().cpu().numpy(),
             times=times,
             thumbnails=pictures,
+            tower_layers=None if merges is None else np.asarray(merges.layers),
+            frame_targets=None if merges is None else np.asarray(merges.targets),
         )
 
     def _saved_stages(self, video: int) -> Iterator[SavedStage]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from holitom.errors import InputError
 from holitom.tokens import TokenKind
-from llava.errors import InputError
 
 DROPPED, NEWLINE = -1, -2  # where a token went that is in no row of its video
 DROPPED_KINDS = (TokenKind.DYNAMIC_DROPPED, TokenKind.STATIC_DROPPED)
@@ -59,6 +59,8 @@ class SavedVideo:
         similarity: float32, (frames - 1, tokens), to the same position one frame later, or None.
         times: float64, (frames,), seconds of the sampled frames, or None.
         thumbnails: one small JPEG per frame, or none at all.
+        tower_layers: (merges,), tower layers behind which frames were merged, or None.
+        frame_targets: (merges, frames), behind each of them the merged frame that every frame is in, -1 for lost ones.
 
     Raises:
         InputError: if shapes, types or values do not fit together.
@@ -73,6 +75,8 @@ class SavedVideo:
     similarity: np.ndarray | None = None
     times: np.ndarray | None = None
     thumbnails: tuple[bytes, ...] = ()
+    tower_layers: np.ndarray | None = None
+    frame_targets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self._check_tokens()
@@ -101,7 +105,9 @@ class SavedVideo:
         _require(agree, "source_map and kinds disagree on the dropped tokens; take both from the same compression")
         fits = index.ndim == 1 and bool(((index >= 0) & (index < kinds.size)).all())
         _require(fits and bool((source < len(index)).all()), "index and source_map do not fit together")
-        own = source.ravel()[index] == np.arange(len(index))
+        # Where two rows stand at one place, the token there belongs to one of them.
+        rows = source.ravel()[index]
+        own = (rows >= 0) & (index[rows] == index)
         _require(bool(own.all()), "index and source_map disagree: a token that reached the LLM is not its own source")
         spans = [tuple(span) for span in self.segments.tolist()]
         starts = [0, *(last + 1 for _, last in spans)]
@@ -118,6 +124,11 @@ class SavedVideo:
         ):
             value = getattr(self, name)
             _require(value is None or value.shape == shape, f"{name} does not have the shape {shape}")
+        layers, targets = self.tower_layers, self.frame_targets
+        _require((layers is None) == (targets is None), "tower_layers and frame_targets go together; give both or none")
+        if layers is not None and targets is not None:
+            sound = layers.ndim == 1 and targets.shape == (len(layers), frames) and bool((targets < frames).all())
+            _require(sound, f"frame_targets are {targets.shape}; give one row of {frames} frames per tower layer")
         count = len(self.thumbnails)
         _require(count in (0, frames), f"there are {count} thumbnails for {frames} frames; give one each, or none")
 
@@ -170,7 +181,17 @@ class SavedVideo:
             for stage in self.stages
         ]
         shape = {"frames": self.frames, "tokens_per_frame": self.tokens_per_frame, "tokens": self.kinds.size}
-        return {**shape, "segments": len(self.segments), "kinds": kinds, "reach_llm": len(self.index), "stages": stages}
+        found = {
+            **shape,
+            "segments": len(self.segments),
+            "kinds": kinds,
+            "reach_llm": len(self.index),
+            "stages": stages,
+        }
+        if self.tower_layers is None or self.frame_targets is None:
+            return found
+        pairs = zip(self.tower_layers.tolist(), self.frame_targets.max(axis=1).tolist(), strict=True)
+        return {**found, "tower": [{"layer": layer, "frames": last + 1} for layer, last in pairs]}
 
     def pictures(self) -> np.ndarray:
         """The thumbnails, uint8 RGB (frames, height, width, 3); grey squares where the record holds none.

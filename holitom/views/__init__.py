@@ -13,13 +13,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holitom.errors import InputError
 from holitom.files import whole_file
 from holitom.views.animation import animation, save_animation
 from holitom.views.heat import attention_map
 from holitom.views.maps import inner_map, side_by_side, token_map
 from holitom.views.page import DPI
 from holitom.views.similarity import similarity_chart
-from llava.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

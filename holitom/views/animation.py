@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from holitom.errors import InputError
 from holitom.files import whole_file
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.heat import RECEIVED, heat_tiles, heat_values, short_heat_legend
 from holitom.views.maps import Legend, inner_legend, inner_tiles, one_video, same_clip, sized, token_legend, token_tiles
 from holitom.views.page import Page, Strip, compose
-from llava.errors import InputError
 
 WIDTH = 1700
 MILLISECONDS = 900  # of each frame

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from holitom.errors import InputError
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.colours import PALE, heat_colours
 from holitom.views.maps import Legend, one_video, sized
 from holitom.views.page import SWATCH, Page, Strip, columns_for, compose
 from holitom.views.painting import paint_heat
-from llava.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

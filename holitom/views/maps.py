@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from holitom.errors import InputError
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.tokens import TokenKind
 from holitom.views import words
@@ -22,7 +23,6 @@ from holitom.views.painting import (
     paint_inner,
     paint_tokens,
 )
-from llava.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,8 @@ def gone_inside(video: SavedVideo) -> np.ndarray:
     """Tokens that stand for a row that reached the LLM and is gone behind its last stage, bool (frames, tokens)."""
     gone = np.zeros(video.kinds.size, dtype=bool)
     if video.stages:
-        gone[video.index] = ~video.stages[-1].kept
+        own = video.source_map.ravel()[video.index]  # two rows may stand at one place
+        gone[video.index] = ~video.stages[-1].kept[own]
     return gone.reshape(video.kinds.shape)
 
 

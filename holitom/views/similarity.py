@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from holitom.errors import InputError
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.maps import one_video
 from holitom.views.page import SEGMENT_TONES, new_figure
-from llava.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

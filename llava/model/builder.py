@@ -3,20 +3,24 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, SiglipImageProcessorPil
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils import logging as transformers_logging
 
 from llava.errors import CheckpointError, InputError
 from llava.model.checkpoint import KEY_MAPPING, read_config, rename_key
+from llava.model.config_checks import check_generation_config
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.placement import check_reachable, resolve_device_map, tensor_parallel_arguments
 from llava.model.stored import check_stored, is_left_out, report_misfit
+from llava.model.weight_checks import check_weights
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LEAST_VOCABULARY = 256  # a byte-level tokenizer has at least one token per byte; without files it comes out empty
@@ -42,7 +46,7 @@ def _check_attention(implementation: str) -> None:
     if implementation.startswith("flash_attention") and not is_flash_attn_2_available():
         raise InputError(
             f"attn_implementation = {implementation!r} needs the package flash-attn and a CUDA device: "
-            "pip install flash-attn, or use 'sdpa'"
+            "pip install 'holitom[flash]', or use 'sdpa'"
         )
 
 
@@ -91,14 +95,26 @@ def _quiet() -> Iterator[None]:
 def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
     """transformers' loader under our key table, with its failures as one clear line."""
     check_stored(path, config, LlavaQwenForCausalLM)
-    kwargs = {**kwargs, "key_mapping": KEY_MAPPING, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    check_generation_config(Path(path) / "generation_config.json", config.vocab_size)
+    kwargs = {
+        **kwargs,
+        "use_safetensors": True,
+        "key_mapping": KEY_MAPPING,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
     try:
         with _quiet():
             model, info = LlavaQwenForCausalLM.from_pretrained(path, config=config, **kwargs)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
+    # saving goes back the names that were met, which those of one layout survive: every model is saved in lmms-lab's
+    model._weight_conversions = [WeightRenaming(*next(iter(KEY_MAPPING.items())))]
     _check_loaded(model, info, path)
+    check_weights(model, path)
     if getattr(model, "hf_device_map", None) is not None:
         check_reachable(model.get_model())
     return model

@@ -16,6 +16,7 @@ from transformers.generation import (
 )
 
 from llava.errors import InputError
+from llava.model.call_names import CACHE_NAMES, CALL_CACHE, OUTPUT_CACHE, cache_in, cache_of
 from llava.model.growing_cache import GrowingCache
 from llava.model.static_cache import LayerPrompt, PromptCache
 from llava.model.static_checks import check_graphs, check_static
@@ -42,13 +43,13 @@ def decoding_arguments(decoding: str, layers: int, kwargs: dict[str, Any]) -> di
     if decoding == "eager":
         return {}
     static = decoding != "preallocated"
-    excluded = ("custom_generate", "streamer", "assistant_model") if static else ("past_key_values",)
+    excluded = ("custom_generate", "streamer", "assistant_model") if static else CACHE_NAMES
     given = [name for name in excluded if kwargs.get(name) is not None]
     if given:
         raise InputError(f"decoding = {decoding!r} does not go with {', '.join(given)}: use decoding = 'eager'")
     if static:
         return {"custom_generate": StaticLoop(graphs=decoding == "graphs")}
-    return {"past_key_values": GrowingCache(layers, room=_ROOM)}
+    return {CALL_CACHE: GrowingCache(layers, room=_ROOM)}
 
 
 class StaticLoop:
@@ -82,7 +83,7 @@ class StaticLoop:
         new_tokens = generation_config.max_length - input_ids.shape[1]
         inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
         outputs = model(**inputs, return_dict=True)
-        cache = outputs.past_key_values
+        cache = cache_of(outputs)
         prompt = _prompt(model, cache, model_kwargs, new_tokens)
         decoder = model.idle_decoder.take(model, prompt)
         decoder.start(prompt, outputs.logits[:, -1])
@@ -93,6 +94,8 @@ class StaticLoop:
         every = self.check_every or (CHECK_EVERY if decoder.token.device.type == "cuda" else 1)
         loop = _Loop(decoder, input_ids, logits_processor, stopping_criteria, generation_config, every, self.graphs)
         sequences = loop.run(new_tokens)
+        if model_kwargs.get("logits_watch") is not None:
+            model_kwargs["logits_watch"].add(decoder.sound.clone())
         if returned:
             _restore(cache, decoder, sequences.shape[1] - input_ids.shape[1] - 1)
         model.idle_decoder.give_back(decoder)
@@ -186,7 +189,7 @@ class _Loop:
             sequences=sequences,
             scores=tuple(self.scores[:count]) if self.config.output_scores else None,
             logits=tuple(self.logits[:count]) if self.config.output_logits else None,
-            past_key_values=cache,
+            **{OUTPUT_CACHE: cache},
         )
 
 
@@ -204,7 +207,7 @@ def _check_request(model: Any, config: GenerationConfig, synced_gpus: bool, kwar
         raise InputError(f"static decoding returns no attentions and hidden states: leave them out, or {remedy}")
     if synced_gpus or config.prefill_chunk_size is not None:
         raise InputError(f"static decoding does neither synced_gpus nor prefill_chunk_size: {remedy}")
-    cache = kwargs.get("past_key_values")
+    cache = cache_in(kwargs)
     if not isinstance(cache, DynamicCache) or cache.is_compileable or cache.get_seq_length() > 0:
         raise InputError(f"static decoding starts from a prompt with a new cache of the default kind: {remedy}")
 

@@ -4,6 +4,7 @@ One process with ``device_map="auto"`` spreads the layers over the GPUs it sees.
 are started by ``torchrun`` (``tp_plan="auto"``) or run under :func:`zero3`.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -75,12 +76,16 @@ def tensor_parallel_arguments(tp_plan: str | dict[str, str], device_map: DeviceM
 
 
 def compute_device(module: nn.Module) -> torch.device:
-    """The device a module computes on, which accelerate's hook knows while offloaded weights lie on the meta device."""
+    """The device a module computes on, which accelerate's hook knows while offloaded weights lie on the meta device.
+
+    Layers that torch quantised for the CPU hold their weights in packed form, as no parameter.
+    """
     hook: Any = getattr(module, "_hf_hook", None)
     for each in getattr(hook, "hooks", (hook,)):
         if getattr(each, "execution_device", None) is not None:
             return torch.device(each.execution_device)
-    return next(module.parameters()).device
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def whole_parameter(module: nn.Module, name: str) -> Tensor:
@@ -128,7 +133,7 @@ def zero3(config: Mapping[str, Any] | str | Path) -> Iterator[dict[str, Any]]:
         InputError: if deepspeed is not installed, the file is unreadable, or the stage is not 3.
     """
     if not is_deepspeed_available():
-        raise InputError("ZeRO-3 needs the package deepspeed: pip install deepspeed, or use device_map = 'auto'")
+        raise InputError("ZeRO-3 needs deepspeed: pip install 'holitom[deepspeed]', or use device_map = 'auto'")
     settings = dict(config) if isinstance(config, Mapping) else _read_json(Path(config))
     stage = (settings.get("zero_optimization") or {}).get("stage")
     if stage != 3:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llava.errors import InputError
 from llava.model.decode_attention import attend_to_cache
+from llava.model.finite_logits import all_finite
 from llava.model.static_cache import LayerGroup, PromptCache, allocate, capacities, rotate, table_length
 from llava.model.static_checks import check_graphs
 
@@ -27,6 +28,7 @@ class StaticDecoder:
     Attributes:
         ids: (batch, rows) int64, the new tokens.
         logits: (batch, vocabulary) fp32, those of the next token.
+        sound: bool scalar, whether all logits since the prompt were finite.
         used: steps since the prompt.
     """
 
@@ -39,6 +41,7 @@ class StaticDecoder:
         self.step_number = torch.zeros(1, dtype=torch.long, device=device)
         self.ids = torch.zeros(batch, table_length(prompt.new_tokens), dtype=torch.long, device=device)
         self.logits = torch.zeros(batch, model.lm_head.out_features, dtype=torch.float32, device=device)
+        self.sound = torch.ones((), dtype=torch.bool, device=device)
         self.used = self.room = 0
         self._graphs: dict[bool, Any] = {}
 
@@ -63,6 +66,7 @@ class StaticDecoder:
             group.fill(prompt, self.model.model.rotary_emb)
         self.step_number.zero_()
         self.logits.copy_(logits)
+        self.sound.copy_(all_finite(self.logits))
         self.used, self.room = 0, prompt.new_tokens
 
     @torch.no_grad()
@@ -120,6 +124,7 @@ class StaticDecoder:
             for number, keys, values in zip(group.layers, group.keys, group.values, strict=True):
                 hidden = _layer(decoder.layers[number], hidden, rotary, keys, values, group)
         self.logits.copy_(self.model.lm_head(decoder.norm(hidden)))
+        self.sound.logical_and_(all_finite(self.logits))
         for counter in (self.step_number, *(group.slot for group in self.groups)):
             counter.add_(1)
         if greedy:
@@ -131,7 +136,7 @@ class StaticDecoder:
         The two entries behind the prompt stay written: the mask hides them until they are written again.
         """
         device = self.token.device
-        changing = [self.token, self.step_number, self.ids, self.logits]
+        changing = [self.token, self.step_number, self.ids, self.logits, self.sound]
         changing += [tensor for group in self.groups for tensor in (group.slot, group.bias)]
         saved = [tensor.clone() for tensor in changing]
         with _side_stream(device):

@@ -1,6 +1,8 @@
 """The SigLIP tower of LLaVA: transformers' SigLIP without its last layer, read before the post-layernorm."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -83,6 +85,9 @@ class SiglipVisionTower(nn.Module):
         image_processor: makes ``pixel_values`` from frames or images.
         frames_per_pass: pictures that run through the tower at one time, at least 1. It bounds the memory that encoding
             takes beside its input and output, and may be set at any time.
+        gates: one identity per layer, behind it. Where a gate has a forward hook, all pictures of a call meet there,
+            (images, patches, hidden), before any goes on, and as many go on as the hook returns; a gate without one is
+            not called. Gates hold no weights.
     """
 
     is_loaded = True
@@ -94,6 +99,7 @@ class SiglipVisionTower(nn.Module):
         tower._attn_implementation = config._attn_implementation
         self.vision_tower = SiglipVisionModel(tower)
         self.image_processor = make_image_processor(tower.image_size)
+        self.gates = nn.ModuleList(nn.Identity() for _ in range(tower.num_hidden_layers))
 
     @property
     def config(self) -> SiglipVisionConfig:
@@ -120,21 +126,46 @@ class SiglipVisionTower(nn.Module):
         """Device of the first layer."""
         return compute_device(self.vision_tower.embeddings.patch_embedding)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    @property
+    def meets(self) -> bool:
+        """Whether all pictures of a call meet at some gate, so that a video must come in one call."""
+        return any(gate._forward_hooks for gate in self.gates)
+
+    def forward(self, pixel_values: Tensor, prepare: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Features of the last layer that runs, before the post-layernorm.
 
         Args:
             pixel_values: (images, 3, side, side), any floating-point type and device.
+            prepare: makes pixel values of one pass, where ``pixel_values`` are something else.
 
         Returns:
-            (images, patches, hidden) in the tower's type.
+            (images, patches, hidden) in the tower's type; as many images as the hooks on its gates leave.
         """
-        return in_passes(self._encode, pixel_values, self.frames_per_pass)
+        stops = [layer + 1 for layer, gate in enumerate(self.gates) if gate._forward_hooks]
+        first = stops[0] if stops else len(self.gates)
 
-    def _encode(self, pixels: Tensor) -> Tensor:
-        """:meth:`forward` of one pass."""
-        embedded = self.vision_tower.embeddings(pixels.to(device=self.device, dtype=self.dtype))
-        return self.vision_tower.encoder(inputs_embeds=embedded).last_hidden_state
+        def begin(part: Tensor) -> Tensor:
+            return self._run(self._embed(part if prepare is None else prepare(part)), 0, first)
+
+        hidden = in_passes(begin, pixel_values, self.frames_per_pass)
+        for start, stop in pairwise([*stops, len(self.gates)]):
+            hidden = self.gates[start - 1](hidden)
+            if start < stop:
+                hidden = in_passes(partial(self._run, start=start, stop=stop), hidden, self.frames_per_pass)
+        return hidden
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """What the first layer reads of one pass."""
+        return self.vision_tower.embeddings(pixels.to(device=self.device, dtype=self.dtype))
+
+    def _run(self, hidden: Tensor, start: int, stop: int) -> Tensor:
+        """Layers ``start`` to ``stop`` - 1 on one pass; all of them as the library runs them."""
+        encoder = self.vision_tower.encoder
+        if stop - start == len(self.gates):
+            return encoder(inputs_embeds=hidden).last_hidden_state
+        for layer in encoder.layers[start:stop]:
+            hidden = layer(hidden, None)
+        return hidden
 
 
 def in_passes(work: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> Tensor:

@@ -121,7 +121,10 @@ class VisualEncoder:
 
     def _project(self, pixels: Tensor) -> Tensor:
         """(images, 3, side, side) to (images, patches, dim)."""
-        features = self.model.vision_tower(pixels)
+        return self._to_llm(self.model.vision_tower(pixels))
+
+    def _to_llm(self, features: Tensor) -> Tensor:
+        """What the tower returns, (images, patches, hidden), to (images, patches, dim)."""
         return self.model.mm_projector(features.to(compute_device(self.model.mm_projector[0])))
 
     def pool(self, features: Tensor) -> Tensor:
@@ -138,16 +141,24 @@ class VisualEncoder:
         """A video to (frames, tokens, dim): projected and pooled, without newlines or compression.
 
         A few frames are worked on at a time (:attr:`SiglipVisionTower.frames_per_pass`), from their pixels to their
-        pooled tokens, so that beside input and output memory does not grow with the video.
+        pooled tokens, so that beside input and output memory does not grow with the video. Where its frames meet inside
+        the tower (:attr:`SiglipVisionTower.gates`) it is worked on from gate to gate, and fewer frames may come out.
 
         Args:
             pixels: (frames, 3, side, side), or pictures as :func:`is_pictures` knows them.
         """
 
-        def encode(part: Tensor) -> Tensor:
-            return self.pool(self._project(self._pixel_values(part) if is_pictures(part) else part))
+        def prepare(part: Tensor) -> Tensor:
+            return self._pixel_values(part) if is_pictures(part) else part
 
-        return in_passes(encode, pixels, self.model.vision_tower.frames_per_pass)
+        def encode(part: Tensor) -> Tensor:
+            return self.pool(self._project(prepare(part)))
+
+        tower = self.model.vision_tower
+        if tower.meets:
+            hidden = tower(pixels, prepare)
+            return in_passes(lambda part: self.pool(self._to_llm(part)), hidden, tower.frames_per_pass)
+        return in_passes(encode, pixels, tower.frames_per_pass)
 
     def _pixel_values(self, pictures: Tensor) -> Tensor:
         """Pictures of any size to (frames, 3, side, side) float32 on the CPU."""

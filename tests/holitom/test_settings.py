@@ -56,7 +56,7 @@ def test_outer_bounds(field: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("merge_layer", value) for value in (0, -1, 1.5, True, None)],
+        *[("merge_layer", value) for value in (0, -1, 1.5, True, "18")],
         *[("merge_ratio", value) for value in (1, 1.0, -0.1, float("nan"), "half")],
         ("merge_rule", "median"),
         ("causal", 1),
@@ -71,6 +71,20 @@ def test_limits_that_are_allowed() -> None:
     OuterConfig(retain_ratio=1, similarity_threshold=-1, center_weight=0, neighbors=1, contextual_ratio=1)
     OuterConfig(similarity_threshold=1, center_weight=1, max_segment_frames=1)
     InnerConfig(merge_layer=1, merge_ratio=0)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "72b" not in str(path)], ids=str)
+def test_the_default_layer_is_that_of_the_shipped_files(path: Path) -> None:
+    """The paper names a layer of its own for the 72B: 60 of 80."""
+    layers = {"llava_onevision_0.5b": 24, "llava_onevision_7b": 28, "llava_video_7b": 28, "tiny": 8}[path.parent.name]
+    inner = getattr(load_config(path).compressor, "inner", None)
+    if isinstance(inner, InnerConfig):
+        assert InnerConfig().layer_in(layers) == inner.merge_layer
+
+
+def test_a_named_layer_is_kept_whatever_the_depth() -> None:
+    assert InnerConfig(18).layer_in(8) == 18
+    assert [InnerConfig().layer_in(layers) for layers in (1, 2, 28, 80)] == [1, 1, 18, 51]
 
 
 def test_configurations_are_frozen() -> None:
@@ -152,7 +166,7 @@ def test_overrides(tmp_path) -> None:
     assert config.model.num_frames == 4
     for assignment, message in (
         ("outer.retain_ratio", "key.path=value"),
-        ("outer.retain_ratio=[", "no YAML value"),
+        ("outer.retain_ratio=[", "no readable YAML"),
         ("outer.x=1", "unknown key compressor.outer.x"),
     ):
         with pytest.raises(InputError, match=message):
@@ -178,6 +192,8 @@ ROWS = {
         for name in ("uniform", "random", "vidcom2", "evs")
         for r in (25, 20, 15, 10)
     },
+    **{f"flashvid_r{r}": {"retain_ratio": r / 100, "expansion": 1.25, "prune_layer": 20} for r in (25, 20, 15, 10)},
+    **{f"earlytom_r{r}": {"retain_ratio": r / 100, "tower_layers": [8, 21, 23]} for r in (25, 20, 15, 10)},
 }
 
 

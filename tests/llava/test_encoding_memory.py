@@ -131,3 +131,19 @@ def test_a_bad_pixel_is_found_in_any_pass(model) -> None:
 def test_pictures_are_no_images(model) -> None:
     with pytest.raises(InputError, match=r"\(3, 40, 48, 3\)"):
         model.splice_visuals(prompt(2, "image", 2), None, None, [pictures(3)], None, "image")
+
+
+def test_frames_that_meet_in_the_tower_run_in_passes_too(encoder: VisualEncoder, model) -> None:
+    """Between the gates the tower holds the states of all frames, but the activations of one pass alone."""
+    pixels, tower, peaks, kept = video(48), encoder.model.vision_tower, {}, {}
+    config = available_methods()["earlytom"](similarity_threshold=0.3, tower_layers=[0], inner=None)
+    states = 48 * tower.num_patches_per_side**2 * tower.config.hidden_size * 4
+    with config.build().applied(model) as compressor:
+        for passes in (4, 48):
+            tower.frames_per_pass = passes
+            peaks[passes] = beside(encoder, pixels, compressor)
+            with compressor.recording(), torch.no_grad():
+                kept[passes] = encoder.encode_frames(pixels)
+    torch.testing.assert_close(kept[4], kept[48], atol=1e-5, rtol=0)
+    assert len(kept[4]) < 48
+    assert peaks[4] < 4 * states < peaks[48]

@@ -59,7 +59,7 @@ def test_under_zero3_there_is_no_device_map(under_zero3, monkeypatch) -> None:
 
 def test_zero3_without_deepspeed_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(placement, "is_deepspeed_available", lambda: False)
-    with pytest.raises(InputError, match="ZeRO-3 needs the package deepspeed: pip install deepspeed"), zero3(SETTINGS):
+    with pytest.raises(InputError, match=r"pip install 'holitom\[deepspeed\]'"), zero3(SETTINGS):
         raise AssertionError("the block was entered")
 
 

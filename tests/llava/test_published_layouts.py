@@ -165,6 +165,7 @@ def test_an_index_that_names_more_than_its_files_hold(tmp_path) -> None:
     assert "names 1 tensors that no file holds: model.ghost" in refusal(folder)
 
 
-def test_a_folder_without_safetensors_is_left_to_transformers(tmp_path) -> None:
-    assert stored_shapes(tmp_path) is None
+def test_only_a_hub_id_is_left_to_transformers(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="cannot load the weights"):
+        stored_shapes(tmp_path)
     assert stored_shapes("lmms-lab/llava-onevision-qwen2-7b-ov") is None

@@ -59,7 +59,7 @@ def test_both_readers_return_the_same_bits(tmp_path: Path, changes: dict) -> Non
     assert ours.indices == theirs.indices
     assert (ours.total_frames, ours.fps, ours.duration) == (theirs.total_frames, theirs.fps, theirs.duration)
     np.testing.assert_array_equal(ours.frames, theirs.frames)
-    assert load_video(path, 7).reader == "decord"
+    assert load_video(path, 7).reader == "pyav"
 
 
 @pytest.mark.parametrize("reader", [pytest.param("decord", marks=needs_decord), "pyav"])
@@ -117,14 +117,14 @@ OTHER_FILES = {
     "av1.mp4": ({"codec": "libaom-av1", "codec_options": {"cpu-used": "8", "crf": "20"}, "frames": 24}, "pyav"),
     "av1.webm": ({"codec": "libaom-av1", "codec_options": {"cpu-used": "8", "crf": "20"}, "frames": 24}, "pyav"),
     "clip.gif": ({"codec": "gif", "codec_options": {}, "pix_fmt": "rgb8", "frames": 10}, "pyav"),
-    "vp9.webm": ({"codec": "libvpx-vp9", "codec_options": {"cpu-used": "8"}}, "decord"),
-    "vp8.webm": ({"codec": "libvpx", "codec_options": {"cpu-used": "8", "auto-alt-ref": "1"}}, "decord"),
-    "clip.mkv": ({"audio": True}, "decord"),
-    "clip.mov": ({}, "decord"),
-    "mpeg4.avi": ({"codec": "mpeg4", "codec_options": {"b": "2000000"}}, "decord"),
+    "vp9.webm": ({"codec": "libvpx-vp9", "codec_options": {"cpu-used": "8"}}, "pyav"),
+    "vp8.webm": ({"codec": "libvpx", "codec_options": {"cpu-used": "8", "auto-alt-ref": "1"}}, "pyav"),
+    "clip.mkv": ({"audio": True}, "pyav"),
+    "clip.mov": ({}, "pyav"),
+    "mpeg4.avi": ({"codec": "mpeg4", "codec_options": {"b": "2000000"}}, "pyav"),
     "hevc.mp4": (
         {"codec": "libx265", "codec_options": {"crf": "12", "x265-params": "log-level=none:open-gop=0"}},
-        "decord",
+        "pyav",
     ),
 }
 
@@ -136,7 +136,7 @@ def test_other_containers_and_codecs(tmp_path: Path, name: str, recipe: tuple[di
     clip = load_video(path, 6)
     assert numbers(clip.frames) == clip.indices == tuple(uniform_indices(changes.get("frames", 40), 6))
     assert clip.fps == pytest.approx(25, rel=0.05)
-    assert clip.reader == (usual_reader if has_decord() else "pyav")
+    assert clip.reader == usual_reader
     assert numbers(load_video(path, 6, "pyav").frames) == clip.indices
 
 

@@ -41,8 +41,10 @@ class SpanQwen2(Qwen2ForCausalLM):
         use_cache=None,
         logits_to_keep=0,
         video_spans=None,
+        cache=None,
         **kwargs,
     ):
+        past_key_values = past_key_values if cache is None else cache
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             video_spans = None
         arguments = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, None, use_cache)

@@ -33,7 +33,8 @@ from eval.paper.benchmarks import (
     chosen,
 )
 from llava.errors import InputError, VideoError
-from llava.video_probe import check_file, probe_track
+from llava.video_files import check_file
+from llava.video_probe import probe_track
 
 SHOWN = 20  # problems named one by one; the rest is counted
 
@@ -157,7 +158,7 @@ def read_questions(folder: Path, benchmark: Benchmark, config: str) -> list[dict
     try:
         import datasets  # noqa: PLC0415
     except ImportError:
-        raise InputError("the package datasets is needed to read the questions: pip install lmms-eval==0.7.3") from None
+        raise InputError("the package datasets is needed to read the questions: pip install 'holitom[eval]'") from None
     source = benchmark.question_folder(folder)
     if not source.is_dir():
         raise InputError(f"no question files: {source} is absent")

@@ -33,7 +33,7 @@ from holitom.compressor import Compressor
 from holitom.run_facts import facts_of
 from holitom.watching import watched
 from llava.errors import InputError, VideoError
-from llava.video import VideoClip, load_video, uniform_indices
+from llava.video import ReaderChoice, VideoClip, load_video, uniform_indices
 
 SCORING_SEED = 0  # of the harness' random guesses, set after the last answer: they depend on the answers alone
 _PADDING = "__padding_only__"  # in the harness' metadata of a request that is there to make the processes' shares equal
@@ -53,6 +53,7 @@ class Answering:
         answers: str = "outputs/answers",
         on_bad_video: str = "stop",
         records: str | None = None,
+        video_reader: ReaderChoice = "auto",
         **arguments: Any,
     ) -> None:
         """Load the checkpoint and put the method on.
@@ -63,6 +64,7 @@ class Answering:
             method: instead of a file: a method with its defaults, or "vanilla", which is also the default.
             answers: folder of the log of answers.
             on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
+            video_reader: of :func:`llava.video.load_video`; "decord-as-is" shows what the stock models see.
             records: folder for the record of every question, or None to keep none.
             **arguments: of the stock model, and settings of the method (``retain_ratio=0.15``).
 
@@ -77,6 +79,7 @@ class Answering:
         if not torch.cuda.is_available():
             known = {"device_map": "auto", "device": "cpu", **known}
         self._on_bad_video = on_bad_video
+        self._video_reader: ReaderChoice = video_reader
         identity = checkpoint_identity(local_checkpoint(pretrained))
         super().__init__(pretrained=pretrained, **known)  # type: ignore[call-arg]
         model: Any = self.model  # type: ignore[attr-defined]
@@ -85,6 +88,7 @@ class Answering:
         self._layers = int(model.config.num_hidden_layers)
         arguments = {**{name: value.default for name, value in stock.items()}, **known}
         setup = setup_of(model, self.stock_id, arguments, identity["weights_sha256"])
+        setup["video_reader"] = video_reader  # other frames are other answers
         settings = run.as_dict()
         setup_key = digest({**setup, "compressor": settings["compressor"]})
         self.served = Served(setup, setup_key, settings, identity)
@@ -105,7 +109,9 @@ class Answering:
         if int(known.get("batch_size") or 1) != 1:
             raise InputError(f"batch_size = {known['batch_size']} is not supported: answers are made one by one, use 1")
         if known.get("video_decode_backend", "decord") != "decord":
-            raise InputError("video_decode_backend is not supported: decord reads, and PyAV what decord cannot")
+            raise InputError(
+                "video_decode_backend is not supported: set video_reader (auto, pyav, decord, decord-as-is)"
+            )
         trigger = re.search("vicuna|yi", str(pretrained).lower())
         if self.stock_id == "llava_vid" and trigger:
             raise InputError(
@@ -180,9 +186,13 @@ class Answering:
         """The clip, kept for the next question about the same video."""
         if self._clip is None or self._clip_key != sha256:
             self._clip = None  # before the next one takes memory
-            self._clip = load_video(path, int(self.max_frames_num), choose=self.choose_frames)  # type: ignore[attr-defined]
+            self._clip = self._load(path)
             self._clip_key = sha256
         return self._clip
+
+    def _load(self, path: Path) -> VideoClip:
+        frames = int(self.max_frames_num)  # type: ignore[attr-defined]
+        return load_video(path, frames, self._video_reader, choose=self.choose_frames)
 
     @property
     def clip(self) -> VideoClip:

@@ -1,10 +1,12 @@
 """Does this project compute what the authors' release computes? Compares with recorded inputs and outputs.
 
     python -m eval.claims.parity tests/goldens
+    python -m eval.claims.parity tests/goldens_newer
 
-The folder may hold any subset of ``outer_*``, ``inner_*`` and ``dpc_*`` (pairs of .json and .safetensors) and ``e2e/``
-(a checkpoint with inputs and outputs of whole runs). One line per case, then one line of JSON; exit status 1 if a
-case fails, 2 if there is nothing to compare.
+The folder may hold any subset of ``outer_*``, ``inner_*`` and ``dpc_*`` (pairs of .json and .safetensors), ``e2e/``
+(a checkpoint with inputs and outputs of whole runs), and of FlashVID and EarlyTom ``flashvid_*``,
+``flashvid_llm_prune_*``, ``earlytom_merge_*``, ``earlytom_select_*`` and ``earlytom_tower_*``. One line per case, then
+one line of JSON; exit status 1 if a case fails, 2 if there is nothing to compare.
 """
 
 import argparse
@@ -20,10 +22,38 @@ from safetensors import SafetensorError
 
 from eval.claims.parity.cases import check_dpc, check_inner, check_outer
 from eval.claims.parity.end_to_end import EndToEnd
+from eval.claims.parity.newer_cases import (
+    check_earlytom_merge,
+    check_earlytom_select,
+    check_earlytom_tower,
+    check_flashvid,
+    check_flashvid_prune,
+)
 from eval.instruments.cli import Parser, user_errors
 from llava.errors import InputError
 
-LIMITS = {"outer": 1e-5, "inner": 1e-5, "dpc": 1e-5, "e2e": 1e-3}
+LIMITS = {
+    "outer": 1e-5,
+    "inner": 1e-5,
+    "dpc": 1e-5,
+    "e2e": 1e-3,
+    "flashvid": 1e-5,
+    "flashvid_llm_prune": 1e-5,
+    "earlytom_merge": 1e-5,
+    "earlytom_select": 1e-5,
+    "earlytom_tower": 1e-4,
+}
+# The kind of a case is the longest of these that its name begins with.
+CHECKS: dict[str, Callable[[Path], tuple[float, list[str]]]] = {
+    "outer": check_outer,
+    "inner": check_inner,
+    "dpc": check_dpc,
+    "flashvid": check_flashvid,
+    "flashvid_llm_prune": check_flashvid_prune,
+    "earlytom_merge": check_earlytom_merge,
+    "earlytom_select": check_earlytom_select,
+    "earlytom_tower": check_earlytom_tower,
+}
 
 
 @dataclass(frozen=True)
@@ -49,9 +79,11 @@ class Outcome:
 
 def _checks(folder: Path) -> Iterator[tuple[str, str, Callable[[], tuple[float, list[str]]]]]:
     """Name, kind and check of every case in the folder."""
-    for kind, check in (("outer", check_outer), ("inner", check_inner), ("dpc", check_dpc)):
+    for kind, check in CHECKS.items():
         for path in sorted(folder.glob(f"{kind}_*.safetensors")):
-            yield path.stem, kind, partial(check, path)
+            longest = max((other for other in CHECKS if path.stem.startswith(f"{other}_")), key=len)
+            if longest == kind and not path.stem.endswith("_weights"):
+                yield path.stem, kind, partial(check, path)
     runs = sorted((folder / "e2e").glob("out_*.safetensors"))
     if runs:
         whole = EndToEnd(folder / "e2e")
@@ -69,7 +101,7 @@ def compare(folder: Path) -> Iterator[Outcome]:
         raise InputError(f"there is no folder {str(folder)!r}: pass one with recorded cases, such as tests/goldens")
     cases = list(_checks(folder))
     if not cases:
-        raise InputError(f"{str(folder)!r} holds no outer_*, inner_*, dpc_* or e2e/out_* case")
+        raise InputError(f"{str(folder)!r} holds no {', '.join(f'{kind}_*' for kind in CHECKS)} or e2e/out_* case")
     for name, kind, check in cases:
         try:
             error, differences = check()

@@ -26,11 +26,12 @@ def largest(got: Tensor, want: Tensor) -> float:
     return float(error.max()) if bool(torch.isfinite(error).all()) else float("inf")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    return load_file(path), json.loads(path.with_suffix(".json").read_text())
+def read_case(path: Path, facts: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a case and, unless it has none, its JSON."""
+    return load_file(path), json.loads(path.with_suffix(".json").read_text()) if facts else {}
 
 
-def _mismatches(**pairs: tuple[Any, Any]) -> list[str]:
+def mismatches(**pairs: tuple[Any, Any]) -> list[str]:
     """Names of the selections whose two values differ."""
     return [f"{name} is {got}, recorded {want}" for name, (got, want) in pairs.items() if got != want]
 
@@ -50,7 +51,7 @@ def outer_config(facts: dict[str, Any]) -> OuterConfig:
 
 def check_outer(path: Path) -> tuple[float, list[str]]:
     """The outer stage on recorded features and attention: similarity, segments, counts, tokens."""
-    tensors, facts = _read(path)
+    tensors, facts = read_case(path)
     config = outer_config(facts)
     features = tensors["X"].float()
     mode = facts["newline_mode"]
@@ -60,7 +61,7 @@ def check_outer(path: Path) -> tuple[float, list[str]]:
     tokens = kept.features
     if mode == "grid":
         tokens = insert_newlines(tokens, kept.index, tensors["image_newline"], mode, features.shape[1])
-    differences = _mismatches(
+    differences = mismatches(
         segments=([list(pair) for pair in details.segments], tensors["windows"].tolist()),
         static_counts=(list(details.static_counts), tensors["n_static"].tolist()),
         removable=(details.removable, round(facts["total_reduced"])),
@@ -72,7 +73,7 @@ def check_outer(path: Path) -> tuple[float, list[str]]:
 
 def check_inner(path: Path) -> tuple[float, list[str]]:
     """The inner merge on recorded states and attention: kept positions and merged states."""
-    tensors, facts = _read(path)
+    tensors, facts = read_case(path)
     start = facts["image_start"]
     spans = [(start, start + facts["image_length"])]
     merged = merge_into_nearest(tensors["hidden"][0].float(), tensors["attn_row"].float(), spans, facts["r"])
@@ -83,7 +84,7 @@ def check_inner(path: Path) -> tuple[float, list[str]]:
 
 def check_dpc(path: Path) -> tuple[float, list[str]]:
     """DPC-KNN on recorded points: centres and both ways to merge a cluster."""
-    tensors, facts = _read(path)
+    tensors, facts = read_case(path)
     points = tensors["x"].float()
     batch, count, dim = points.shape
     errors, differences = [], []

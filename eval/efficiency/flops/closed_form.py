@@ -9,6 +9,7 @@ counter does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.efficiency.flops.plans import Plan
@@ -41,19 +42,25 @@ class MethodFlops:
         return self.signals + self.outer + self.inner
 
 
-def tower_flops(sizes: ModelSizes) -> int:
-    """The tower on all frames: patch embedding, and in each layer four projections, attention, feed-forward."""
+def tower_flops(sizes: ModelSizes, frames: Sequence[int] | None = None) -> int:
+    """The tower: patch embedding of all frames, and in each layer four projections, attention, feed-forward.
+
+    Args:
+        sizes: of the checkpoint.
+        frames: what each layer sees; None: all of them.
+    """
     patches, width = sizes.patches, sizes.tower_dim
     embedding = 2 * patches * 3 * sizes.patch**2 * width
     projections, attention = 4 * 2 * patches * width**2, 2 * 2 * patches**2 * width
     feed_forward = 2 * 2 * patches * width * sizes.tower_inner
-    return sizes.frames * (embedding + sizes.tower_layers * (projections + attention + feed_forward))
+    seen = sizes.frames * sizes.tower_layers if frames is None else sum(frames)
+    return sizes.frames * embedding + seen * (projections + attention + feed_forward)
 
 
-def projector_flops(sizes: ModelSizes) -> int:
-    """The projector on all patches of all frames (pooling comes after it and has no matrix product)."""
+def projector_flops(sizes: ModelSizes, frames: int | None = None) -> int:
+    """The projector on all patches of ``frames`` frames, or all (pooling comes after it, without a matrix product)."""
     widths = sizes.tower_dim * sizes.dim + (sizes.projector_layers - 1) * sizes.dim**2
-    return sizes.frames * sizes.patches * 2 * widths
+    return (sizes.frames if frames is None else frames) * sizes.patches * 2 * widths
 
 
 def attention_pairs(queries: int, keys: int, square: bool) -> int:

@@ -3,6 +3,8 @@
 No weight and no activation has a value there, so nothing is downloaded and nothing computed; every operator that a real
 run would start is started. What cannot run without values is replaced, and only that:
 
+* how many frames a stage inside the tower merges depends on it too: it merges most, whatever the states. What it reads
+  there is part of what the tower counts;
 * how many tokens an outer stage keeps depends on what the video shows: a stand-in keeps the paper's count of them.
   HoliTom's own outer stage runs for real beside it, on a made-up scene of the same size, to count its matrix products;
 * newline tokens are counted by the runtime's function on token places instead of being found on the device.
@@ -30,7 +32,7 @@ from eval.efficiency.flops.stand_ins import NominalOuter, nominal_scene, with_ne
 from eval.efficiency.flops.tracing import FusedAttention, LiveBytes, ModuleFlops
 from holitom.compressor import Compressor
 from holitom.methods.holitom import HolitomOuter
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.splicing import SplicedBatch, VisualTokens, splice
@@ -73,6 +75,7 @@ class _Encoded:
     tower: int
     projector: int
     peak: int
+    merges: FrameMerges | None = None
 
 
 class MetaRuns:
@@ -87,7 +90,7 @@ class MetaRuns:
         self.model: LlavaQwenForCausalLM = hollow_model(config)
         self.sizes = sizes
         self._encoder = VisualEncoder(self.model.get_model(), config, None)
-        self._encoded: dict[tuple[str, ...], _Encoded] = {}
+        self._encoded: dict[tuple[Any, ...], _Encoded] = {}
         self._outer: dict[Any, tuple[int, int]] = {}
 
     @torch.no_grad()
@@ -103,10 +106,13 @@ class MetaRuns:
             kept = self._all_tokens(plain)
             if stand_in.outer is not None:
                 mode = self._encoder.newline_mode
-                kept = stand_in.compress_features(encoded.features, encoded.signals, self._encoder.pool, mode)
+                parts = encoded.features, encoded.signals, self._encoder.pool, mode, encoded.merges
+                kept = stand_in.compress_features(*parts)
             outer, outer_peak = self._real_outer(plan)
             held = encoded.features.nbytes + self.sizes.frames * 3 * self.sizes.side**2 * DTYPE.itemsize
             encoded = replace(encoded, peak=max(encoded.peak, held + outer_peak))
+            if stand_in.tower is not None:
+                return self._language(plan, encoded, MethodFlops(0, outer, 0), kept)
             added = MethodFlops(encoded.tower - plain.tower, outer, 0)
             return self._language(plan, replace(encoded, tower=plain.tower), added, kept)
         finally:
@@ -119,11 +125,14 @@ class MetaRuns:
         assert real is not None
         if real.outer is None:
             return real
-        return Compressor(NominalOuter(real.outer.signals, spread_index(plan.sizes, plan.visual)), real.inner)
+        tower = None if real.tower is None else real.tower.nominal()
+        return Compressor(NominalOuter(real.outer.signals, spread_index(plan.sizes, plan.visual)), real.inner, tower)
 
     def _encode(self, compressor: Compressor | None) -> _Encoded:
         """Tower, projector and pooling, with the recorders of an applied compressor."""
-        names = () if compressor is None or compressor.outer is None else compressor.outer.signals
+        names: tuple[Any, ...] = () if compressor is None or compressor.outer is None else compressor.outer.signals
+        if compressor is not None and compressor.tower is not None:
+            names = (*names, *compressor.tower.layers)
         if names in self._encoded:
             return self._encoded[names]
         shape, model = (self.sizes.frames, 3, self.sizes.side, self.sizes.side), self.model.get_model()
@@ -132,12 +141,12 @@ class MetaRuns:
             tower = ModuleFlops(counter).watch([model.vision_tower])
             projector = ModuleFlops(counter).watch([model.mm_projector])
             if compressor is None:
-                features, signals = self._encoder.encode_frames(pixels), {}
+                features, signals, merges = self._encoder.encode_frames(pixels), {}, None
             else:
                 with compressor.recording():
                     features = self._encoder.encode_frames(pixels)
-                signals = compressor.take_signals()
-        self._encoded[names] = _Encoded(features, signals, tower.stop(), projector.stop(), alive.peak)
+                signals, merges = compressor.take_signals(), next(iter(compressor.take_merges()), None)
+        self._encoded[names] = _Encoded(features, signals, tower.stop(), projector.stop(), alive.peak, merges)
         return self._encoded[names]
 
     def _all_tokens(self, encoded: _Encoded) -> CompressedTokens:

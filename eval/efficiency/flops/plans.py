@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _METHODS = (
     "holitom_without_inner",
     "holitom",
 )
+NEWER = ("flashvid", "earlytom")  # methods that are younger than the paper, with a nominal count of their own
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Plan:
         text: text tokens before and behind the video.
         spans: tokens of the video, newlines included, before the first stage and from each stage on.
         stages: the stages inside the language model.
+        tower_frames: frames that each layer of the tower sees; where a method merges frames there, of a video of which
+            it merges most.
     """
 
     sizes: ModelSizes
@@ -56,6 +60,7 @@ class Plan:
     text: tuple[int, int]
     spans: tuple[int, ...]
     stages: tuple[Stage, ...]
+    tower_frames: tuple[int, ...]
 
     @property
     def lengths(self) -> list[int]:
@@ -115,12 +120,18 @@ def make_plan(
     """
     compressor = config.build()
     visual = outer_tokens(sizes.paper, retained / 100)
+    nominal = getattr(compressor.outer, "nominal", None) if compressor is not None else None
+    if nominal is not None:
+        visual = nominal(sizes.frames, sizes.tokens_per_frame)
     newlines = _newlines(sizes, visual)
     stages = _stages(compressor.inner if compressor is not None else None)
     span = visual + newlines
     later = stage_counts(stages, (((text[0], text[0] + span),),))
     spans = (span, *(counts[0][0] for counts in later))
-    return Plan(sizes, name, config, compressor, visual, newlines, text, spans, stages)
+    tower = compressor.tower if compressor is not None else None
+    merged = tower.nominal_frames(sizes.frames, sizes.tower_layers) if tower is not None else None
+    frames = tuple(merged or [sizes.frames] * sizes.tower_layers)
+    return Plan(sizes, name, config, compressor, visual, newlines, text, spans, stages, frames)
 
 
 def _row(path: Path) -> tuple[str, int]:
@@ -129,13 +140,16 @@ def _row(path: Path) -> tuple[str, int]:
     return method, int(retained or 100)
 
 
-def plans_of(name: str, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND)) -> list[Plan]:
+def plans_of(
+    name: str, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND), methods: Sequence[str] = _METHODS
+) -> list[Plan]:
     """Plans of all rows of the paper's tables that ``configs/`` holds for a checkpoint, in the order of the tables.
 
     Args:
         name: one of :data:`CHECKPOINTS`.
         text: text tokens before and behind the video.
+        methods: whose rows, in this order.
     """
-    files = [path for path in (CONFIGS / name.replace("-", "_")).glob("*.yaml") if path.stem.split("_r")[0] in _METHODS]
-    files.sort(key=lambda path: (_METHODS.index(_row(path)[0]), -_row(path)[1]))
+    files = [path for path in (CONFIGS / name.replace("-", "_")).glob("*.yaml") if path.stem.split("_r")[0] in methods]
+    files.sort(key=lambda path: (methods.index(_row(path)[0]), -_row(path)[1]))
     return [make_plan(sizes_of(name), path.stem, load_config(path), _row(path)[1], text) for path in files]

@@ -46,10 +46,11 @@ def closed_record(plan: Plan) -> dict[str, Any]:
     """One row from closed form. FLOPs with a multiplication and its addition as two, bytes of bfloat16."""
     sizes = plan.sizes
     llm, square = prefill_flops(plan), prefill_flops(plan, square=True)
+    tower, projector = tower_flops(sizes, plan.tower_frames), projector_flops(sizes, plan.tower_frames[-1])
     return {
         "geometry": sizes.name,
         "config": plan.name,
-        "prefill": _prefill(tower_flops(sizes), projector_flops(sizes), llm, square, method_flops(plan)),
+        "prefill": _prefill(tower, projector, llm, square, method_flops(plan)),
         "decode_per_token": decode_flops(plan),
         "kv_cache_bytes": kv_cache_bytes(plan),
         "peak_activation_bytes": peak_activation_bytes(plan),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -106,8 +106,8 @@ def _stages_timed(model: LlavaQwenForCausalLM, compressor: Compressor, clock: St
         return compress_video(clock.timed("projector", encode), pool, newline_mode)
 
     @contextmanager
-    def timed_recording() -> Iterator[None]:
-        with recording(), clock.hooks_timed(model.get_vision_tower(), "signals"):
+    def timed_recording(videos: Sequence[int] | None = None) -> Iterator[None]:
+        with recording(videos), clock.hooks_timed(model.get_vision_tower(), "signals"):
             yield
 
     with ExitStack() as stack:

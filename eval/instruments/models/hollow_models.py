@@ -48,8 +48,15 @@ class _HollowLayer(nn.Module):
         super().__init__()
         self.self_attn, self.input_layernorm = attention, Qwen2RMSNorm(dim)
 
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-        return self.self_attn(hidden_states=hidden_states, **kwargs)
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        return self.self_attn(hidden_states=hidden_states, attention_mask=attention_mask, **kwargs)
 
 
 class HollowDecoder(nn.Module):

@@ -30,7 +30,7 @@ def _new(columns: int, title: str) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise InputError("figures need matplotlib; pip install matplotlib") from error
+        raise InputError("figures need matplotlib: pip install 'holitom[report]'") from error
     figure = Figure(figsize=(6.5 * columns, 4.8), layout="constrained")
     figure.suptitle(title, fontsize=9)
     return figure, figure.subplots(1, columns, squeeze=False)[0]

@@ -15,11 +15,11 @@ GEOMETRIES = {"llava_onevision_7b": ONEVISION_7B, "llava_onevision_72b": ONEVISI
 
 
 def inner_layer(compressor: dict[str, Any] | None) -> int | None:
-    """First layer that sees fewer tokens; 0 without an inner stage, None for methods with several (or other) stages."""
+    """First layer that sees fewer tokens; 0 without an inner stage, None if not told or for other stages."""
     if compressor is None:
         return 0
     if compressor["method"] == "holitom":
-        return 0 if compressor["inner"] is None else int(compressor["inner"]["merge_layer"])
+        return 0 if compressor["inner"] is None else compressor["inner"]["merge_layer"]
     if compressor["method"] == "fastv":
         return int(compressor["prune_layer"])
     several = compressor["method"] == "pdrop" or compressor.get("inner") is not None

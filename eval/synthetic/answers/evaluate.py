@@ -26,6 +26,7 @@ from holitom.compressor import all_tokens
 from holitom.families import find_family
 from holitom.tokens import CompressedTokens
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.model.finite_logits import all_finite, require_finite_logits
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.placement import compute_device
 from llava.model.static_cache import LayerPrompt
@@ -165,8 +166,9 @@ class Answerer:
             self._ids[text] = prompt_ids(self.tokenizer, f"{DEFAULT_IMAGE_TOKEN}\n{text}").to(self._device)
         start = time.perf_counter()
         inputs: dict[str, Any] = {"images": [video.pixels], "modalities": ["video"]}
-        logits = model(self._ids[text], use_cache=False, logits_to_keep=1, **inputs).logits
-        token = int(logits[0, -1].argmax())  # waits for the device
+        logits = model(self._ids[text], use_cache=False, logits_to_keep=1, **inputs).logits[0, -1]
+        token, sound = torch.stack([logits.argmax(), all_finite(logits).long()]).tolist()  # waits for the device
+        require_finite_logits(bool(sound))
         seconds = time.perf_counter() - start
         layers, config, compressor = model.config.num_hidden_layers, model.config, shared.compressor
         before = video.features.shape[0] * video.features.shape[1]

@@ -1,11 +1,16 @@
 """What the task definitions call: prompt, video, scoring. Data: ``SYNTHVID_DATA``, else ``outputs/synthvid``."""
 
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from eval.synthetic.world.dataset import data_folder, verify
-from eval.synthetic.world.items import item_of, letter_of
-from eval.synthetic.world.questions import SCORED
+# lmms-eval runs this file by its path, from whatever folder: see eval/__init__.py
+runpy.run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))["claim"]()
+
+from eval.synthetic.world.dataset import data_folder, verify  # noqa: E402
+from eval.synthetic.world.items import item_of, letter_of  # noqa: E402
+from eval.synthetic.world.questions import SCORED  # noqa: E402
 
 _DATA = {"test_data": "test", "long_data": "long"}  # a split for each task
 Doc = Mapping[str, Any]

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor
 from transformers import Cache
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.decoder_layers import check_supported, left_padding
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import Counts, read_spans
 from holitom.ops.short_sequences import Spans
-from llava.errors import InputError
 
 
 def prompt_spans(cache: Cache | None, video_spans: Tensor | None, inputs: Tensor) -> tuple[Spans, ...]:

@@ -10,9 +10,10 @@ from transformers import DynamicCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
+from holitom.errors import InputError
+from holitom.hooks.call_names import MASK_CACHE
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.attention_scores import last_query_attention
-from llava.errors import InputError
 
 HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
 
@@ -49,21 +50,25 @@ def checked_layers(decoder: Any, layer: int, setting: str) -> Any:
     return layers
 
 
-def check_supported(padding_mask: object, cache: object) -> None:
+def check_supported(padding_mask: object, cache: object, what: str = "inner compression") -> None:
     """Raise for masks and caches whose size is fixed before the sequence is shortened.
 
+    Args:
+        padding_mask: the caller's mask, or the one that a cache of fixed size made transformers make.
+        cache: the cache, or None.
+        what: who needs it, for the message.
+
     Raises:
-        NotImplementedError: for a mask that is not 2D, and for a cache whose layers cannot grow to different lengths.
+        NotImplementedError: for a cache whose layers cannot grow to different lengths, and for a mask that is not 2D.
     """
-    if padding_mask is not None and (not isinstance(padding_mask, Tensor) or padding_mask.ndim != 2):
-        raise NotImplementedError("inner compression needs a 2D attention_mask; 4D masks have the long sequence's size")
-    if cache is None:
-        return
-    if not isinstance(cache, DynamicCache) or cache.is_compileable or any(cache.is_sliding):
+    supported = isinstance(cache, DynamicCache) and not cache.is_compileable and not any(cache.is_sliding)
+    if cache is not None and not supported:
         raise NotImplementedError(
-            f"inner compression needs a DynamicCache of full-attention layers, not {type(cache).__name__}: its layers "
-            "must grow to different lengths"
+            f"{what} needs a DynamicCache of full-attention layers, not {type(cache).__name__}, whose size is fixed: "
+            "leave out cache_implementation and past_key_values"
         )
+    if padding_mask is not None and (not isinstance(padding_mask, Tensor) or padding_mask.ndim != 2):
+        raise NotImplementedError(f"{what} needs a 2D attention_mask; 4D masks have the long sequence's size")
 
 
 def left_padding(mask: Shaped[Tensor, "batch seq"]) -> tuple[int, ...]:
@@ -161,7 +166,7 @@ def both_ways_mask(
         return create_bidirectional_mask(**arguments, allow_is_bidirectional_skip=padding_mask is None)
     rows = torch.tensor(with_video, device=hidden.device)
     mask = create_causal_mask(
-        **arguments, past_key_values=None, or_mask_function=lambda row, head, query, key: rows[row]
+        **arguments, **{MASK_CACHE: None}, or_mask_function=lambda row, head, query, key: rows[row]
     )
     if mask is None or mask.ndim != 4:
         raise NotImplementedError(

@@ -1,16 +1,21 @@
 """What inner compression knows about a forward call and about a sequence, as plain data without a model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from holitom.errors import InputError
 from holitom.hooks.decoder.inner_record import Counts, StageRecord
 from holitom.ops.short_sequences import Spans
-from llava.errors import InputError
-from llava.model.static_cache import LayerPrompt
+
+if TYPE_CHECKING:
+    from llava.model.static_cache import LayerPrompt
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class SequenceState:
         Returns:
             None for layers that hold the whole prompt.
         """
+        from llava.model.static_cache import LayerPrompt  # noqa: PLC0415  (our runtime alone asks)
+
         prompts = [LayerPrompt(stage.real_tokens, stage.shift) for stage in self.stages]
         before = LayerPrompt(self.stages[0].real_tokens) if shrunk else None
         reached = [sum(start <= layer for start in starts) for layer in range(layers)]

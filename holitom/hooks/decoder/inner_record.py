@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from holitom.errors import InputError
 from holitom.ops.short_sequences import Spans
-from llava.errors import InputError
 
 NO_LABEL = -100
 Counts = tuple[tuple[int, ...], ...]

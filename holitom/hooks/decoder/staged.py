@@ -6,16 +6,20 @@ than layers after it. A decode step only needs other masks and, where a stage re
 embeddings. HoliTom's merging and FastV's pruning are one stage each, PyramidDrop's pruning is three.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from holitom.errors import InputError
+from holitom.hooks.call_names import cache_given, cache_in, check_call
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
@@ -30,12 +34,13 @@ from holitom.hooks.decoder.stages import (
     shrunk_arguments,
     stage_counts,
 )
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookSet, refuse_compiled
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import prune_batch
 from holitom.ops.short_sequences import MergedBatch, Spans
-from llava.errors import InputError
-from llava.model.static_cache import LayerPrompt
+
+if TYPE_CHECKING:
+    from llava.model.static_cache import LayerPrompt
 
 
 class StagedCompression(HookSet):
@@ -73,8 +78,11 @@ class StagedCompression(HookSet):
         self._states: WeakKeyDictionary[Cache, SequenceState] = WeakKeyDictionary()
 
     def _register(self, decoder: nn.Module) -> None:
+        refuse_compiled(decoder)
         for stage in self.stages:
             self._layers = checked_layers(decoder, stage.layer, stage.setting)
+        check_call(decoder, "attention_mask", "position_ids", "inputs_embeds")
+        check_call(self._layers[0], "attention_mask", "position_ids")
         self._decoder = decoder
         self._parameters = tuple(inspect.signature(decoder.forward).parameters)
         self._handles += [
@@ -147,7 +155,7 @@ class StagedCompression(HookSet):
         inputs = kwargs.get("input_ids") if inputs is None else inputs
         if inputs is None or (video_spans is None and all(stage.keeps_all for stage in self.stages)):
             return (), kwargs
-        padding_mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        padding_mask, cache = kwargs.get("attention_mask"), cache_in(kwargs)
         if cache is not None and cache.get_seq_length(len(self._layers) - 1) > 0:
             self._call = self._continued(cache, padding_mask, video_spans, inputs)
             if self._call is not None and self.stages[0].shrinks_cache:
@@ -199,7 +207,7 @@ class StagedCompression(HookSet):
         call = self._call
         if call is None:
             return None
-        hidden, cache, incoming, stage = args[0], kwargs.get("past_key_values"), 0, self.stages[number]
+        hidden, cache, incoming, stage = args[0], cache_given(kwargs), 0, self.stages[number]
         if not call.decoding:
             hidden = self._shorten(number, layer, hidden, kwargs)
             if cache is not None and number == len(self.stages) - 1:
@@ -235,7 +243,7 @@ class StagedCompression(HookSet):
         scores = call.scores.to(hidden.device)
         reduced = self._reduce(call, call.counts[number], hidden, scores)
         advance(call, stage, reduced, scores, self._decoder, kwargs)
-        cache = kwargs.get("past_key_values")
+        cache = cache_given(kwargs)
         if stage.shrinks_cache and cache is not None:
             shrink_cache(call, cache, stage.layer)
         assert call.kept is not None

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
+from holitom.hooks.call_names import MASK_CACHE
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import Counts, StageRecord, count_tokens, shortened_spans
@@ -120,7 +121,7 @@ def short_mask(
         config=config,
         inputs_embeds=hidden,
         attention_mask=real_tokens,
-        past_key_values=cache,
+        **{MASK_CACHE: cache},
         layer_idx=stage.layer,
         allow_is_causal_skip=real_tokens is None,
     )

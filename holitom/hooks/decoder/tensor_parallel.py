@@ -23,7 +23,7 @@ def over_all_heads(
         scores: fp32 mean or largest value over the heads at hand.
         combine: how the heads are combined; every process has equally many.
     """
-    mesh = getattr(attention.q_proj.weight, "device_mesh", None)
+    mesh = getattr(getattr(attention.q_proj, "weight", None), "device_mesh", None)  # adapters may have no weight
     if mesh is None or "tp" not in (mesh.mesh_dim_names or ()):
         return scores
     group = mesh.get_group("tp")

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from holitom.errors import InputError
 from holitom.hooks.prompt.prompt_layout import PlacedVideo
 from holitom.ops.token_ops import upload
 from holitom.tokens import CompressedTokens
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class ContractedSequence:
         real_tokens: (batch, short_seq) bool, False at padding; None if no row has any.
         short_seq: tokens of the prompt that are left.
         shift: (batch, 1) int64, how far the plain positions of later tokens move down.
+        tail: tokens of the prompt after its last video, which may be cropped from the cache again, as assisted decoding
+            does with candidates that it prefilled along with the prompt.
         cached: tokens of the prompt in the first layer of the cache.
     """
 
@@ -126,18 +128,19 @@ class ContractedSequence:
     real_tokens: Tensor | None
     short_seq: int
     shift: Tensor
+    tail: int = 0
     cached: int = 0
 
     def incoming(self, past: int, new: int) -> int:
-        """Tokens after the prompt once ``new`` are added to a cache of ``past``.
+        """Tokens after the prompt once ``new`` are added to a cache of ``past``; below 0 if its end was cropped.
 
         Raises:
-            RuntimeError: if the cache was cropped into the prompt.
+            RuntimeError: if the cache was cropped into the videos.
         """
-        if past < self.cached:
+        if past < self.cached - self.tail:
             raise RuntimeError(
-                f"the cache holds {past} tokens, its prompt left {self.cached}: it was cropped into the prompt; "
-                "prefill again"
+                f"the cache holds {past} tokens, its prompt left {self.cached}: it was cropped into the prompt's "
+                "videos; prefill again"
             )
         return past - self.cached + new
 
@@ -173,6 +176,7 @@ class ContractedSequence:
             )
         if real is None:
             real = mask.new_ones(mask.shape[0], self.short_seq, dtype=torch.bool)
+        real = real[:, : self.short_seq + min(incoming, 0)]
         return torch.cat([real.to(mask.device), mask[:, self.seq :].bool()], dim=1)
 
     def _positions(self, incoming: int, new: int, given: Tensor | None, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ inner stage come after it and see what they see in this project's own runtime.
 """
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,14 +17,25 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from holitom.errors import InputError
+from holitom.hooks.aligned_loss import AlignedLoss
+from holitom.hooks.call_names import cache_in, cache_of, check_call
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
+from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt.contraction import ContractedSequence, contract, contracted_positions
-from holitom.hooks.prompt.prompt_layout import PlacedVideo, PromptLayout, TowerCall, brings_video, place_videos
+from holitom.hooks.prompt.prompt_layout import (
+    PlacedVideo,
+    PromptLayout,
+    TowerCall,
+    VideoGrid,
+    brings_video,
+    place_videos,
+)
 from holitom.hooks.prompt.tower_calls import TowerCalls
+from holitom.hooks.tower.video_calls import VideoCalls
 from holitom.tokens import CompressedTokens
-from llava.errors import InputError
 
 
 class PromptEntrance(HookSet):
@@ -32,25 +44,35 @@ class PromptEntrance(HookSet):
     Args:
         layout: how the family's prompts are laid out.
         compressor: what compresses the videos.
+        videos: where the compressor merges frames inside the tower, what tells videos from images there.
     """
 
     _prompt = PerThread[dict[str, Any]]()  # arguments of the body in a prefill that is running
     _sequence = PerThread[ContractedSequence]()  # the prompt whose cache the decoder is filling
 
-    def __init__(self, layout: PromptLayout, compressor: Any) -> None:
+    def __init__(self, layout: PromptLayout, compressor: Any, videos: VideoCalls | None = None) -> None:
         super().__init__()
         self._layout = layout
         self._compressor = compressor
-        self._tower = TowerCalls(compressor)
+        self._loss = AlignedLoss(compressor)
+        self._door = GenerationDoor(compressor)
+        self._videos = videos
+        self._tower = TowerCalls(compressor, videos)
         self._known: WeakKeyDictionary[Cache, ContractedSequence | None] = WeakKeyDictionary()
 
     def _register(self, model: nn.Module) -> None:
         layout = self._layout
+        check_call(layout.body, "input_ids", "pixel_values_videos", "attention_mask", "position_ids")
+        check_call(layout.decoder, "inputs_embeds", "attention_mask", "position_ids")
         self._names = {
             module: tuple(inspect.signature(module.forward).parameters)
             for module in (model, layout.body, layout.decoder)
         }
         self._tower.apply(layout.tower)
+        self._loss.apply(model)
+        self._door.apply(model)
+        if self._videos is not None:
+            self._videos.apply(layout.body)
         self._handles += [
             model.register_forward_pre_hook(self._enter_model, with_kwargs=True),
             layout.body.register_forward_pre_hook(self._enter_body, with_kwargs=True),
@@ -61,6 +83,10 @@ class PromptEntrance(HookSet):
 
     def _forget(self) -> None:
         self._tower.remove()
+        self._loss.remove()
+        self._door.remove()
+        if self._videos is not None:
+            self._videos.remove()
         self._known.clear()
         self._prompt = self._sequence = None
 
@@ -71,11 +97,6 @@ class PromptEntrance(HookSet):
     def _enter_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the model: refuse what counts the tokens of the long prompt after the decoder has run."""
         named = self._named(model, args, kwargs)
-        if brings_video(named) and named.get("labels") is not None:
-            raise InputError(
-                "labels are not supported by a compressed transformers model: they count the tokens that compression "
-                "removes; compute the loss from the logits, or load the checkpoint with llava.model.builder"
-            )
         if brings_video(named) and isinstance(named.get("logits_to_keep"), Tensor):
             raise InputError("logits_to_keep must be a number while videos are compressed: indices count all tokens")
         return None
@@ -83,8 +104,9 @@ class PromptEntrance(HookSet):
     def _enter_body(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the body: note a new prompt; give a later call the positions that the long prompt asks for."""
         self._prompt = None
+        self._loss.forget()
         named = self._named(body, args, kwargs)
-        cache = named.get("past_key_values")
+        cache = cache_in(named)
         if cache is None or cache.get_seq_length(0) == 0:
             if named.get("input_ids") is None and brings_video(named):
                 raise InputError("videos were given without input_ids: pass the ids that the processor wrote")
@@ -109,7 +131,7 @@ class PromptEntrance(HookSet):
         """Pre-hook of the decoder: shorten a prompt, or continue one."""
         self._sequence = None
         named, prompt = self._named(decoder, args, kwargs), self._prompt
-        cache, embeds = named.get("past_key_values"), named.get("inputs_embeds")
+        cache, embeds = cache_in(named), named.get("inputs_embeds")
         if prompt is not None and embeds is not None:
             return (), self._prefill(prompt, embeds, named)
         inputs = named.get("input_ids") if embeds is None else embeds
@@ -129,9 +151,9 @@ class PromptEntrance(HookSet):
         sequence, self._sequence = self._sequence, None
         if output is None:
             return
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is None:
-            cache = output[1] if isinstance(output, tuple) and len(output) > 1 else output.get("past_key_values")
+            cache = output[1] if isinstance(output, tuple) and len(output) > 1 else cache_of(output)
         if not isinstance(cache, Cache):
             return
         if sequence is not None:
@@ -140,7 +162,6 @@ class PromptEntrance(HookSet):
         elif self._prompt is not None:
             self._known[cache] = None  # nothing of this prompt was removed
 
-    @torch.no_grad()
     def _prefill(self, prompt: dict[str, Any], embeds: Tensor, named: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments of the decoder for a new prompt, with its videos compressed."""
         if self._compressor.inner is not None:
@@ -151,21 +172,23 @@ class PromptEntrance(HookSet):
                 raise InputError(f"the prompt has {holes} video placeholder(s) but no video: pass pixel_values_videos")
             return named
         mask, seq = named.get("attention_mask"), embeds.shape[1]
-        check_supported(mask, named.get("past_key_values"))
+        check_supported(mask, cache_in(named), "compression")
         call = self._tower_call(prompt)
         grids = self._layout.grids(prompt, call)
         placed = place_videos(prompt["input_ids"], self._layout.video_token_id, grids)
         first = (0,) * embeds.shape[0] if mask is None else left_padding(mask)
         if any(row and row[0].start < begin for row, begin in zip(placed, first, strict=True)):
             raise InputError("attention_mask hides video placeholders: it must be 1 for every token of the prompt")
-        signals = {name: self._layout.cut(signal, call, grids) for name, signal in call.signals.items()}
-        videos = [self._compressed(states, row, signals) for states, row in zip(embeds, placed, strict=True)]
+        signals = {name: self._cut(signal, call, grids) for name, signal in call.signals.items()}
+        videos = [self._compressed(states, row, signals, call) for states, row in zip(embeds, placed, strict=True)]
         batch = contract(embeds, first, videos)
+        self._loss.note(batch.kept, prompt["input_ids"] == self._layout.video_token_id)
         renumber = not self._compressor.keeps_positions
         positions, shift = contracted_positions(named.get("position_ids"), batch, first, seq, renumber)
         real = batch.kept >= 0 if any(batch.first) else None
         short_seq = batch.kept.shape[1]
-        self._sequence = ContractedSequence(seq, first, real, short_seq, shift)
+        tail = seq - max(row[-1].stop for row in placed if row)
+        self._sequence = ContractedSequence(seq, first, real, short_seq, shift, tail)
         short: dict[str, Any] = {"inputs_embeds": batch.embeds, "position_ids": positions, "attention_mask": real}
         if mask is not None and real is None:
             short["attention_mask"] = mask.new_ones(embeds.shape[0], short_seq)
@@ -189,8 +212,14 @@ class PromptEntrance(HookSet):
             raise RuntimeError("the videos were not encoded under this compressor: encode them again")
         return call
 
+    def _cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
+        """A signal of a whole call, one part per video; of merged frames the tower has that many."""
+        if call.merges:
+            return list(signal.split([merges.merged_frames for merges in call.merges]))
+        return self._layout.cut(signal, call, grids)
+
     def _compressed(
-        self, states: Tensor, row: list[PlacedVideo], signals: dict[str, list[Tensor]]
+        self, states: Tensor, row: list[PlacedVideo], signals: dict[str, list[Tensor]], call: TowerCall
     ) -> list[tuple[PlacedVideo, CompressedTokens]]:
         """What is left of each video of one row, (seq, dim)."""
         pairs = []
@@ -198,7 +227,10 @@ class PromptEntrance(HookSet):
             grid, own = placed.grid, {name: parts[placed.number] for name, parts in signals.items()}
             features = states[placed.start : placed.stop - grid.newlines].view(grid.frames, grid.tokens, -1)
             pool = partial(self._layout.pool, grid=grid)
-            kept = self._compressor.compress_features(features, own, pool, self._layout.newline_mode)
+            merges = call.merges[placed.number] if call.merges else None
+            if merges is not None:
+                features = features[: merges.merged_frames]  # zeros stand for the others
+            kept = self._compressor.compress_features(features, own, pool, self._layout.newline_mode, merges)
             pairs.append((placed, kept))
         return pairs
 

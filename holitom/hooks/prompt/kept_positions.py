@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from holitom.errors import InputError
+from holitom.hooks.call_names import cache_in
 from holitom.hooks.decoder.decoder_layers import HookResult
 from holitom.hooks.hook_set import HookSet
-from llava.errors import InputError
 
 
 class KeptPositions(HookSet):
@@ -38,7 +39,7 @@ class KeptPositions(HookSet):
                 "have gaps; pass attention_mask, position_ids and the rest by name"
             )
         positions = kwargs.get("position_ids")
-        if positions is None or any(kwargs.get(name) is not None for name in ("attention_mask", "past_key_values")):
+        if positions is None or kwargs.get("attention_mask") is not None or cache_in(kwargs) is not None:
             return None
         inputs = kwargs.get("inputs_embeds")
         inputs = inputs if inputs is not None else args[0] if args else kwargs["input_ids"]

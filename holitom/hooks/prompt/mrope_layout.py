@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
+from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.packed_attention import PackedReceivedAttentionRecorder
 from holitom.hooks.tower.signals import Recorder
-from llava.errors import InputError
 
 Order = Callable[[TowerCall], Tensor | None]
 
@@ -74,6 +75,18 @@ def mrope_recorder(attention: nn.Module, name: str) -> Recorder:
             "method that needs received_attention alone, or one without signals"
         )
     return PackedReceivedAttentionRecorder().apply(attention)
+
+
+def no_tower_places(model: nn.Module) -> TowerPlaces:
+    """None: the tower packs the patches of all frames into one sequence.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        "the method merges frames inside a SigLIP tower, which this model has not: use holitom, or another method "
+        "without a stage inside the tower"
+    )
 
 
 def mrope_entrance(model: nn.Module, order: Order, compressor: Any) -> PromptEntrance:

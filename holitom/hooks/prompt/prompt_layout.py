@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from llava.errors import InputError
+from holitom.errors import InputError
+from holitom.tokens import FrameMerges
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class TowerCall:
         inputs: its first argument's first axis, images or packed patches.
         arguments: its keyword arguments.
         signals: what the compressor's recorders read, by name.
+        merges: per video, what happened to its frames inside the tower; empty where nothing did.
     """
 
     inputs: int
     arguments: dict[str, Any]
     signals: dict[str, Tensor]
+    merges: tuple[FrameMerges, ...] = ()
 
 
 class PromptLayout(Protocol):

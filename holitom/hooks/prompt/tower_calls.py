@@ -9,6 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt.prompt_layout import TowerCall
+from holitom.hooks.tower.video_calls import VideoCalls
 
 
 class TowerCalls(HookSet):
@@ -19,14 +20,16 @@ class TowerCalls(HookSet):
 
     Args:
         compressor: its recorders are on modules of the tower.
+        videos: knows which calls are of videos, where the compressor merges frames inside the tower.
     """
 
     latest = PerThread[TowerCall]()
     _running = PerThread[ExitStack]()
 
-    def __init__(self, compressor: Any) -> None:
+    def __init__(self, compressor: Any, videos: VideoCalls | None = None) -> None:
         super().__init__()
         self._compressor = compressor
+        self._videos = videos
         self._calls: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def of(self, output: Any) -> TowerCall | None:
@@ -47,7 +50,8 @@ class TowerCalls(HookSet):
         """Pre-hook of the tower: start recording."""
         self.latest = None
         running = ExitStack()
-        running.enter_context(self._compressor.recording())
+        videos = None if self._videos is None else self._videos.videos or ()
+        running.enter_context(self._compressor.recording(videos))
         self._running = running
 
     def _leave(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -58,6 +62,9 @@ class TowerCalls(HookSet):
         if output is None:
             return
         inputs: Tensor = args[0] if args else next(iter(kwargs.values()))
-        call = TowerCall(inputs.shape[0], kwargs, self._compressor.take_signals())
+        merges = tuple(self._compressor.take_merges())
+        if self._videos is not None and merges:
+            self._videos.left = tuple(video.merged_frames for video in merges)
+        call = TowerCall(inputs.shape[0], kwargs, self._compressor.take_signals(), merges)
         self._calls[output.last_hidden_state] = call
         self.latest = call

@@ -1,0 +1,1 @@
+"""Hooks on the layers of a vision tower."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from llava.errors import InputError
+from holitom.errors import InputError
 
 
 class AttentionRecorder:

@@ -23,12 +23,12 @@ import torch
 
 from holitom.checks import is_finite_number, require
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from holitom.methods.dycoke.temporal_pruning import GROUP, group_references, prune_groups
-from holitom.ops.selection import check_finite, keep_selected, token_sums
+from holitom.ops.selection import check_finite, keep_selected
 from holitom.tokens import CompressedTokens, EncodedVideo
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class DycokeOuter:
 
     signals: tuple[str, ...] = ()
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: DycokeConfig) -> None:
         self.config = config
@@ -111,7 +112,7 @@ class DycokeOuter:
                 "similarity_order = True does not keep raster order, which this mm_newline_position needs: use "
                 "similarity_order = False, or mm_newline_position = 'one_token'"
             )
-        check_finite(features=token_sums(video.features))
+        check_finite(features=video.features)
         count = self._kept_of_pruned(tokens)
         index = prune_groups(video.features, count, config.reference_groups, config.similarity_order)
         segments = [(first, min(first + GROUP, frames) - 1) for first in range(0, frames, GROUP)]

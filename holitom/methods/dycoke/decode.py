@@ -13,14 +13,15 @@ from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from holitom.checks import is_finite_number, is_integer, require
+from holitom.errors import InputError
+from holitom.hooks.call_names import MASK_CACHE, cache_given, cache_in, check_call
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.decoder.inner_record import InnerRecord, untouched_record
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookSet, refuse_compiled
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import truncated_length
 from holitom.ops.short_sequences import Spans
-from llava.errors import InputError
 
 
 @dataclass
@@ -121,7 +122,10 @@ class DycokeDecodePruning(HookSet):
         self._sequences: WeakKeyDictionary[Cache, _Sequence] = WeakKeyDictionary()
 
     def _register(self, decoder: nn.Module) -> None:
+        refuse_compiled(decoder)
         layers = checked_layers(decoder, self.layer, "decode.layer")
+        check_call(decoder, "attention_mask", "position_ids", "inputs_embeds")
+        check_call(layers[self.layer], "attention_mask")
         self._decoder = decoder
         self._parameters = tuple(inspect.signature(decoder.forward).parameters)
         self._handles += [
@@ -162,7 +166,7 @@ class DycokeDecodePruning(HookSet):
         inputs = kwargs.get("input_ids") if inputs is None else inputs
         if inputs is None or (video_spans is None and self.prune_ratio == 0):
             return (), kwargs
-        cache, padding_mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        cache, padding_mask = cache_in(kwargs), kwargs.get("attention_mask")
         if cache is not None and cache.get_seq_length(self.layer) > 0:
             self._call = self._continued(cache, padding_mask, inputs)
         else:
@@ -210,7 +214,7 @@ class DycokeDecodePruning(HookSet):
         call = self._call
         if call is None or not call.step:
             return
-        hidden, cache, sequence = kwargs["hidden_states"], kwargs["past_key_values"], call.sequence
+        hidden, cache, sequence = kwargs["hidden_states"], cache_given(kwargs), call.sequence
         key, padding_mask = cache.layers[attention.layer_idx].keys, call.padding_mask
         scores = ask_keys(attention, hidden, kwargs["position_embeddings"], key, padding_mask)
         previous = None if sequence.attention is None else sequence.attention.to(scores.device)
@@ -222,9 +226,10 @@ class DycokeDecodePruning(HookSet):
 
     def _enter_layer(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of ``layer`` and those after it: note the prompt's cache, or hand over the step's mask."""
-        call, cache = self._call, kwargs.get("past_key_values")
+        call = self._call
         if call is None:
             return None
+        cache = cache_given(kwargs)
         if not call.step:
             if cache is not None:
                 self._sequences[cache] = call.sequence
@@ -237,7 +242,7 @@ class DycokeDecodePruning(HookSet):
                 config=self._decoder.config,
                 inputs_embeds=args[0],
                 attention_mask=self.attended.to(args[0].device),
-                past_key_values=cache,
+                **{MASK_CACHE: cache},
                 layer_idx=self.layer,
                 allow_is_causal_skip=False,
             )

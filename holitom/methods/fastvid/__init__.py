@@ -27,6 +27,7 @@ from torch import Tensor
 
 from holitom.checks import is_finite_number, is_integer, require, require_finite, require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
@@ -38,9 +39,9 @@ from holitom.methods.fastvid.anchors import (
     plan_anchors,
 )
 from holitom.methods.fastvid.pooling_head import PoolingHead
+from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import exact_cosine, highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
-from llava.errors import InputError
 
 
 @register("fastvid")
@@ -118,6 +119,7 @@ class FastVidOuter:
     """FastVID's outer stage as the compressor calls it."""
 
     keeps_positions = True
+    checks_features = True
 
     def __init__(self, config: FastVidConfig) -> None:
         self.config = config
@@ -183,11 +185,12 @@ class FastVidOuter:
         """Segments of the video; the one transfer to the host."""
         wide = vectors.double()
         similarity = exact_cosine(wide[1:], wide[:-1])
-        sound = [values.isfinite().flatten(1).all(1).to(wide) for values in (features, saliency, vectors)]
+        checked = {"features": features, "saliency": saliency, "frame vectors": vectors[:, None]}
+        sound = [sound_frames(values).to(wide) for values in checked.values()]
         fetched = torch.cat([part.to(features.device) for part in (*sound, similarity)]).tolist()
         frames = len(wide)
-        for number, name in enumerate(("features", "saliency", "frame vectors")):
-            require_finite(name, [int(good) for good in fetched[number * frames : (number + 1) * frames]])
+        for number, (name, values) in enumerate(checked.items()):
+            require_finite(name, [int(good) for good in fetched[number * frames : (number + 1) * frames]], values)
         return cut_segments(fetched[3 * frames :], self.config.min_segments, self.config.similarity_threshold)
 
     def _assemble(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
-from llava.errors import CheckpointError
+from holitom.errors import CheckpointError, require_runtime
 
 _PROBE = "head.probe"
 _FRAMES_PER_PASS = 16  # 16 frames of so400m take about 0.2 GB in float32
@@ -46,7 +46,12 @@ class PoolingHead:
         if wrong or missing:
             problem = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of the wrong shape"
             raise CheckpointError(f"{str(path)!r} {problem}: take all post_layernorm and head tensors of one SigLIP")
-        modules.load_state_dict({name: tensors[name].float() for name in wanted})
+        used = {name: tensors[name].float() for name in wanted}
+        require_runtime()
+        from llava.model.weight_checks import check_values, summaries  # noqa: PLC0415 # ours, and checked to be
+
+        check_values(summaries(used.items()), str(path))
+        modules.load_state_dict(used)
         modules.eval().requires_grad_(False)
 
     @torch.no_grad()

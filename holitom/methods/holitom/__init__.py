@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.inner import InnerMerging
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.tokens import CompressedTokens, EncodedVideo
-from llava.errors import InputError
 
 
 @register("holitom")
@@ -39,6 +39,7 @@ class HolitomOuter:
 
     signals: tuple[str, ...] = ("received_attention",)
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: OuterConfig) -> None:
         self.compress = OuterCompression(config)

@@ -8,6 +8,7 @@ from holitom.checks import is_finite_number, is_integer, require, require_retain
 MergeRule = Literal["sequential", "mean"]
 SegmentationRule = Literal["global", "greedy", "fixed"]
 StaticRule = Literal["clusters", "attention"]
+PAPER_LAYER, PAPER_LAYERS = 18, 28  # K of the paper, in LLaVA-OneVision-7B
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,15 @@ class InnerConfig:
     """Inner-LLM stage: merging inside the decoder (HoliTom, Sec. 3.3).
 
     Attributes:
-        merge_layer: index K of the first decoder layer that sees the shorter sequence; at least 1.
+        merge_layer: index K of the first decoder layer that sees the shorter sequence; at least 1. None is as deep in
+            the model as the paper's 18 of 28 layers (see :meth:`layer_in`).
         merge_ratio: share of the tokens of a video span that is merged away, in [0, 1); 0 leaves the model as it is.
         merge_rule: ``"sequential"`` averages pairwise in order, which the paper's table was made with;
             ``"mean"`` takes the mean of the whole group, which the paper describes.
         causal: keep layer K-1 causal. False reproduces the release, whose layer K-1 runs without a causal mask.
     """
 
-    merge_layer: int = 18
+    merge_layer: int | None = None
     merge_ratio: float = 0.5
     merge_rule: MergeRule = "sequential"
     causal: bool = True
@@ -101,11 +103,11 @@ class InnerConfig:
     def __post_init__(self) -> None:
         layer, ratio = self.merge_layer, self.merge_ratio
         require(
-            is_integer(layer) and layer >= 1,
+            layer is None or (is_integer(layer) and layer >= 1),
             "merge_layer",
             layer,
             "an integer of at least 1",
-            "the paper uses 18 of 28 layers",
+            "the paper uses 18 of 28 layers, null is as deep in any model",
         )
         require(is_finite_number(ratio) and 0 <= ratio < 1, "merge_ratio", ratio, "in [0, 1)", "the paper uses 0.5")
         rules = get_args(MergeRule)
@@ -117,3 +119,7 @@ class InnerConfig:
             "the default is sequential",
         )
         require(isinstance(self.causal, bool), "causal", self.causal, "true or false", "the default is true")
+
+    def layer_in(self, layers: int) -> int:
+        """``merge_layer``, or what stands for it in a decoder of so many layers: 18 of 28, 15 of 24, 5 of 8."""
+        return max(1, round(layers * PAPER_LAYER / PAPER_LAYERS)) if self.merge_layer is None else self.merge_layer

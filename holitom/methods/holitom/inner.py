@@ -1,5 +1,6 @@
 """Inner-LLM merging of HoliTom: one stage that averages tokens instead of dropping them."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts, InnerRecord
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.stages import Stage
-from holitom.methods.holitom.config import InnerConfig
+from holitom.methods.holitom.config import PAPER_LAYERS, InnerConfig
 from holitom.methods.holitom.inner_merging import merge_batch
 from holitom.ops.short_sequences import MergedBatch, kept_length
 
@@ -30,7 +31,13 @@ class InnerMerging(StagedCompression):
     def __init__(self, config: InnerConfig) -> None:
         self.config = config
         kept = partial(kept_length, merge_ratio=config.merge_ratio)
-        super().__init__([Stage(config.merge_layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)])
+        layer = config.layer_in(PAPER_LAYERS)  # until a decoder tells its depth
+        super().__init__([Stage(layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)])
+
+    def _register(self, decoder: nn.Module) -> None:
+        layers: Any = getattr(decoder, "layers", None) or ()
+        self.stages = (replace(self.stages[0], layer=self.config.layer_in(len(layers))),)
+        super()._register(decoder)
 
     def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
         """Average the tokens that are not kept into their nearest kept one."""

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag
 
+from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.nearest import most_similar
 from holitom.ops.short_sequences import MergedBatch, MergedSequence, Spans, kept_length, pad_rows
-from llava.errors import InputError
 
 
 def merge_into_nearest(
@@ -84,32 +85,34 @@ def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: MergeR
     ranked = scores.argsort(descending=True, stable=True)
     kept, others = ranked[:n_keep].sort().values, ranked[n_keep:].sort().values
     states = tokens.float()
-    directions = normalize(states, dim=-1)
-    nearest = (directions[others] @ directions[kept].T).argmax(dim=-1)
+    narrow = tokens.dtype == torch.bfloat16
+    nearest = most_similar(states.index_select(0, others), states.index_select(0, kept), narrow)
     target[others] = kept[nearest]
-    return _average(states[kept], states[others], nearest, rule).to(tokens.dtype), kept, target
+    return _average(states, kept, others, nearest, rule).to(tokens.dtype), kept, target
 
 
 def _average(
-    kept: Float[Tensor, "kept dim"],
-    others: Float[Tensor, "others dim"],
+    states: Float[Tensor, "seq dim"],
+    kept: Int[Tensor, " kept"],
+    others: Int[Tensor, " others"],
     nearest: Int[Tensor, " others"],
     rule: MergeRule,
 ) -> Float[Tensor, "kept dim"]:
-    """Kept states after the merge; ``nearest`` names the kept row of each other token.
+    """States of the ``kept`` tokens after the merge; ``nearest`` names the kept row of each of the ``others``.
 
-    A matrix product with the one-hot membership, because scattered additions are atomic, hence not reproducible, on
+    Bags of rows are added one after the other, each by one thread, hence reproducibly; scattered additions are not on
     CUDA. With m members the sequential rule gives the kept state 2^-m and the i-th member 2^-(m - i + 1).
     """
-    membership = nearest == torch.arange(kept.shape[0], device=kept.device)[:, None]
-    members = membership.sum(dim=-1)
+    bag = torch.cat([torch.arange(len(kept), device=kept.device), nearest])
+    order = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
+    rows, bag = torch.cat([kept, others]).index_select(0, order), bag.index_select(0, order)
+    first = torch.searchsorted(bag, torch.arange(len(kept), device=kept.device))
     if rule == "mean":
-        return (kept + membership.to(kept.dtype) @ others) / (1 + members)[:, None]
-    # Place of each member when all are listed group by group; stable, so ascending within a group.
-    place = nearest.argsort(stable=True).argsort()
-    left_in_group = members.cumsum(dim=0)[nearest] - place
-    halvings = torch.pow(0.5, left_in_group.to(kept.dtype))
-    return torch.pow(0.5, members.to(kept.dtype))[:, None] * kept + (membership * halvings) @ others
+        return embedding_bag(rows, states, first, mode="mean")
+    behind = torch.cat([first[1:], first.new_full((1,), len(rows))]).index_select(0, bag)  # where the next bag begins
+    halvings = behind - torch.arange(len(rows), device=rows.device)
+    halvings = torch.where(rows == kept.index_select(0, bag), halvings - 1, halvings)
+    return embedding_bag(rows, states, first, mode="sum", per_sample_weights=torch.pow(0.5, halvings.to(states.dtype)))
 
 
 def merge_batch(

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from holitom.errors import InputError
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.plan import OuterPlan, make_plan, segment_of_frame
 from holitom.methods.holitom.spatial_merging import merge_contextual, select_dynamic
@@ -26,7 +27,6 @@ from holitom.ops.group_points import rows_of
 from holitom.ops.similarity import similarity_and_norms
 from holitom.ops.token_ops import packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class OuterCompression:
         config = self.config
         similarity, norms = similarity_and_norms(features)
         runs = static_run_lengths(similarity, config.similarity_threshold)
-        plan = make_plan(runs, norms, received_attention, config)
+        plan = make_plan(runs, norms, received_attention, config, features)
         segments = plan.segmentation.segments
         masks = static_masks(runs, segments)
         segment, counts = upload(features.device, segment_of_frame(segments), plan.selected)

@@ -63,6 +63,7 @@ def make_plan(
     norms: Float[Tensor, "frames tokens"],
     received_attention: Float[Tensor, "frames tokens"],
     config: OuterConfig,
+    features: Tensor | None = None,
 ) -> OuterPlan:
     """Fetch the static counts, the only transfer from the device, and settle all sizes on the host.
 
@@ -71,6 +72,7 @@ def make_plan(
         norms: lengths of the features, not finite where a feature is not.
         received_attention: attention each token receives.
         config: settings.
+        features: what ``norms`` are the lengths of; only for the words of an error.
 
     Returns:
         The plan.
@@ -81,7 +83,7 @@ def make_plan(
     frames, tokens = norms.shape
     fetched = to_host(window_table(runs, norms, received_attention, min(frames, config.max_segment_frames)))
     for name, finite in zip(("features", "received_attention"), fetched[:, :2].T.tolist(), strict=True):
-        require_finite(name, finite)
+        require_finite(name, finite, features if name == "features" else received_attention)
     found = SEGMENTERS[config.segmentation](fetched[:, 2:], config.max_segment_frames)
     ratio = adjusted_ratio(config.retain_ratio, frames * tokens, found.removable)
     dynamic = [tokens - found.static_counts[segment] for segment in segment_of_frame(found.segments)]

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from holitom.checks import is_finite_number, is_integer, require, require_finite
 from holitom.compressor import Compressor
+from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
 from holitom.methods.prunevid.inner import PruneVidInner
@@ -42,9 +43,9 @@ from holitom.methods.prunevid.window_merging import (
     merge_windows,
     window_similarity,
 )
+from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import to_host
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails
-from llava.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class PruneVidOuter:
 
     signals: tuple[str, ...] = ()
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: PruneVidConfig) -> None:
         self.config = config
@@ -194,10 +196,10 @@ class PruneVidOuter:
         """Windows of similar frames; one transfer to the host."""
         frames = features.shape[0]
         clusters = max(1, int(frames * self.config.frame_cluster_ratio))
-        sound = features.isfinite().flatten(1).all(1)
+        sound = sound_frames(features)
         labels = frame_labels(features, clusters, self.config.neighbors)
         fetched = to_host(torch.stack([sound.long(), labels])).tolist()
-        require_finite("features", fetched[0])
+        require_finite("features", fetched[0], features)
         return windows_of(clean_labels(fetched[1]))
 
     def _clusters(self, sizes: GroupSizes) -> tuple[float, list[int]]:

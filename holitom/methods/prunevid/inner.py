@@ -18,7 +18,7 @@ from holitom.hooks.decoder.stages import Stage
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
 from holitom.ops.short_sequences import MergedBatch, Spans, pad_rows
-from llava.model.newlines import newlines_before
+from holitom.tokens import newlines_before
 
 
 @dataclass(frozen=True)

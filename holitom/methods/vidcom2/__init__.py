@@ -14,7 +14,7 @@ from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
 from holitom.methods import register
 from holitom.methods.vidcom2.video_centers import unlike_centers
-from holitom.ops.selection import check_finite, keep_selected, token_sums
+from holitom.ops.selection import check_finite, keep_selected
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
@@ -42,6 +42,7 @@ class Vidcom2Outer:
 
     signals: tuple[str, ...] = ()
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: Vidcom2Config) -> None:
         self.config = config
@@ -49,7 +50,7 @@ class Vidcom2Outer:
     @torch.no_grad()
     def __call__(self, video: EncodedVideo) -> CompressedTokens:
         """Keep what is unlike the centres."""
-        check_finite(features=token_sums(video.features))
+        check_finite(features=video.features)
         kept, _ = unlike_centers(video.features, self.config.retain_ratio)
         return keep_selected(video.features, kept.flatten().nonzero().flatten())
 

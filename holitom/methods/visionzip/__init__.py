@@ -21,7 +21,7 @@ from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
 from holitom.methods import register
 from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
-from holitom.ops.selection import check_finite, token_sums
+from holitom.ops.selection import check_finite
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 
@@ -64,6 +64,7 @@ class VisionzipOuter:
 
     signals: tuple[str, ...] = ("received_attention", "key_metric")
     keeps_positions = False
+    checks_features = True
 
     def __init__(self, config: VisionzipConfig) -> None:
         self.config = config
@@ -72,7 +73,7 @@ class VisionzipOuter:
     def __call__(self, video: EncodedVideo) -> CompressedTokens:
         """Keep and merge the tokens of every frame by its own attention and keys."""
         features, attention, keys = video.features, video.pooled("received_attention"), video.pooled("key_metric")
-        check_finite(features=token_sums(features), received_attention=attention, key_metric=token_sums(keys))
+        check_finite(features=features, received_attention=attention, key_metric=keys)
         frames, tokens, _ = features.shape
         counts = split_budget(tokens, self.config.tokens_per_frame, self.config.dominant_share)
         kept = dominant_and_contextual(features, attention, keys, *counts, mean=not self.config.contextual_sum)

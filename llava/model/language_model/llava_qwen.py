@@ -14,7 +14,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import InputError
+from llava.model.call_names import CALL_CACHE, OUTPUT_CACHE, cache_in, cache_of
 from llava.model.decode_loop import decoding_arguments
+from llava.model.finite_logits import LogitsWatch
+from llava.model.generation_modes import refuse_modes
 from llava.model.placement import compute_device
 from llava.model.projector import build_projector
 from llava.model.splicing import SplicedBatch, splice
@@ -47,7 +50,7 @@ class LlavaQwenModel(Qwen2Model):
         Raises:
             RuntimeError: if the cache was filled under hooks that are gone.
         """
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is not None and getattr(cache, "shortened_by_hooks", False) and not self._forward_pre_hooks:
             if cache.get_seq_length() > 0:
                 raise RuntimeError(
@@ -131,16 +134,19 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         image_sizes: Sequence[tuple[int, int]] | None = None,
         modalities: str | Sequence[str] | None = None,
         video_spans: Tensor | None = None,
+        logits_watch: LogitsWatch | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """One pass. Logits and labels are those of the spliced sequence (padded on the left).
 
         ``labels`` belong to ``input_ids``; visual tokens do not count. While tokens are merged inside the LLM, logits
-        cover the kept tokens only and labels follow them.
+        cover the kept tokens only and labels follow them. ``logits_watch`` is given by :meth:`generate`.
 
         Raises:
             InputError: if placeholders and visual inputs differ in number.
         """
+        cache = past_key_values if cache is None else cache  # the name differs between releases of transformers
         if images is not None and inputs_embeds is None:
             if input_ids is None:
                 raise InputError("images were given without input_ids: pass the prompt's ids")
@@ -149,12 +155,12 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
             video_spans = spliced.video_spans
         elif input_ids is not None:
-            video_spans = _text_spans(input_ids, past_key_values)
+            video_spans = _text_spans(input_ids, cache)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            **{CALL_CACHE: cache},
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             video_spans=video_spans,
@@ -163,10 +169,12 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
+        if logits_watch is not None:
+            logits_watch.see(logits)
         return CausalLMOutputWithPast(
             loss=None if labels is None else self._loss(logits, labels, hidden.shape[1], **kwargs),
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{OUTPUT_CACHE: cache_of(outputs)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -207,7 +215,26 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
 
         Returns:
             What transformers returns; sequences hold new tokens only.
+
+        Raises:
+            InputError: for arguments that do not go together, and if logits are not finite.
         """
+        refuse_modes(self, kwargs)
+        watch = LogitsWatch()
+        found = self._generate(inputs, images, image_sizes, modalities, decoding, {**kwargs, "logits_watch": watch})
+        watch.check()
+        return found
+
+    def _generate(
+        self,
+        inputs: Tensor | None,
+        images: Tensor | Sequence[Tensor] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        modalities: str | Sequence[str] | None,
+        decoding: str,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """:meth:`generate` without the look at the logits."""
         kwargs |= decoding_arguments(decoding, self.config.num_hidden_layers, kwargs)
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         if inputs is None:

@@ -36,13 +36,13 @@ from eval.instruments.answering import Question
 from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
-from eval.synthetic.answers.guard import random_cuts, shuffled_attention
 from holitom.compressor import all_tokens
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import InnerMerging
 from llava.errors import InputError
 from tests.eval.benchmarks import made_results
+from tests.eval.synthetic.answers.faults import random_cuts, shuffled_attention
 
 _make_question = rules_evidence.random_question
 CLAIMS = {claim.identity: claim for claim in all_claims()}

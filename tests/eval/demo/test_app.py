@@ -177,7 +177,7 @@ def test_without_gradio(monkeypatch, capsys) -> None:
         app.main([])
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert "pip install 'gradio>=6,<7'" in error
+    assert "pip install 'holitom[app]'" in error
     assert error.count("\n") == 1
 
 

@@ -19,7 +19,7 @@ from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.prunevid import PruneVidConfig, PruneVidInnerConfig
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from tests.holitom.test_every_method import METHODS, WITH_OUTER, small
+from tests.holitom.test_every_method import METHODS, WITH_OUTER, small, without_inner
 from tests.llava.test_against_transformers import VOCABULARY, expanded
 from tests.references import flash_stub
 from tests.references.decoder import NaiveDecoder
@@ -225,7 +225,7 @@ def seen_while_generating(model: nn.Module, compressor: Compressor, inputs: dict
 def test_cached_decoding_equals_recomputation_of_the_kept_tokens(theirs, name: str, kinds) -> None:
     """The contracted prompt and the answer in one pass of the bare decoder, without cache and hooks."""
     videos = clips(sum(row.count("video") for row in kinds))
-    out, calls = seen_while_generating(theirs, Compressor(small(name).outer, None), their_inputs(kinds, videos))
+    out, calls = seen_while_generating(theirs, without_inner(name), their_inputs(kinds, videos))
     embeds = [calls[0]["inputs_embeds"], theirs.get_input_embeddings()(out.sequences[:, -STEPS:-1])]
     positions = calls[0]["position_ids"].expand(len(kinds), -1)
     positions = torch.cat([positions, positions[:, -1:] + torch.arange(1, STEPS)], dim=1)
@@ -319,7 +319,9 @@ def test_the_one_liner(theirs) -> None:
         FULL.build().apply(theirs)
     compressor.remove()
     with pytest.raises(InputError, match="merge_layer = 18"):
-        holitom(theirs)
+        holitom(theirs, merge_layer=18)
+    assert [stage.layer for stage in holitom(theirs).visual_compressor.inner.stages] == [4]  # of 6, as 18 of 28
+    theirs.visual_compressor.remove()
 
 
 @torch.no_grad()
@@ -358,8 +360,6 @@ def test_what_cannot_be_served_is_refused(theirs) -> None:
     encoded = {"video": theirs.model.get_video_features(**pixel_values, return_dict=True)}
     call = partial(theirs, input_ids=ids, attention_mask=mask)
     with FULL.build().applied(theirs):
-        with pytest.raises(InputError, match="labels are not supported"):
-            call(labels=ids, **pixel_values)
         with pytest.raises(InputError, match="logits_to_keep must be a number"):
             call(logits_to_keep=torch.tensor([3]), **pixel_values)
         with pytest.raises(InputError, match=r"981 video placeholder\(s\) but no video"):

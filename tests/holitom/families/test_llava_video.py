@@ -20,6 +20,8 @@ SIDE, TOKENS, TEXT = 13, 169, 5
 EVERY_ROW = {"visionzip"}  # a newline follows the rows that hold no token, too
 REFUSE = {"evs", "fastvid"}  # their tokens keep positions, between which newlines have no place
 SMALL = {
+    "earlytom": {"similarity_threshold": 0.3, "tower_layers": [0], "inner": {"merge_layer": 4}},
+    "flashvid": {"prune_layer": 4},
     "holitom": {"inner": {"merge_layer": 4}},
     "pdrop": {"drop_layers": [1, 3, 4]},
     "prunevid": {"inner": {"layer": 3}},

@@ -373,7 +373,7 @@ def test_matplotlib_is_optional_and_pyplot_untouched(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     token_map(made_record())
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match="pip install matplotlib"):
+    with pytest.raises(InputError, match=r"pip install 'holitom\[show\]'"):
         token_map(made_record())
 
 

@@ -111,7 +111,7 @@ def test_by_name_and_model_args(tiny: Path, tmp_path: Path) -> None:
         assert tokens["before_llm"] <= 0.2 * tokens["before"] + FRAMES
         assert tokens["inside_llm"] <= 0.5 * tokens["before_llm"] + 1
         assert tokens["layer_mean"] == (tokens["before_llm"] + tokens["inside_llm"]) / 2  # 3 of 6 layers each
-        assert entry.reader == "decord"
+        assert entry.reader == "pyav"
 
 
 def test_answers_are_used_again_only_for_the_same_question(

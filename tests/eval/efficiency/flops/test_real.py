@@ -28,7 +28,7 @@ from eval.efficiency.flops.closed_form import (
 )
 from eval.efficiency.flops.counted import MetaRuns
 from eval.efficiency.flops.memory import peak_activation_bytes
-from eval.efficiency.flops.plans import Plan, make_plan, plans_of, spread_index
+from eval.efficiency.flops.plans import NEWER, Plan, make_plan, plans_of, spread_index
 from eval.efficiency.flops.real import closed_record, counted_record, deviations, largest_deviations, shares, to_count
 from eval.efficiency.flops.sizes import CHECKPOINTS, ModelSizes, model_config, sizes_of
 from eval.efficiency.flops.stand_ins import nominal_scene
@@ -482,3 +482,21 @@ def test_real_flops_is_a_function() -> None:
     result = real_flops(["llava-onevision-72b"], 80, "none")
     assert {row["geometry"] for row in result["closed_form"]} == {"llava-onevision-72b"}
     assert result["closed_form"][0]["prefill"]["llm"] > 9e14
+
+
+@pytest.mark.parametrize("name", ["flashvid_r10", "earlytom_r10"])
+def test_newer_methods_count_what_the_closed_form_says(name: str) -> None:
+    """FlashVID sends a quarter more to the LLM; EarlyTom's later tower layers and the projector see fewer frames."""
+    plans = {plan.name: plan for plan in plans_of("llava-onevision-0.5b", methods=NEWER)}
+    plan, sizes = plans[name], plans[name].sizes
+    run = MetaRuns(model_config(sizes.name), sizes).count(plan)
+    assert run.llm == prefill_flops(plan)
+    assert run.projector == projector_flops(sizes, plan.tower_frames[-1])
+    tower, received = tower_flops(sizes, plan.tower_frames), signal_flops(sizes, ("received_attention",))
+    if name == "flashvid_r10":
+        assert plan.spans == (801, 241)
+        assert (run.tower, run.method.signals) == (tower, received)
+        return
+    assert [plan.tower_frames[layer] for layer in (8, 9, 21, 22, 23, 24)] == [32, 20, 20, 12, 12, 8]
+    assert sum(plan.tower_frames) / (26 * 32) == pytest.approx(0.707, abs=5e-4)
+    assert run.tower == tower + received * 12 // 32, "read behind layer 23, which sees 12 frames"

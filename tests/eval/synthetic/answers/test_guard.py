@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from eval.synthetic.answers.guard import FAULTS, band
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import OuterConfig
 from holitom.tokens import EncodedVideo
 from llava.errors import InputError
+from tests.eval.synthetic.answers.faults import FAULTS, band
 from tests.references.outer import structured_video
 
 

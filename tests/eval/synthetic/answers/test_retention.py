@@ -1,21 +1,21 @@
 """Compression must cost as many answers as it did: the learned tiny model on 200 fixed questions, 152 of which count.
 
-The bands are those of guard.json, which ``python -m eval.synthetic.answers.guard`` writes after the checkpoint or the
-method has changed. They end on both sides: a method that suddenly loses fewer answers is another method. Three faults
-show that they are tight: each must fail the check that is named for it.
+The bands are those of guard.json, which ``faults.py`` writes after the checkpoint or the method has changed. They
+end on both sides: a method that suddenly loses fewer answers is another method. Three faults show that they are tight:
+each must fail the check that is named for it.
 """
 
 import json
-from pathlib import Path
 
 import pytest
 
 from eval.synthetic.answers.campaign import checkpoint_hash
-from eval.synthetic.answers.guard import ALWAYS, CHECKPOINT, CHECKS, FAULTS, FRAMES, Guard
+from eval.synthetic.answers.guard import ALWAYS, BANDS, CHECKPOINT, CHECKS, FRAMES, Guard
 from eval.synthetic.world.dataset import make_split
+from tests.eval.synthetic.answers.faults import FAULTS
 
-BOUNDS = Path(__file__).with_name("guard.json")
-REMEASURE = "python -m eval.synthetic.answers.guard outputs/synthvid tests/eval/synthetic/answers/guard.json"
+BOUNDS = BANDS
+REMEASURE = "python -m tests.eval.synthetic.answers.faults outputs/synthvid tests/eval/synthetic/answers/guard.json"
 pytestmark = pytest.mark.skipif(
     not (CHECKPOINT / "config.json").is_file(), reason="checkpoints/tiny is absent: bash scripts/train_tiny.sh makes it"
 )

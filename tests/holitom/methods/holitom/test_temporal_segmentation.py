@@ -6,14 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holitom.methods.holitom import temporal_segmentation
 from holitom.methods.holitom.temporal_segmentation import (
     SEGMENTERS,
     optimal_segments,
     static_counts,
     static_run_lengths,
 )
-from holitom.ops.similarity import adjacent_similarity
+from holitom.ops.similarity import adjacent_similarity, similarity_and_norms
 from tests.references import outer as reference
 
 
@@ -95,13 +94,13 @@ def test_similarity_matches_the_loop(frames, tokens, dim, dtype):
     np.testing.assert_allclose(actual.numpy(), expected, atol=1e-6)
 
 
-def test_similarity_does_not_depend_on_the_block_size(monkeypatch):
+def test_similarity_does_not_depend_on_the_block_size():
     """Blocks overlap by one frame; a wrong overlap would lose or repeat pairs."""
     features = torch.randn(2**9, 64, 256, generator=torch.Generator().manual_seed(0))
     whole = torch.nn.functional.cosine_similarity(features[:-1], features[1:], dim=-1)
     assert len(features) * 64 * 256 > 2**21
     torch.testing.assert_close(adjacent_similarity(features), whole, atol=1e-6, rtol=0)
-    norms = temporal_segmentation.similarity_and_norms(features)[1]
+    norms = similarity_and_norms(features)[1]
     torch.testing.assert_close(norms, features.norm(dim=-1))
 
 

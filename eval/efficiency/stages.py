@@ -1,0 +1,204 @@
+"""
+Both stages of HoliTom beside a plain restatement of the release's steps in the states' own precision, one CPU thread.
+
+    python -m eval.efficiency.stages                               # every cell, float32, bfloat16 and float16
+    python -m eval.efficiency.stages --dtypes bfloat16 --only inner
+    python -m eval.efficiency.stages --videos a.mp4 b.mp4          # and outer cells of these clips
+
+All runs of a cell are taken in turn within one process; a ratio is the median time of the plain steps over ours. The
+outer stage is timed on a synthetic video and on a drawn scene that mostly stands still (and on given clips), whose
+14 x 14 patches go through one random projection; the inner one on random states with and without a component that all
+tokens share, as hidden states of language models have one. Its selections and states are compared with those of the
+plain steps in float64. The last line of stdout is one JSON document.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, interpolate, normalize
+
+from eval.efficiency.outer import measure, plain_outer, summary, synthetic_video
+from eval.instruments.cli import Parser, provenance, user_errors
+from holitom.methods.holitom.config import OuterConfig
+from holitom.methods.holitom.inner_merging import merge_into_nearest
+from holitom.methods.holitom.outer import OuterCompression
+from llava.model.builder import DTYPES
+
+DIM = 3584
+SIZES = ((32, 14), (64, 13), (8, 14))  # frames and positions per side
+RATIOS = ((0.25, 0.80), (0.10, 0.65))  # retain ratio and similarity threshold
+SPANS, TEXT = (641, 1569), 100
+PATCH = 14  # pixels per side
+
+
+def plain_inner(hidden: Tensor, scores: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """The release's steps: keep half of a span, then one merge after the other; also where each token went."""
+    span = hidden[start:stop]
+    kept = scores[start:stop].topk(round(len(span) / 2)).indices.sort().values
+    left = torch.ones(len(span), dtype=torch.bool).index_fill_(0, kept, False).nonzero().flatten()
+    target = kept[(normalize(span[left], dim=-1) @ normalize(span[kept], dim=-1).T).argmax(-1)]
+    merged = hidden.clone()
+    for token, place in zip((left + start).tolist(), (target + start).tolist(), strict=True):
+        merged[place] = (merged[place] + merged[token]) / 2
+    source = torch.arange(len(hidden))
+    source[left + start] = target + start
+    rest = torch.ones(len(hidden), dtype=torch.bool)
+    rest[left + start] = False
+    return merged[rest], source
+
+
+def drawn_scene(frames: int, side: int) -> Tensor:
+    """RGB frames in [-1, 1] of a textured room with noise of a camera, a small thing that crosses it and one cut."""
+    draw = torch.Generator().manual_seed(0)
+    rooms = [interpolate(torch.rand(1, 3, 24, 24, generator=draw), side, mode="bicubic")[0] for _ in range(2)]
+    video = torch.empty(frames, 3, side, side)
+    for number in range(frames):
+        picture = rooms[number >= frames // 2] + 0.01 * torch.randn(3, side, side, generator=draw)
+        left, size = (side - side // 6) * number // max(1, frames - 1), side // 6
+        picture[:, side // 2 : side // 2 + size, left : left + size] = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+        video[number] = 2 * picture.clamp(0, 1) - 1
+    return video
+
+
+def clip_frames(path: Path, frames: int, side: int) -> Tensor:
+    """RGB frames of a clip in [-1, 1], evenly sampled and squeezed to a square."""
+    from llava.video import load_video  # noqa: PLC0415
+
+    pixels = torch.from_numpy(np.asarray(load_video(path, frames).frames)).permute(0, 3, 1, 2).float()
+    return interpolate(pixels, (side, side), mode="bilinear", antialias=True) / 127.5 - 1
+
+
+def patch_features(video: Tensor, dim: int) -> Tensor:
+    """One random projection of every patch, (frames, positions, dim)."""
+    draw = torch.Generator().manual_seed(1)
+    weights = torch.randn(dim, 3, PATCH, PATCH, generator=draw) / (3 * PATCH * PATCH) ** 0.5
+    return conv2d(video, weights, stride=PATCH).flatten(2).mT.contiguous()
+
+
+def sources(options: argparse.Namespace, frames: int, grid: int) -> Iterator[tuple[str, Tensor]]:
+    """Features of each kind of video."""
+    yield "synthetic", synthetic_video(frames, grid * grid, options.dim, torch.float32, 0.45)[0]
+    yield "static scene", patch_features(drawn_scene(frames, grid * PATCH), options.dim)
+    for path in options.videos:
+        yield path.name, patch_features(clip_frames(path, frames, grid * PATCH), options.dim)
+
+
+def timed(ours: Callable[[], object], plain: Callable[[], object], repetitions: int) -> dict[str, Any]:
+    """Times of both in turn and the ratios of their medians."""
+    times = {
+        name: {kind: summary(values) for kind, values in kinds.items()}
+        for name, kinds in measure({"ours": ours, "plain": plain}, repetitions).items()
+    }
+    ratios = {
+        f"{kind[:-3]}_ratio": round(times["plain"][kind]["median"] / times["ours"][kind]["median"], 2)
+        for kind in ("cpu_ms", "wall_ms")
+    }
+    return {**ratios, "times": times}
+
+
+def outer_cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every cell of the outer stage."""
+    for frames, grid in options.sizes:
+        attention = torch.rand(frames, grid * grid, generator=torch.Generator().manual_seed(2))
+        for name, wide in sources(options, frames, grid):
+            for dtype in options.dtypes:
+                features = wide.to(DTYPES[dtype])
+                for ratio, threshold in RATIOS:
+                    config = OuterConfig(retain_ratio=ratio, similarity_threshold=threshold)
+                    stage = OuterCompression(config)
+                    details = stage(features, attention).details
+                    runs = partial(stage, features, attention), partial(plain_outer, features, attention, config)
+                    yield {
+                        "stage": "outer",
+                        "cell": f"{frames}x{grid * grid}x{options.dim} R {ratio} {name}",
+                        "dtype": dtype,
+                        "segments": len(details.segments),
+                        "static_tokens": sum(details.static_counts),
+                        **timed(*runs, options.repetitions),
+                    }
+
+
+def inner_cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every cell of the inner stage."""
+    for length in options.spans:
+        for name, common in (("random", 0.0), ("shared component", 3.0)):
+            draw = torch.Generator().manual_seed(0)
+            states = torch.randn(length + TEXT, options.dim, generator=draw)
+            states += common * torch.randn(options.dim, generator=draw)
+            scores, bounds = torch.rand(len(states), generator=draw), (TEXT // 2, TEXT // 2 + length)
+            for dtype in options.dtypes:
+                hidden = states.to(DTYPES[dtype])
+                exact, source = plain_inner(hidden.double(), scores, *bounds)
+                ours = merge_into_nearest(hidden, scores, [bounds], 0.5)
+                plain = plain_inner(hidden, scores, *bounds)
+                runs = (
+                    partial(merge_into_nearest, hidden, scores, [bounds], 0.5),
+                    partial(plain_inner, hidden, scores, *bounds),
+                )
+                yield {
+                    "stage": "inner",
+                    "cell": f"{length}+{TEXT} tokens x {options.dim}, {name}",
+                    "dtype": dtype,
+                    "other_choices": {"ours": differing(ours.source, source), "plain": differing(plain[1], source)},
+                    "largest_error": {"ours": far(ours.hidden, exact), "plain": far(plain[0], exact)},
+                    **timed(*runs, options.repetitions),
+                }
+
+
+def differing(found: Tensor, wanted: Tensor) -> int:
+    """Tokens that went elsewhere."""
+    return int((found != wanted).sum())
+
+
+def far(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference."""
+    return float((found.double() - wanted).abs().max())
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("outer", "inner"), help="one stage")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="FILE", help="clips for outer cells")
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="one small cell of each, to try the command")
+    options = parser.parse_args(arguments)
+    for name in ("repetitions", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
+    small = {"dim": 64, "sizes": ((8, 6),), "spans": (41,)}
+    options.__dict__.update(small if options.quick else {"dim": DIM, "sizes": SIZES, "spans": SPANS})
+    return options
+
+
+@user_errors
+@torch.no_grad()
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark and print a table and one line of JSON."""
+    options = parse_arguments(arguments)
+    torch.set_num_threads(options.threads)
+    kinds = {"inner": inner_cells, "outer": outer_cells}
+    rows = []
+    for kind in [options.only] if options.only else kinds:
+        for row in kinds[kind](options):
+            rows.append(row)
+            clocks = ["{median} ({min} .. {max})".format(**row["times"][name]["cpu_ms"]) for name in ("ours", "plain")]
+            print(
+                f"{row['stage']:6}{row['cell']:48}{row['dtype']:>10}{clocks[0]:>28}{clocks[1]:>28}"
+                f"{row['cpu_ratio']:>7}",
+                flush=True,
+            )
+    print(json.dumps({**provenance(), "cells": rows}))
+
+
+if __name__ == "__main__":
+    main()

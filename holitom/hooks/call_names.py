@@ -1,0 +1,90 @@
+"""What transformers calls the cache in its calls and outputs: ``past_key_values`` up to 5.23, ``cache`` from 5.24 on.
+
+The one place that knows these names. Signatures are looked at when hooks are put on, so that another rename is refused
+there; calls are read under every known name, since 5.24 still takes the old one.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+from transformers import Qwen2Model
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from holitom.errors import InputError
+
+CACHE_NAMES = ("cache", "past_key_values")
+TESTED = "transformers >= 5.17 and < 5.25"
+
+
+def parameter_names(module: nn.Module) -> tuple[str, ...]:
+    """Parameters of a module's forward; those of the class above too where it passes ``*args`` and ``**kwargs`` on."""
+    found: list[str] = []
+    forwards = [vars(module)["forward"]] if "forward" in vars(module) else []
+    for forward in [*forwards, *(vars(each)["forward"] for each in type(module).__mro__ if "forward" in vars(each))]:
+        parameters = [each for each in inspect.signature(forward).parameters.values() if each.name != "self"]
+        kinds = {each.kind for each in parameters}
+        found += [each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        if not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
+            break
+    return tuple(dict.fromkeys(found))
+
+
+def check_call(module: nn.Module, *needed: str) -> None:
+    """Refuse a module whose forward does not name the cache and ``needed`` as we know them.
+
+    Raises:
+        InputError: naming what is missing and the versions of transformers that work.
+    """
+    names = parameter_names(module)
+    missing = [name for name in needed if name not in names]
+    if not any(name in names for name in CACHE_NAMES):
+        missing.append(" or ".join(CACHE_NAMES))
+    if missing:
+        raise InputError(
+            f"{type(module).__name__}.forward takes {', '.join(names)} and no {', '.join(missing)}: this release of "
+            f"transformers is not known here; install {TESTED}"
+        )
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Any:
+    """The cache of a call, None if it has none."""
+    return next((arguments[name] for name in CACHE_NAMES if arguments.get(name) is not None), None)
+
+
+def cache_given(arguments: Mapping[str, Any]) -> Any:
+    """The cache of a call of a layer or an attention module, which always name it.
+
+    Raises:
+        RuntimeError: if the argument vanished; None would mean that nothing is cached.
+    """
+    if not any(name in arguments for name in CACHE_NAMES):
+        raise RuntimeError(
+            f"a decoder layer was called with {', '.join(arguments)} and no {' or '.join(CACHE_NAMES)}: "
+            f"install {TESTED}"
+        )
+    return cache_in(arguments)
+
+
+def cache_of(output: Any) -> Any:
+    """The cache in a model's output."""
+    return next((output[name] for name in CACHE_NAMES if name in output.keys()), None)  # noqa: SIM118 # an output
+
+
+def _named_in(names: Any, owner: str) -> str:
+    name = next((each for each in CACHE_NAMES if each in names), None)
+    if name is None:
+        raise InputError(f"{owner} has no {' or '.join(CACHE_NAMES)}: install {TESTED}")
+    return name
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return _named_in(inspect.signature(function).parameters, function.__qualname__)
+
+
+CALL_CACHE = _name_of(Qwen2Model.forward)  # what models and ``generate`` are told
+MASK_CACHE = _name_of(create_causal_mask)
+OUTPUT_CACHE = _named_in([each.name for each in fields(BaseModelOutputWithPast)], "BaseModelOutputWithPast")

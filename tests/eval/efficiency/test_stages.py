@@ -1,0 +1,30 @@
+"""The benchmark of both stages: a run at small sizes, and its plain steps against the library."""
+
+import json
+
+import torch
+
+from eval.efficiency import stages
+from holitom.methods.holitom.inner_merging import merge_into_nearest
+
+
+def test_quick_run_gives_every_cell(capsys):
+    stages.main(["--quick", "--repetitions", "1", "--dtypes", "float32", "bfloat16"])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]
+    assert len(rows) == 4 + 8
+    inner = [row for row in rows if row["stage"] == "inner"]
+    assert all(row["other_choices"]["ours"] == 0 for row in inner)
+    assert all(row["largest_error"]["ours"] < 0.05 for row in inner)
+    assert all(row["cpu_ratio"] > 0 for row in rows)
+    still = [row for row in rows if "static scene" in row["cell"]]
+    assert still
+    assert all(row["static_tokens"] > 0 for row in still)
+
+
+def test_plain_inner_is_the_sequential_merge():
+    draw = torch.Generator().manual_seed(0)
+    hidden, scores = torch.randn(60, 16, generator=draw), torch.rand(60, generator=draw)
+    merged, source = stages.plain_inner(hidden, scores, 10, 51)
+    ours = merge_into_nearest(hidden, scores, [(10, 51)], 0.5)
+    assert torch.equal(source, ours.source)
+    assert torch.allclose(merged, ours.hidden, atol=1e-5)
