@@ -96,7 +96,12 @@ class Run:
         """What runs of one table share: the setup without its tasks and without the frames that an ablation varies."""
         setup = {key: value for key, value in self.result["setup"].items() if key not in ("num_frames", "tasks")}
         setup["arguments"] = {key: value for key, value in setup["arguments"].items() if key != "max_frames_num"}
-        kind = [self.harness, self.rehearsal is not None, self.result["fixture"], self.result["checkpoint"]["weights_sha256"]]
+        kind = [
+            self.harness,
+            self.rehearsal is not None,
+            self.result["fixture"],
+            self.result["checkpoint"]["weights_sha256"],
+        ]
         return json.dumps([*kind, setup], sort_keys=True)
 
     @cached_property

@@ -7,10 +7,10 @@
 
 Goldens of the release, exact FLOPs, the search for a better segmentation, measured rules and token counts, the learned
 tiny model, times on the device at hand, and benchmarks where checkpoint and data are given. A verdict is computed from
-numbers: reproduced, contradicted, partly, undecided, or not measurable here and what it needs. What a run of the same code and
-inputs has measured is kept and used again; what results/ records is used and called recorded. ``claims.json`` and a
-page are written below ``-o``. The last line is JSON; exit status 1 if a claim is contradicted, 2 for a user's mistake,
-130 when stopped.
+numbers: reproduced, contradicted, partly, undecided, or not measurable here and what it needs. What a run of the same
+code and inputs has measured is kept and used again; what results/ records is used and called recorded. ``claims.json``
+and a page are written below ``-o``. The last line is JSON; exit status 1 if a claim is contradicted, 2 for a user's
+mistake, 130 when stopped.
 """
 
 from __future__ import annotations

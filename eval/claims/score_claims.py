@@ -71,6 +71,11 @@ def benchmark_row(findings: Findings, name: str) -> tuple[str, dict[str, Any], s
     return found[0], row, withheld
 
 
+def scores_identity(row: PaperRow) -> str:
+    """Name of the claim about a row's scores."""
+    return f"table1-scores-{slug(row)}"
+
+
 def score_row(row: PaperRow, findings: Findings) -> Judgement:
     """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
     name, printed = config_name(row), _paper(row)
@@ -167,7 +172,7 @@ def accuracy_claims() -> list[Claim]:
     ]  # fmt: skip
     for row in main_rows():
         text = f"{row.method} at {row.retained} %: scores on the four benchmarks"
-        name, judge = f"table1-scores-{slug(row)}", partial(score_row, row)
+        name, judge = scores_identity(row), partial(score_row, row)
         found.append(Claim(name, "table 1", text, _paper(row) | _more(row), steps, judge))
     for share in (25, 20, 15, 10):
         text = f"HoliTom has the best mean score of all methods at {share} %"

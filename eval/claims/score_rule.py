@@ -28,10 +28,10 @@ _ROUNDED = 0.1**2 / 12  # variance of a number that is printed to 0.1
 Overlap = Literal["same", "subset", "other"]
 OVERLAPS = ("same", "subset", "other")
 RULE = (
-    f"A score is reproduced when |d| + {EQUIVALENT} u is at most {FLOOR} points (d: ours minus printed; u: the standard "
-    f"error of d when two runs of one truth differ on {DISAGREEMENT:.0%} of the answers), contradicted when |d| is "
-    f"above both {FLOOR} points and {CONTRADICTING} u (5 % over {CELLS} cells), and else undecided, with the number of "
-    "questions that would decide it."
+    f"A score is reproduced when |d| + {EQUIVALENT} u is at most {FLOOR} points (d: ours minus printed; u: the "
+    f"standard error of d when two runs of one truth differ on {DISAGREEMENT:.0%} of the answers), contradicted when "
+    f"|d| is above both {FLOOR} points and {CONTRADICTING} u (5 % over {CELLS} cells), and else undecided, with the "
+    "number of questions that would decide it."
 )
 
 
@@ -210,7 +210,7 @@ def rule_sentence(rates: Mapping[str, Any] | None) -> str:
     family, lowest = rates["family"], rates["power"]["VideoMME"]
     return (
         f"{RULE} Simulated over {CELLS} cells that are all true, {family['reproduced']:.0f} are called reproduced, "
-        f"{family['contradicted']:.2f} contradicted, at least one in {family['any_contradicted']:.1%} of worlds; a true "
-        f"difference of 3 points on VideoMME is called reproduced in {lowest['3']['reproduced']:.1%} and contradicted "
-        f"in {lowest['3']['contradicted']:.1%} of runs."
+        f"{family['contradicted']:.2f} contradicted, at least one in {family['any_contradicted']:.1%} of worlds; a "
+        f"true difference of 3 points on VideoMME is called reproduced in {lowest['3']['reproduced']:.1%} and "
+        f"contradicted in {lowest['3']['contradicted']:.1%} of runs."
     )

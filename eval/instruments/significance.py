@@ -91,7 +91,7 @@ def clustered_mean(
 
 
 def quantile(probability: float, clusters: int) -> float:
-    """Standard errors of a clustered mean below which it lies with a probability: Student's t where clusters are few."""
+    """Standard errors below which a clustered mean lies with a probability: Student's t where clusters are few."""
     known = stats.t(clusters - 1) if clusters < FEW_CLUSTERS else stats.norm
     return float(known.ppf(probability))
 
@@ -251,18 +251,6 @@ def mcnemar(method_correct: Sequence[bool], vanilla_correct: Sequence[bool]) -> 
     only_method = int((method > vanilla).sum())
     discordant = only_method + int((vanilla > method).sum())
     return float(stats.binomtest(only_method, discordant, 0.5).pvalue) if discordant else 1.0
-
-
-def binomial_interval(share: float, questions: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson interval of a published share of right answers out of ``questions`` independent questions, as shares.
-
-    Raises:
-        InputError: a share outside [0, 1] or no question.
-    """
-    if not 0 <= share <= 1 or questions < 1:
-        raise InputError(f"share {share!r} of {questions!r} questions; it must be in [0, 1], of at least 1 question")
-    interval = stats.binomtest(round(share * questions), questions).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _numbers(labels: Sequence[Hashable]) -> np.ndarray:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eval.benchmarks.runs import Run, Score, average, baseline_of, obstacle, tasks_in_order
-from eval.instruments.significance import binomial_interval
+from eval.claims.benchmark_evidence import measured
+from eval.claims.judging import CONTRADICTED
+from eval.claims.score_rule import judge_score
 from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
 from eval.paper.grids import Point
 from eval.paper.rows import PaperRow
@@ -116,26 +118,20 @@ def score_columns(runs: Sequence[Run]) -> list[str]:
     return paper + [task for task in found if task not in paper]
 
 
-def paper_interval(model: str, task: str) -> tuple[float, float] | None:
-    """The paper's uncompressed score give or take the chance of its questions, in percent (Wilson, 95 %)."""
-    rows = rows_of(model)
+def outside(section: Section, task: str) -> str | None:
+    """What to say when the uncompressed model's score contradicts the paper's, or None."""
+    vanilla, rows = section.vanilla(), rows_of(section.model)
     scores = scores_of(rows[0]) if rows else None
     printed = None if scores is None else scores.of(task)
-    if printed is None:
+    ours = None if vanilla is None else measured(vanilla, task)
+    if section.rehearsal or printed is None or ours is None:
         return None
-    low, high = binomial_interval(printed / 100, BY_TASK[task].questions)
-    return 100 * low, 100 * high
-
-
-def outside(section: Section, task: str) -> str | None:
-    """What to say when the uncompressed model's score is not the paper's, or None."""
-    vanilla, interval = section.vanilla(), paper_interval(section.model, task)
-    score = None if vanilla is None else vanilla.score(task)
-    if section.rehearsal or score is None or interval is None or interval[0] <= score.value <= interval[1]:
+    found = judge_score(printed, ours)
+    if found.verdict != CONTRADICTED:
         return None
-    bounds = f"[{interval[0]:.1f}, {interval[1]:.1f}]"
     return (
-        f"‡ {title_of(task)}: the uncompressed model has {score.value:.1f}, outside the paper's 95 % interval {bounds}"
+        f"‡ {title_of(task)}: the uncompressed model has {ours.score:.1f}, the paper {printed:.1f}: {found.verdict}, "
+        f"the difference has a standard error of {found.error:.2f}"
     )
 
 
