@@ -30,11 +30,11 @@ from eval.instruments.significance import clustered_mean, interval, mcnemar, pai
 from llava.errors import InputError
 
 CORRELATION = 0.3  # of the latent difficulty of two questions about one video
-LEVELS = (0.01, 0.05, 0.1)
+LEVELS = (0.01, 0.05, 0.1, 0.2)
 TRUE_DIFFERENCES = (0, 1, 2, 3)
 _CHANGED = 0.1  # share of the answers on which two methods differ by chance
 _ROWS = 33
-_UNIFORM = 1.358  # bound of sqrt(n) times the Kolmogorov-Smirnov distance at 5 %
+_UNIFORM = 3  # standard errors of a share of rejections
 
 
 @dataclass(frozen=True)
@@ -141,23 +141,22 @@ def _two_methods(shape: Shape, draw: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def paired(shape: Shape, repetitions: int, seed: int) -> dict[str, Any]:
-    """The paired test where nothing differs: share rejected at each level, distance from uniform; McNemar beside."""
+    """The paired test where nothing differs: share rejected at each level, as if uniform or not; McNemar beside."""
     draw, found, counted = np.random.default_rng(seed), [], []
     for _ in range(repetitions):
         first, second, world = _two_methods(shape, draw)
         right, other = first.tolist(), second.tolist()
         found.append(paired_p(right, other, world.video.tolist(), world.subtask.tolist()))
         counted.append(mcnemar(right, other))
-    values = np.sort(found)
-    steps = np.arange(1, repetitions + 1) / repetitions
-    distance = float(max((steps - values).max(), (values - steps + 1 / repetitions).max()))
+    values = np.array(found)
+    rejected = {level: float((values < level).mean()) for level in LEVELS}
+    bounds = {level: _UNIFORM * math.sqrt(level * (1 - level) / repetitions) for level in LEVELS}
     correlated = shape.videos < shape.questions or shape.subtasks > 1
     return {
         "test": "clustered" if correlated else "McNemar, exact",  # the latter is discrete and errs to the safe side
-        "rejected": {str(level): float((values < level).mean()) for level in LEVELS},
+        "rejected": {str(level): share for level, share in rejected.items()},
         "mcnemar_rejected": {str(level): float((np.array(counted) < level).mean()) for level in LEVELS},
-        "distance": distance,
-        "uniform": bool(distance * math.sqrt(repetitions) < _UNIFORM),
+        "uniform": all(abs(share - level) <= bounds[level] for level, share in rejected.items()),
     }
 
 
