@@ -19,8 +19,9 @@ from eval.report.page.findings import (
     speed_findings,
     tally,
 )
+from eval.report.page.harness import harness_blocks
 from eval.report.page.sources import Sources
-from eval.report.tables.scores import Row, Section, outside, score_columns, title_of
+from eval.report.tables.scores import Row, Section, harness_note, outside, reported_notes, score_columns, title_of
 
 RULES = (
     "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
@@ -54,6 +55,7 @@ def paper_section(sources: Sources, grids: Sequence[Grid]) -> PageSection:
     blocks: list[Block] = [Notice(f"{verdict_rule(sources)} {RULES}", "rule")]
     for section in paper_sections(sources, grids):
         blocks.append(score_sheet(sources, section, grids))
+    blocks += harness_blocks(sources)
     blocks.append(flops_sheet(flops_findings(sources)))
     blocks.append(efficiency_sheet(speed_findings(sources)))
     blocks += [accuracy_chart(section) for section in paper_sections(sources, grids)[:1]]
@@ -74,6 +76,8 @@ def score_sheet(sources: Sources, section: Section, grids: Sequence[Grid]) -> Sh
             cells += three(finding)
         rows.append([*cells, *_average(row)])
     notes = [note for task in tasks if (note := outside(section, task))]
+    notes += [note for note in (harness_note(section),) if note]
+    notes += reported_notes(section, tasks)
     if len(section.runs) < len(section.rows):
         checkpoint = MODELS[section.model][1]
         notes.append(f"What was not run needs the checkpoint {checkpoint}, a GPU and the videos of the benchmarks.")

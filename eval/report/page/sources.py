@@ -118,8 +118,8 @@ def kind_of(result: dict[str, Any]) -> str:
     """What a recorded result is, told by its keys; ``other`` for what has no section of its own."""
     if "notice" in result and result.get("table") in ("main", "ablations"):
         return "tiny"
-    if result.get("kind") == "verdict_rule":
-        return "verdict_rule"
+    if result.get("kind") in ("verdict_rule", "harness_versions"):
+        return str(result["kind"])
     if "formula" in result:
         return "flops"
     if "max_abs_error" in result:

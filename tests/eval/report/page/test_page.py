@@ -165,6 +165,21 @@ def test_real_runs_have_the_verdicts_of_the_claims(tmp_path: Path) -> None:
     assert float(differences[0][place][1] or 0) == pytest.approx(100 * (sum(marks[1]) - sum(marks[0])) / 2700)
 
 
+def test_the_dispute_about_the_baseline(page: Page, tmp_path: Path) -> None:
+    assert "were not compared: bash scripts/harness_030.sh" in page.text
+    recorded = json.loads((ROOT / "results" / "harness_versions.json").read_text())
+    write_json(tmp_path / "harness_versions.json", recorded)
+    found = made(tmp_path)
+    reported = {
+        (row[0][0], row[5][0]): [float(cell[1]) for cell in row[2:4]] for row in found.tables["reported-scores"]
+    }
+    assert reported["VideoMME", "EvolvingLMMs-Lab/lmms-eval#1541, 2026-09"] == [58.6, 63.93]
+    assert reported["MVBench", "cokeshao/HoliTom#16, 2026-09"] == [58.3, 61.5]
+    assert len(found.tables["harness-differences"]) == len(recorded["result"]["differences"])
+    scores = {row[0][0]: [float(cell[1]) for cell in row[1:3]] for row in found.tables["harness-log"]}
+    assert scores["VideoMME"] == [recorded["result"]["log"][version]["videomme"] for version in ("0.3.0", "0.7.3")]
+
+
 def test_speed_ups_only_from_a_gpu_at_the_papers_sizes(tmp_path: Path) -> None:
     timed = latency()
     timed["result"]["driver"] = "550"
