@@ -54,7 +54,8 @@ def _differences(found: Mapping[str, Any]) -> Sheet:
     questions = sum(found["questions"].values())
     notes = (
         f"Both releases ran on the same {questions} miniature questions, {found['forms']} forms of an answer each. "
-        f"Asked, read and scored alike: {same}. Frames of a clip are {'equal' if found['frames_equal'] else 'different'}.",
+        f"Asked, read and scored alike: {same}. "
+        f"Frames of a clip are {'equal' if found['frames_equal'] else 'different'}.",
     )
     return Sheet("harness-differences", "What differs between the releases of lmms-eval", columns, rows, notes)
 

@@ -118,7 +118,8 @@ def test_every_kind_of_difference_is_a_line() -> None:
     assert differences(whole, facts()) == []
     settings = {**whole["tasks"]["videomme"]["settings"], "generation": {}}
     cases = {
-        "prompt": {"prompts": ["q"]}, "place of the video": {"videos": ["w"]}, "most new tokens": {"settings": settings},
+        "prompt": {"prompts": ["q"]}, "place of the video": {"videos": ["w"]},
+        "most new tokens": {"settings": settings},
         "answer read: '{}'": {"read": {"0": {"A": "B"}}},
     }  # fmt: skip
     for what, change in cases.items():
