@@ -143,7 +143,7 @@ def test_missing_data_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("SYNTHVID_DATA", str(tmp_path / "none"))
     listed = manager()  # listing tasks does not ask for the data
     assert set(TASKS) <= set(listed.all_tasks)
-    with pytest.raises(InputError, match=r"python -m eval\.synthetic\.dataset .*none --split long"):
+    with pytest.raises(InputError, match=r"python -m eval\.synthetic\.world\.dataset .*none --split long"):
         listed.load_task_or_group(["synthvid_long"])
     monkeypatch.delenv("SYNTHVID_DATA")
     monkeypatch.chdir(tmp_path)

@@ -151,7 +151,7 @@ def test_damage_is_found_and_named(copy: Path) -> None:
     content = bytearray(clip.read_bytes())
     content[len(content) // 2] ^= 1
     clip.write_bytes(content)
-    with pytest.raises(InputError, match=r"0001\.mp4 differs from its manifest.*python -m eval\.synthetic\.dataset"):
+    with pytest.raises(InputError, match=r"0001\.mp4 differs from its manifest.*-m eval\.synthetic\.world\.dataset"):
         load_questions(copy, "guard")
     clip.unlink()
     with pytest.raises(InputError, match=r"0001\.mp4 is missing"):
