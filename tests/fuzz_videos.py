@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from eval.instruments.cli import provenance
+from eval.instruments.kinds import stamped
 from llava.errors import InputError
 from llava.video import _same_picture, load_video
 from tests.clips import write_clip
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     result = fuzz(options.count, options.seed)
-    sys.stdout.write(json.dumps({**provenance(), **result}) + "\n")
+    sys.stdout.write(json.dumps(stamped("video_fuzz", {**provenance(), **result})) + "\n")
     sys.exit(bool(result["failed"]))
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from eval.instruments.cli import provenance
+from eval.instruments.kinds import stamped
 from llava.errors import InputError
 from llava.video import load_video
 from tests.clips import number_of, picture
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines += [f"| {' | '.join([*kind.split(), *found.values()])} |" for kind, found in cells.items()]
     counts = {reader: dict(Counter(found[reader] for found in cells.values())) for reader in READERS}
     result = {**provenance(), "cells": len(cells) * len(READERS), "counts": counts, "verdicts": cells}
-    sys.stdout.write("\n".join(lines) + "\n" + json.dumps(result) + "\n")
+    sys.stdout.write("\n".join(lines) + "\n" + json.dumps(stamped("video_matrix", result)) + "\n")
     sys.exit(any(counts[reader].get("WRONG") for reader in ("pyav", "decord")))
 
 

@@ -3,12 +3,13 @@
     python -m eval.benchmarks.run configs/llava_onevision_7b/holitom_r15.yaml --checkpoint DIR --data DIR \\
         --tasks mvbench,egoschema_subset,longvideobench_val_v,videomme -o results/holitom_r15
 
-The task definitions are lmms-eval's own. Below ``--data`` lie ``data/<dataset id>`` with the questions and ``hf`` with
-the videos (``python -m eval.benchmarks.data verify`` checks both); nothing is downloaded. Every answer is on disk
-before the next question begins: the same command continues a run that was stopped, whatever stopped it. ``result.json``
-and ``samples.jsonl`` are written when all questions are answered; they do not depend on ``--num-processes``, and two
-runs differ in ``times`` alone. ``--tasks synthvid`` asks this project's own benchmark, which is made on first use in
-``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
+The task definitions are lmms-eval's own, of the installed release or with ``--harness 0.3.0`` of the paper's. Below
+``--data`` lie ``data/<dataset id>`` with the questions and ``hf`` with the videos (``python -m eval.benchmarks.data
+verify`` checks both); nothing is downloaded. Every answer is on disk before the next question begins: the same command
+continues a run that was stopped, whatever stopped it. ``result.json`` and ``samples.jsonl`` are written when all
+questions are answered; they do not depend on ``--num-processes``, and two runs differ in ``times`` alone. ``--tasks
+synthvid`` asks this project's own benchmark, which is made on first use in ``outputs/synthvid`` (or the folder
+SYNTHVID_DATA), and needs no ``--data``.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import torch
 
 from eval import HOME, PACKAGE
 from eval.benchmarks.data.fixtures import fixture_marker
+from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
 from eval.benchmarks.lmms.settings import setting_path
@@ -38,6 +40,7 @@ from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.fingerprints import local_checkpoint
 from eval.instruments.record import check_target, write_whole
+from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
 from eval.paper.grids import point_name
 from eval.synthetic.world.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
@@ -61,6 +64,14 @@ def parser() -> Parser:
     found.add_argument("--checkpoint", help="folder or hub id; the configuration's without it")
     found.add_argument("--data", type=Path, help="folder with data/ and hf/; the current folder and HF_HOME without it")
     found.add_argument("--include-path", type=Path, help="task definitions of your own (synthvid needs none)")
+    found.add_argument(
+        "--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS,
+        help=f"whose task definitions ask, read and score: {PAPER_HARNESS} is the paper's (default {HARNESS})",
+    )  # fmt: skip
+    found.add_argument(
+        "--harness-folder", type=Path, default=HARNESS_FOLDER,
+        help=f"where lmms-eval {PAPER_HARNESS} is; bash scripts/harness_030.sh puts it there",
+    )  # fmt: skip
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
     found.add_argument(
@@ -126,7 +137,9 @@ def model_arguments(texts: Sequence[str], method: str | None) -> dict[str, Any]:
 
 def default_output(options: argparse.Namespace, tasks: Sequence[str]) -> Path:
     """Below ``outputs/lmms``: model, configuration with its changes, tasks with their limit."""
-    words = ",".join([*tasks, *([] if options.limit is None else [f"limit={options.limit}"])])
+    limit = [] if options.limit is None else [f"limit={options.limit}"]
+    harness = [] if options.harness == HARNESS else [f"harness={options.harness}"]
+    words = ",".join([*tasks, *limit, *harness])
     return OUTPUTS / point_name(Path(options.config).resolve(), options.set) / re.sub(r"[^-\w.=,]+", "_", words)
 
 
@@ -165,11 +178,16 @@ def make_job(options: argparse.Namespace) -> Job:
     }
     fixture = options.data is not None and fixture_marker(options.data) is not None
     include = options.include_path or own_tasks(tasks)
+    definitions = None
+    if options.harness == PAPER_HARNESS:
+        definitions_of(options.harness_folder)
+        definitions = str(options.harness_folder.resolve())
     output = options.output or default_output(options, tasks)
     return Job(
         model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
         str(output.resolve()), options.config, options.set,
         str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
+        options.harness, definitions,
     )  # fmt: skip
 
 

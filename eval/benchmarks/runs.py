@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.lmms.results import load_result
-from eval.instruments.significance import clustered_mean, mcnemar, paired_difference
-from eval.paper.benchmarks import BENCHMARKS, BY_TASK, MVBENCH, PAPER_TASKS
+from eval.instruments.significance import clustered_mean, paired_difference, paired_p
+from eval.paper.benchmarks import BENCHMARKS, BY_TASK, HARNESS, MVBENCH, PAPER_TASKS
 from eval.paper.grids import POINT_FILE, point_name
 from eval.paper.scores import CONFIGS, MODELS
 from holitom.settings import load_config
@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """Score of a method minus that of the uncompressed model, in points, its interval, and McNemar's p."""
+    """Score of a method minus that of the uncompressed model, in points, its interval, and p of the paired test."""
 
     value: float
     low: float
@@ -82,6 +82,11 @@ class Run:
         return str(self.result["method"])
 
     @property
+    def harness(self) -> str:
+        """Version of lmms-eval whose task definitions asked the questions and read the answers."""
+        return str(self.result.get("harness", HARNESS))
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Tasks that have answers, sub-tasks under their group's name."""
         return tuple(dict.fromkeys(sample["task"] for sample in self.samples))
@@ -91,7 +96,12 @@ class Run:
         """What runs of one table share: the setup without its tasks and without the frames that an ablation varies."""
         setup = {key: value for key, value in self.result["setup"].items() if key not in ("num_frames", "tasks")}
         setup["arguments"] = {key: value for key, value in setup["arguments"].items() if key != "max_frames_num"}
-        kind = [self.rehearsal is not None, self.result["fixture"], self.result["checkpoint"]["weights_sha256"]]
+        kind = [
+            self.harness,
+            self.rehearsal is not None,
+            self.result["fixture"],
+            self.result["checkpoint"]["weights_sha256"],
+        ]
         return json.dumps([*kind, setup], sort_keys=True)
 
     @cached_property
@@ -163,8 +173,8 @@ def difference(run: Run, baseline: Run, task: str) -> Difference | None:
     right, reference = [[float(sample["correct"]) for sample in answers] for answers in (ours, theirs)]
     videos, subtasks = [sample["video"] for sample in ours], [sample["subtask"] for sample in ours]
     value, low, high = paired_difference(right, reference, videos, subtasks)
-    whole = [value > 0.5 for value in right], [value > 0.5 for value in reference]
-    return Difference(100 * value, 100 * low, 100 * high, mcnemar(*whole))
+    p = paired_p(right, reference, videos, subtasks)
+    return Difference(100 * value, 100 * low, 100 * high, p)
 
 
 def categories(run: Run, task: str, key: str) -> dict[str, Score]:

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from eval.benchmarks.data.__main__ import show_reports, verify
 from eval.benchmarks.data.fixtures import fixture_marker, make_fixtures
+from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.rehearsal import CHECKPOINT, own_tasks, prepare_own_data, rehearsal_checkpoint, rehearsal_overrides
 from eval.benchmarks.sweep_runs import Request, finished, run_all
 from eval.instruments.cli import Parser, provenance, user_errors
-from eval.paper.benchmarks import BY_TASK, MVBENCH
+from eval.paper.benchmarks import BY_TASK, HARNESS, MVBENCH, PAPER_HARNESS
 from eval.paper.grids import SWEEPS, Grid, load_grid
 from llava.errors import InputError
 
@@ -47,6 +48,8 @@ def parser() -> Parser:
     found.add_argument("--checkpoint", help="folder or hub id instead of the configurations'")
     found.add_argument("--include-path", type=Path, help="folder with task definitions of your own")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions of a point")
+    found.add_argument("--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS, help="see eval.benchmarks.run")
+    found.add_argument("--harness-folder", type=Path, default=HARNESS_FOLDER, help="see eval.benchmarks.run")
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
     found.add_argument("--model-args", action="append", default=[], metavar="KEY=VALUE", help="of the stock model")
     found.add_argument("--list", action="store_true", help="only show the points and which of them are finished")
@@ -95,6 +98,8 @@ def requests(options: argparse.Namespace, grid: Grid) -> list[Request]:
         raise InputError(
             "--data is missing: name the folder of the benchmarks (`python -m eval.benchmarks.data plan`), or --fixture"
         )
+    if options.harness == PAPER_HARNESS:
+        definitions_of(options.harness_folder)
     data = make_fixtures(REHEARSALS / "fixtures") if options.fixture else options.data
     default = REHEARSALS / ("fixture" if options.fixture else "_".join(tasks)) if rehearse else RESULTS
     output, include = options.output or default, options.include_path or own_tasks(tasks)
@@ -121,6 +126,8 @@ def requests(options: argparse.Namespace, grid: Grid) -> list[Request]:
                 include_path=None if include is None else str(include),
                 on_bad_video=options.on_bad_video,
                 model_args=tuple(options.model_args),
+                harness=options.harness,
+                harness_folder=None if options.harness == HARNESS else str(options.harness_folder),
             )
         )
     return found

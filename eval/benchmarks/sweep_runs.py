@@ -19,6 +19,7 @@ from eval.benchmarks.lmms.results import RESULT, SAMPLES
 from eval.instruments.cli import user_errors
 from eval.instruments.fingerprints import checkpoint_identity
 from eval.instruments.record import write_whole
+from eval.paper.benchmarks import HARNESS
 from eval.paper.grids import POINT_FILE
 from eval.paper.scores import CONFIGS
 from eval.synthetic.world.dataset import VARIABLE, data_folder
@@ -45,6 +46,8 @@ class Request:
         include_path: folder with more task definitions, or None.
         on_bad_video: "stop" or "count".
         model_args: of the stock model.
+        harness: version of lmms-eval whose definitions ask, read and score.
+        harness_folder: where that version is, or None for the default.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Request:
     include_path: str | None = None
     on_bad_video: str = "stop"
     model_args: tuple[str, ...] = ()
+    harness: str = HARNESS
+    harness_folder: str | None = None
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Request:
@@ -82,6 +87,7 @@ class Request:
             "checkpoint": None if self.checkpoint is None else Path(self.checkpoint).name,
             "on_bad_video": self.on_bad_video,
             "model_args": list(self.model_args),
+            "harness": self.harness,
             "rehearsal": self.rehearsal,
         }
 
@@ -94,8 +100,13 @@ class Request:
             "-o",
             str(Path(self.output).resolve()),
         ]
-        words += ["--on-bad-video", self.on_bad_video]
-        for option, value in (("--data", self.data), ("--include-path", self.include_path)):
+        words += ["--on-bad-video", self.on_bad_video, "--harness", self.harness]
+        folders = (
+            ("--data", self.data),
+            ("--include-path", self.include_path),
+            ("--harness-folder", self.harness_folder),
+        )
+        for option, value in folders:
             words += [] if value is None else [option, str(Path(value).resolve())]
         if self.checkpoint is not None:  # a folder here, or a name of the hub
             local = Path(self.checkpoint)

@@ -7,10 +7,10 @@
 
 Goldens of the release, exact FLOPs, the search for a better segmentation, measured rules and token counts, the learned
 tiny model, times on the device at hand, and benchmarks where checkpoint and data are given. A verdict is computed from
-numbers: reproduced, contradicted, partly, or not measurable here and what it needs. What a run of the same code and
-inputs has measured is kept and used again; what results/ records is used and called recorded. ``claims.json`` and a
-page are written below ``-o``. The last line is JSON; exit status 1 if a claim is contradicted, 2 for a user's mistake,
-130 when stopped.
+numbers: reproduced, contradicted, partly, undecided, or not measurable here and what it needs. What a run of the same
+code and inputs has measured is kept and used again; what results/ records is used and called recorded. ``claims.json``
+and a page are written below ``-o``. The last line is JSON; exit status 1 if a claim is contradicted, 2 for a user's
+mistake, 130 when stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eval.claims.catalogue import all_claims
-from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, Claim, Finding
+from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED, Claim, Finding
 from eval.claims.runner import CLAIMS, contradicted, needed_steps, verify
 from eval.claims.steps import ROOT, Context, Step
 from eval.instruments.cli import Parser, provenance, user_errors
@@ -39,7 +39,7 @@ from eval.instruments.record import check_target
 from llava.errors import InputError
 
 QUICK_SECONDS = 480  # behind which a quick run begins nothing new; the last step and the page fit into ten minutes
-_COLORS = {REPRODUCED: "green", CONTRADICTED: "bold red", PARTLY: "yellow", NOT_HERE: "dim"}
+_COLORS = {REPRODUCED: "green", CONTRADICTED: "bold red", PARTLY: "yellow", UNDECIDED: "yellow", NOT_HERE: "dim"}
 _INTERRUPTED = 130  # exit status of what Ctrl-C ended
 _WHY = 170  # letters of a reason in the terminal; claims.json has all
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval.benchmarks.runs import Run, average, baseline_of, load_runs, obstacle, one_per_point
 from eval.claims import rules_evidence
+from eval.claims.benchmark_evidence import benchmark_scores
 from eval.claims.parity.__main__ import LIMITS, compare
 from eval.claims.steps import ROOT, Context, Step, code_and_configs, last_line, read_recorded
 from eval.claims.tiny_evidence import BANDS, guard_bands, tiny_campaign
@@ -135,34 +134,6 @@ def benchmarks(context: Context) -> dict[str, Any]:
 def recorded_benchmarks(context: Context) -> dict[str, Any]:
     """Benchmark runs below ``results/lmms``."""
     return benchmark_scores(context.results / "lmms")
-
-
-def benchmark_scores(folder: Path) -> dict[str, Any]:
-    """Scores of every point below a folder, the uncompressed run beside each; rehearsals are named as such.
-
-    Raises:
-        InputError: no run, or a damaged one.
-    """
-    runs = one_per_point(load_runs(folder))
-    any_run = next(iter(runs.values()))
-    rows = {name: _scores(run, runs) for name, run in runs.items()}
-    facts = {"commit": any_run.result["commit"], "device": any_run.result["setup"]["device"], "file": str(folder)}
-    return {"rows": rows, "samples": max(len(run.samples) for run in runs.values()), **facts}
-
-
-def _scores(run: Run, runs: dict[str, Run]) -> dict[str, Any]:
-    baseline, mean = baseline_of(run, runs.values()), average(run)
-    reference = None if baseline is None else average(baseline)
-    tasks = {task: score for task in run.tasks if (score := run.score(task)) is not None}
-    return {
-        "rehearsal": run.rehearsal,
-        "withheld": {task: why for task in run.tasks if (why := obstacle(run, baseline, task))},
-        "scores": {task: score.value for task, score in tasks.items()},
-        "errors": {task: score.error for task, score in tasks.items()},
-        "average": None if mean is None else mean[0],
-        "average_error": None if mean is None else mean[1],
-        "percent": None if mean is None or reference is None else 100 * mean[0] / reference[0],
-    }
 
 
 def _benchmark_inputs(context: Context) -> Any:

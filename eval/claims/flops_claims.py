@@ -157,13 +157,22 @@ def slug(row: PaperRow) -> str:
     return config_name(row).replace("_", "-")
 
 
-def _row_claim(row: PaperRow, table: str, prefix: str) -> Claim:
+_SECOND_TABLE = {"LLaVA-Video-7B": "video-7b", "LLaVA-OneVision-72B": "ov-72b"}
+
+
+def flops_identity(row: PaperRow) -> str:
+    """Name of the claim about a row's FLOPs."""
+    model = _SECOND_TABLE.get(row.model.name)
+    return f"{'table1' if model is None else f'table2-{model}'}-flops-{slug(row)}"
+
+
+def _row_claim(row: PaperRow, table: str) -> Claim:
     paper: dict[str, float] = {"TFLOPs": row.paper_tflops}
     if row.paper_percent is not None:
         paper["percent"] = row.paper_percent
     text = f"{row.model.name}, {row.method} at {row.retained} %: {row.paper_tflops} TFLOPs"
     judge = partial(flops_row, row)
-    return Claim(f"{prefix}-flops-{slug(row)}", table, text, paper, ("formula",), judge, CONTRADICTED)
+    return Claim(flops_identity(row), table, text, paper, ("formula",), judge, CONTRADICTED)
 
 
 def _token_claim(row: PaperRow) -> Claim:
@@ -202,8 +211,7 @@ def abstract_claims() -> list[Claim]:
 
 def table_claims() -> list[Claim]:
     """FLOPs of every row of both tables, and tokens of every row of the first."""
-    first_table = [_row_claim(row, "table 1", "table1") for row in main_rows()]
+    first_table = [_row_claim(row, "table 1") for row in main_rows()]
     tokens = [_token_claim(row) for row in main_rows() if row.retained < 100]
-    models = {"LLaVA-Video-7B": "video-7b", "LLaVA-OneVision-72B": "ov-72b"}
-    second = [_row_claim(row, "table 2", f"table2-{models[row.model.name]}") for row in other_backbone_rows()]
+    second = [_row_claim(row, "table 2") for row in other_backbone_rows()]
     return [*first_table, *tokens, *second]

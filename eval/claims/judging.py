@@ -7,15 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-# Scores are printed to 0.1; other devices and releases of the harness move single answers. Half a point is 13 of
-# VideoMME's 2,700 questions.
-TOLERANCE = 0.5
-_SURE = 1.96  # standard errors
-
-Verdict = Literal["reproduced", "contradicted", "partly", "not measurable here"]
+Verdict = Literal["reproduced", "contradicted", "partly", "undecided", "not measurable here"]
 REPRODUCED: Verdict = "reproduced"
 CONTRADICTED: Verdict = "contradicted"
 PARTLY: Verdict = "partly"
+UNDECIDED: Verdict = "undecided"
 NOT_HERE: Verdict = "not measurable here"
 
 # what a file makes fail that is read as something it is not
@@ -54,7 +50,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and the numbers it rests on; ``by`` names the step that gave them, if not the claim's first."""
+    """A verdict and the numbers it rests on.
+
+    ``by`` names the step that gave them, if not the claim's first; ``cells`` holds the verdict on each score of a row.
+    """
 
     verdict: Verdict
     why: str
@@ -62,6 +61,7 @@ class Judgement:
     difference: Any = None
     needs: str | None = None
     by: str | None = None
+    cells: dict[str, dict[str, Any]] | None = None
 
 
 Findings = Mapping[str, Finding]
@@ -134,8 +134,8 @@ def all_hold(facts: Mapping[str, bool], ours: dict[str, Any], what: str) -> Judg
 def better(difference: float, low: float, high: float, what: str) -> Judgement:
     """A paired difference that should be above zero: its interval decides."""
     ours = {"difference": difference, "low": low, "high": high}
-    verdict = REPRODUCED if low > 0 else CONTRADICTED if high < 0 else PARTLY
-    word = {REPRODUCED: "better", CONTRADICTED: "worse", PARTLY: "no difference shown"}[verdict]
+    verdict = REPRODUCED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
+    word = {REPRODUCED: "better", CONTRADICTED: "worse", UNDECIDED: "no difference shown"}[verdict]
     interval = f"{100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
     return Judgement(verdict, f"{what}: {interval}, {word}", ours, difference)
 
@@ -177,11 +177,3 @@ def judged(claim: Claim, findings: Findings) -> Judgement:
         why = f"{files} cannot be judged by ({type(error).__name__}: {error}): remove it or measure again"
         spoiled = {name: replace(finding, result=None, missing=why) for name, finding in read.items()}
         return judged(claim, {**findings, **spoiled})
-
-
-def score_verdict(gaps: Mapping[str, float], errors: Mapping[str, float]) -> Verdict:
-    """Within half a point everywhere, within the chance of the questions, or outside of it."""
-    if all(abs(gap) <= TOLERANCE for gap in gaps.values()):
-        return REPRODUCED
-    outside = [name for name, gap in gaps.items() if abs(gap) > max(TOLERANCE, _SURE * errors.get(name, 0.0))]
-    return CONTRADICTED if outside else PARTLY

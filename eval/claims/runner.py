@@ -53,8 +53,8 @@ def record_of(claim: Claim, judgement: Judgement, findings: Mapping[str, Finding
     return {
         "id": claim.identity, "source": claim.source, "claim": claim.text, "paper": dict(claim.paper),
         "ours": judgement.ours, "difference": judgement.difference, "verdict": judgement.verdict,
-        "why": judgement.why, "needs": judgement.needs, "evidence": evidence,
-        "seconds": round(finding.seconds, 2),
+        "why": judgement.why, "needs": judgement.needs, "cells": judgement.cells,
+        "evidence": evidence, "seconds": round(finding.seconds, 2),
     }  # fmt: skip
 
 

@@ -6,19 +6,8 @@ from functools import partial
 from typing import Any
 
 from eval.claims.flops_claims import slug
-from eval.claims.judging import (
-    CONTRADICTED,
-    PARTLY,
-    REPRODUCED,
-    TOLERANCE,
-    Claim,
-    Findings,
-    Judgement,
-    differences,
-    first,
-    not_here,
-    score_verdict,
-)
+from eval.claims.judging import PARTLY, REPRODUCED, Claim, Findings, Judgement, first, not_here
+from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
 from eval.paper.scores import config_name, scores_of
 
@@ -82,52 +71,63 @@ def benchmark_row(findings: Findings, name: str) -> tuple[str, dict[str, Any], s
     return found[0], row, withheld
 
 
+def scores_identity(row: PaperRow) -> str:
+    """Name of the claim about a row's scores."""
+    return f"table1-scores-{slug(row)}"
+
+
 def score_row(row: PaperRow, findings: Findings) -> Judgement:
-    """The four benchmarks of one row of the main table."""
-    name, printed = config_name(row), scores_of(row)
+    """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
+    name, printed = config_name(row), _paper(row)
     step, found, obstacle = benchmark_row(findings, name)
-    if obstacle or printed is None:
+    if obstacle or not printed:
         return unmeasured(findings, name, obstacle or "the paper's scores are not known here")
-    ours = {title: found["scores"][task] for title, task in _TASKS.items() if task in found["scores"]}
-    errors = {title: found["errors"][task] for title, task in _TASKS.items() if task in found["errors"]}
-    gaps = differences(ours, _paper(row))
-    if not gaps:
+    judged = {
+        title: judge_score(printed[title], Measured(**found["cells"][task]))
+        for title, task in _TASKS.items()
+        if title in printed and task in found["cells"]
+    }
+    if not judged:
         return unmeasured(findings, name, "none of the paper's benchmarks was run")
-    verdict = score_verdict(gaps, errors)
-    if verdict == REPRODUCED and set(gaps) != set(_paper(row)):
-        verdict = PARTLY
-    why = ", ".join(f"{title} {ours[title]:.1f} ({gap:+.1f})" for title, gap in gaps.items())
-    return Judgement(verdict, f"{why}; EgoSchema is its public subset", ours, gaps, by=step)
+    ours = {title: found["scores"][_TASKS[title]] for title in judged}
+    gaps = {title: round(verdict.difference, 6) for title, verdict in judged.items()}
+    cells = {_TASKS[title]: {"ours": ours[title], **verdict.as_record()} for title, verdict in judged.items()}
+    verdict = combined([one.verdict for one in judged.values()], len(printed))
+    why = "; ".join(f"{title} {ours[title]:.1f} {_said(one)}" for title, one in judged.items())
+    return Judgement(verdict, why, ours, gaps, by=step, cells=cells)
+
+
+def _said(one: ScoreVerdict) -> str:
+    why = f", {one.why}" if one.why else ""
+    return f"({one.difference:+.1f}, u {one.error:.2f}: {one.verdict}{why})"
 
 
 def retained_accuracy(findings: Findings) -> Judgement:
-    """The abstract's share of the mean score."""
+    """The abstract's share of the mean score, with the error of a ratio whose two parts answer the same questions."""
     step, found, obstacle = benchmark_row(findings, "holitom_r10")
-    if obstacle or found.get("percent") is None:
+    if obstacle or found.get("percent") is None or not found["ratio"]:
         return unmeasured(findings, "holitom_r10", obstacle or "not all four benchmarks were run")
-    gap = round(found["percent"] - ACCURACY_PERCENT, 3)
-    verdict = score_verdict({"percent": gap}, {"percent": 100 * found["average_error"] / found["average"]})
-    return Judgement(
-        verdict, f"{found['percent']:.1f} % of the mean of the four benchmarks", {"percent": found["percent"]}, gap,
-        by=step,
-    )  # fmt: skip
+    one = judge_ratio(ACCURACY_PERCENT, found["percent"], found["ratio"])
+    why = f"{found['percent']:.1f} % of the mean of the four benchmarks {_said(one)}"
+    return Judgement(one.verdict, why, {"percent": found["percent"]}, round(one.difference, 3), by=step)
 
 
 def best_of_all(share: int, findings: Findings) -> Judgement:
-    """Whether HoliTom has the best mean of its share."""
+    """Whether HoliTom has the best mean of its share, by paired differences of our own runs."""
     rivals = [row for row in main_rows() if row.retained == share and not row.method.startswith("HoliTom")]
     step, ours, obstacle = benchmark_row(findings, f"holitom_r{share}")
-    means = {row.method: benchmark_row(findings, config_name(row)) for row in rivals}
-    reasons = [obstacle, *(reason for _, _, reason in means.values())]
-    known = {name: row["average"] for name, (_, row, reason) in means.items() if not reason and row.get("average")}
-    if obstacle or ours.get("average") is None or not known:
-        why = next((reason for reason in reasons if reason), "the other methods were not run")
+    named = {row.method: f"llava_onevision_7b/{config_name(row)}" for row in rivals}
+    leads = {method: tuple(ours["leads"][name]) for method, name in named.items() if name in ours.get("leads", {})}
+    if obstacle or not leads:
+        reasons = (obstacle, *(benchmark_row(findings, config_name(row))[2] for row in rivals))
+        why = next((reason for reason in reasons if reason), "the other methods were not run on all four benchmarks")
         return _tiny_order(findings, share, why)
-    gaps = {name: round(ours["average"] - mean, 3) for name, mean in known.items()}
-    behind = [name for name, gap in gaps.items() if gap < -TOLERANCE]
-    verdict = CONTRADICTED if behind else REPRODUCED if len(known) == len(rivals) else PARTLY
-    why = f"HoliTom {ours['average']:.1f}, " + ", ".join(f"{name} {mean:.1f}" for name, mean in known.items())
-    return Judgement(verdict, why, {"HoliTom": ours["average"], **known}, gaps, by=step)
+    verdict = judge_lead(leads)
+    if verdict == REPRODUCED and len(leads) != len(rivals):
+        verdict = PARTLY
+    why = "HoliTom's lead in points: " + ", ".join(f"{name} {gap:+.1f} ± {e:.1f}" for name, (gap, e) in leads.items())
+    gaps = {name: round(gap, 3) for name, (gap, _) in leads.items()}
+    return Judgement(verdict, why, {"HoliTom": ours["average"]}, gaps, by=step)
 
 
 def _tiny_order(findings: Findings, share: int, why: str) -> Judgement:
@@ -172,7 +172,7 @@ def accuracy_claims() -> list[Claim]:
     ]  # fmt: skip
     for row in main_rows():
         text = f"{row.method} at {row.retained} %: scores on the four benchmarks"
-        name, judge = f"table1-scores-{slug(row)}", partial(score_row, row)
+        name, judge = scores_identity(row), partial(score_row, row)
         found.append(Claim(name, "table 1", text, _paper(row) | _more(row), steps, judge))
     for share in (25, 20, 15, 10):
         text = f"HoliTom has the best mean score of all methods at {share} %"

@@ -27,6 +27,12 @@ _STAGES = {"ttft": "time_to_first_token", "decode": "time_per_output_token"}  # 
 _TOO_SMALL = ("tiny",)
 
 
+def figure_identity(measure: str, config: str) -> str:
+    """Name of the claim about a ratio of the efficiency figure, by its name in ``eval.efficiency.latency``."""
+    name = next(name for name, known in _MEASURES.items() if known == measure)
+    return f"figure-{name}-{config.replace('_', '-')}"
+
+
 def of_the_paper(result: dict[str, Any]) -> bool:
     """Whether times were taken at the paper's sizes on a GPU; the paper's own GPU is not known."""
     return is_timed_geometry(result["geometry"]) and bool(result.get("driver"))
@@ -109,7 +115,5 @@ def speed_claims() -> list[Claim]:
             what = "times faster to the first token" if name == "ttft" else "times the decoding speed"
             text = f"{method} at {share} %: {ratio} {what}"
             judge = partial(ratio_claim, config, measure, ratio)
-            claims.append(
-                Claim(f"figure-{name}-{config.replace('_', '-')}", "efficiency figure", text, paper, STEPS, judge)
-            )
+            claims.append(Claim(figure_identity(measure, config), "efficiency figure", text, paper, STEPS, judge))
     return claims

@@ -27,7 +27,9 @@ from llava.errors import InputError
 
 ROOT = CONFIGS.parent
 # what shows numbers and makes none
-_SHOWN = re.compile(r"eval/(claims/(\w+_claims|catalogue|runner|judging|__main__)\.py|demo/app\w*\.py|report/)")
+_SHOWN = re.compile(
+    r"eval/(claims/(\w+_claims|catalogue|runner|judging|operating_characteristics|__main__)\.py|demo/app\w*\.py|report/)"
+)
 
 
 @dataclass(frozen=True)

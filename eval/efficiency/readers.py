@@ -19,6 +19,7 @@ from typing import Any, get_args
 import numpy as np
 
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved
 from llava.errors import InputError
 from llava.video import ReaderChoice, load_video
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         ratios = f"{row['wall_ratio']:>9.2f}x{row['cpu_ratio']:>7.2f}x" if "wall_ratio" in row else ""
         print(f"{head}{row['wall_ms']:>10.1f}{row['cpu_ms']:>10.1f}{ratios}")
-    print(json.dumps({"settings": vars(options), **provenance(), "rows": rows}))
+    print(json.dumps(stamped("readers", {"settings": vars(options), **provenance(), "rows": rows})))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from torch.nn.functional import conv2d, interpolate, normalize
 
 from eval.efficiency.outer import measure, plain_outer, summary, synthetic_video
 from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.kinds import stamped
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.methods.holitom.outer import OuterCompression
@@ -197,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{row['cpu_ratio']:>7}",
                 flush=True,
             )
-    print(json.dumps({**provenance(), "cells": rows}))
+    print(json.dumps(stamped("stages", {**provenance(), "cells": rows})))
 
 
 if __name__ == "__main__":

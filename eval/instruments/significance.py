@@ -17,6 +17,7 @@ from llava.errors import InputError
 
 RESAMPLES = 5000
 LEVEL = 0.95
+FEW_CLUSTERS = 30  # below it Student's t takes the place of the normal distribution and of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,67 @@ def clustered_mean(
     return mean, float(math.sqrt(factor * np.square(per_cluster).sum()))
 
 
+def quantile(probability: float, clusters: int) -> float:
+    """Standard errors below which a clustered mean lies with a probability: Student's t where clusters are few."""
+    known = stats.t(clusters - 1) if clusters < FEW_CLUSTERS else stats.norm
+    return float(known.ppf(probability))
+
+
+def interval(mean: float, error: float, clusters: int, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a clustered mean; NaN with a single cluster."""
+    if clusters < 2:
+        return math.nan, math.nan
+    reach = quantile((1 + level) / 2, clusters) * error
+    return mean - reach, mean + reach
+
+
+def ratio_error(
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    ratio: float,
+    clusters: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
+) -> float:
+    """Clustered standard error of ``mean(numerator) - ratio * mean(denominator)``, both over the same questions.
+
+    Divided by the mean of the denominator it is the error of the ratio of the two (to first order).
+
+    Raises:
+        InputError: no question, or lengths that differ.
+    """
+    residual = _values(numerator, clusters) - ratio * _values(denominator, clusters)
+    return clustered_mean(residual.tolist(), clusters, strata)[1]
+
+
+def paired_p(
+    method_correct: Sequence[float],
+    vanilla_correct: Sequence[float],
+    clusters: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
+) -> float:
+    """Two-sided p-value of the difference of two methods on the same questions.
+
+    McNemar's exact test where every video has one question, all answers are right or wrong and weigh alike; it takes
+    questions as independent, so elsewhere the clustered difference over its standard error decides. NaN with a single
+    cluster.
+
+    Raises:
+        InputError: no question, or lengths that differ.
+    """
+    method, vanilla = _values(method_correct, clusters), _values(vanilla_correct, clusters)
+    grouped = group(clusters, strata)
+    whole = not {*method.tolist(), *vanilla.tolist()} - {0.0, 1.0}
+    if whole and grouped.strata == 1 and grouped.clusters == len(method):
+        return mcnemar(method.tolist(), vanilla.tolist())
+    difference, error = clustered_mean((method - vanilla).tolist(), clusters, strata)
+    if grouped.clusters < 2:
+        return math.nan
+    if error == 0:
+        return 1.0 if difference == 0 else 0.0
+    known = stats.t(grouped.clusters - 1) if grouped.clusters < FEW_CLUSTERS else stats.norm
+    return float(2 * known.sf(abs(difference) / error))
+
+
 def paired_difference(
     method_correct: Sequence[float],
     vanilla_correct: Sequence[float],
@@ -99,7 +161,9 @@ def paired_difference(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Difference of two methods on the same questions, with a percentile bootstrap interval over clusters.
+    """Difference of two methods on the same questions, with an interval that takes a video's questions together.
+
+    From 30 clusters on the interval is that of :func:`bootstrap_difference`; with fewer it is Student's.
 
     Args:
         method_correct: score of the method on each question, (questions,).
@@ -115,6 +179,30 @@ def paired_difference(
 
     Raises:
         InputError: no question, or lengths that differ.
+    """
+    known = group(clusters, strata).clusters
+    if known >= FEW_CLUSTERS:
+        return bootstrap_difference(
+            method_correct, vanilla_correct, clusters, strata, resamples=resamples, level=level, seed=seed
+        )
+    differences = _values(method_correct, clusters) - _values(vanilla_correct, clusters)
+    difference, error = clustered_mean(differences.tolist(), clusters, strata)
+    return difference, *interval(difference, error, known, level)
+
+
+def bootstrap_difference(
+    method_correct: Sequence[float],
+    vanilla_correct: Sequence[float],
+    clusters: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Difference of two methods on the same questions, with a percentile bootstrap interval over clusters.
+
+    Arguments, results and errors are those of :func:`paired_difference`; with few clusters it covers too little.
     """
     differences = _values(method_correct, clusters) - _values(vanilla_correct, clusters)
     grouped = group(clusters, strata)
@@ -150,8 +238,8 @@ def paired_difference(
 def mcnemar(method_correct: Sequence[bool], vanilla_correct: Sequence[bool]) -> float:
     """Two-sided p-value of McNemar's exact test: are the questions that only one of the two gets right split evenly?
 
-    It takes questions as independent, so it is too sure of itself where many questions share a video; the bootstrap
-    of :func:`paired_difference` is not.
+    It takes questions as independent and rejects too often where they share a video: use :func:`paired_p`, which
+    chooses it where every video has one question.
 
     Raises:
         InputError: lengths that differ, or an answer that is neither right nor wrong.
@@ -163,18 +251,6 @@ def mcnemar(method_correct: Sequence[bool], vanilla_correct: Sequence[bool]) -> 
     only_method = int((method > vanilla).sum())
     discordant = only_method + int((vanilla > method).sum())
     return float(stats.binomtest(only_method, discordant, 0.5).pvalue) if discordant else 1.0
-
-
-def binomial_interval(share: float, questions: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson interval of a published share of right answers out of ``questions`` independent questions, as shares.
-
-    Raises:
-        InputError: a share outside [0, 1] or no question.
-    """
-    if not 0 <= share <= 1 or questions < 1:
-        raise InputError(f"share {share!r} of {questions!r} questions; it must be in [0, 1], of at least 1 question")
-    interval = stats.binomtest(round(share * questions), questions).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _numbers(labels: Sequence[Hashable]) -> np.ndarray:

@@ -14,6 +14,10 @@ from typing import Any
 from llava.errors import InputError
 
 UNKNOWN = "unknown"
+HARNESS = "0.7.3"  # of lmms-eval, with whose definitions a run is asked and scored unless it says otherwise
+PAPER_HARNESS = "0.3.0"  # that of the paper, by its authors
+# tasks whose prompts, settings, frames and reading of answers are equal in both (python -m eval.benchmarks.versions)
+UNCHANGED = ("mvbench", "longvideobench_val_v")
 
 # sub-task -> folder of its videos below mvbench_video, in the order of the group
 MVBENCH = {

@@ -12,11 +12,13 @@ from typing import Any
 from eval.benchmarks.lmms.answer_log import Served
 from eval.benchmarks.lmms.models import SCORING_SEED
 from eval.benchmarks.lmms.questions import task_of
+from eval.paper.benchmarks import BY_TASK, HARNESS, PAPER_HARNESS
 from holitom.files import disk_trouble
 from llava.errors import InputError
 
 # folders below lmms_eval/tasks that hold the paper's benchmarks; indexing all others takes seconds
 _BENCHMARK_FOLDERS = ("mvbench", "egoschema", "longvideobench", "videomme")
+HARNESS_FOLDER = Path("outputs/harness-0.3.0")  # where scripts/harness_030.sh puts the paper's release
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "scoring": SCORING_SEED}
 
 
@@ -32,19 +34,65 @@ def keep_submissions(results: list[dict[str, int]]) -> None:
     """Instead of posting EgoSchema's answers to a server: the submission file is made from the samples."""
 
 
-def task_entry(name: str) -> str | dict[str, Any]:
-    """A task as the harness is asked for it; full EgoSchema with its aggregation replaced."""
-    if name != "egoschema":
+def definitions_of(folder: Path) -> Path:
+    """The task definitions of the paper's harness in a folder of their own.
+
+    Raises:
+        InputError: they are not there, or those of another release.
+    """
+    remedy = "bash scripts/harness_030.sh puts it there, --harness-folder names another place"
+    found = sorted(path.name for path in folder.glob("lmms_eval-*.dist-info")) if folder.is_dir() else []
+    if not found:
+        raise InputError(f"{folder} holds no lmms-eval {PAPER_HARNESS}: {remedy}")
+    if found != [f"lmms_eval-{PAPER_HARNESS}.dist-info"]:
+        raise InputError(f"{folder} holds {', '.join(found)}, not lmms-eval {PAPER_HARNESS}: {remedy}")
+    return folder / "lmms_eval" / "tasks"
+
+
+def longvideobench_video(doc: dict[str, Any]) -> list[str]:
+    """Where this project's data have the video, a folder that the paper's harness names otherwise."""
+    home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    return [os.path.join(home, BY_TASK["longvideobench_val_v"].videos, doc["video_path"])]
+
+
+def _paper_entry(name: str, manager: Any) -> str | dict[str, Any]:
+    """A task of the paper's harness: its words, settings and reading, with the data where this project has them."""
+    from lmms_eval.utils import load_yaml_config  # noqa: PLC0415
+
+    if name not in BY_TASK or name == "mvbench":
         return name
+    entry: dict[str, Any] = {"task": name, "dataset_path": BY_TASK[name].dataset}
+    if name == "longvideobench_val_v":
+        entry["doc_to_visual"] = longvideobench_video
+    if name == "egoschema_subset":  # its submission file would be written to the working folder
+        metrics = load_yaml_config(manager.task_index[name]["yaml_path"], mode="full")["metric_list"]
+        entry["metric_list"] = [metric for metric in metrics if metric["metric"] != "submission"]
+    return entry
+
+
+def task_entry(name: str, manager: Any = None) -> str | dict[str, Any]:
+    """A task as the harness is asked for it; full EgoSchema with its aggregation replaced.
+
+    Args:
+        name: of the task.
+        manager: the index of the paper's harness, or None for the installed one.
+    """
+    if name != "egoschema":
+        return name if manager is None else _paper_entry(name, manager)
     return {
+        **({} if manager is None else {"dataset_path": BY_TASK[name].dataset}),
         "task": name,
         "metric_list": [{"metric": "submission", "aggregation": keep_submissions, "higher_is_better": True}],
     }
 
 
 @cache
-def task_manager(stock_id: str, tasks: tuple[str, ...], include_path: str | None) -> Any:
+def task_manager(
+    stock_id: str, tasks: tuple[str, ...], include_path: str | None, definitions: str | None = None
+) -> Any:
     """The harness' index of tasks, as for the stock model, whose name decides some prompts.
+
+    ``definitions`` is the folder of the paper's harness, None for the installed release's own.
 
     Raises:
         InputError: for an unknown task or a folder that is none.
@@ -55,15 +103,22 @@ def task_manager(stock_id: str, tasks: tuple[str, ...], include_path: str | None
         raise InputError(f"include path {include_path!r} is no folder: name one that holds task definitions")
     own = [] if include_path is None else [include_path]
     packaged = Path(str(lmms_eval.tasks.__file__)).parent
+    if definitions is not None:
+        packaged = definitions_of(Path(definitions))
     few = {folder for folder in _BENCHMARK_FOLDERS if any(task.startswith(folder) for task in tasks)}
     manager = lmms_eval.tasks.TaskManager(
         "ERROR", [*(str(packaged / folder) for folder in sorted(few)), *own], False, model_name=stock_id
     )
-    if any(task not in manager.all_tasks for task in tasks):
+    if definitions is None and any(task not in manager.all_tasks for task in tasks):
         manager = lmms_eval.tasks.TaskManager("ERROR", own or None, model_name=stock_id)
     for task in tasks:
         if task not in manager.all_tasks:
             close = difflib.get_close_matches(task, manager.all_tasks, 3)
+            if definitions is not None and not close:
+                raise InputError(
+                    f"task {task!r} is none that --harness {PAPER_HARNESS} runs: it knows {', '.join(BY_TASK)}; "
+                    f"without it {HARNESS} asks"
+                )
             hint = f": did you mean {', '.join(close)}?" if close else ": --include-path names a folder with your own"
             raise InputError(f"task {task!r} is unknown to lmms-eval{hint}")
     return manager
@@ -84,7 +139,12 @@ def _explained(error: Exception, tasks: Sequence[str]) -> Exception:
 
 
 def evaluate(
-    model: Any, stock_id: str, tasks: Sequence[str], limit: int | None = None, include_path: str | None = None
+    model: Any,
+    stock_id: str,
+    tasks: Sequence[str],
+    limit: int | None = None,
+    include_path: str | None = None,
+    definitions: str | None = None,
 ) -> Outcome | None:
     """Run the tasks with a model; with several processes each answers its share, and all but the first return None.
 
@@ -93,11 +153,11 @@ def evaluate(
     """
     from lmms_eval.evaluator import simple_evaluate  # noqa: PLC0415
 
-    manager = task_manager(stock_id, tuple(tasks), include_path)
+    manager = task_manager(stock_id, tuple(tasks), include_path, definitions)
     try:
         results = simple_evaluate(
             model=model,
-            tasks=[task_entry(task) for task in tasks],
+            tasks=[task_entry(task, None if definitions is None else manager) for task in tasks],
             task_manager=manager,
             limit=limit,
             batch_size=1,

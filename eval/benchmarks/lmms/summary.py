@@ -15,6 +15,7 @@ from eval.benchmarks.lmms.scoring import fields_of, judge, options_of, question_
 from eval.benchmarks.lmms.settings import VANILLA
 from eval.instruments.cli import commit
 from eval.instruments.fingerprints import digest
+from eval.paper.benchmarks import HARNESS
 from llava.errors import InputError
 
 STAGES = ("before_llm", "inside_llm", "layer_mean")
@@ -40,6 +41,7 @@ class Asked:
         limit: questions per task, or None.
         on_bad_video: "stop" or "count".
         times: what differs between two runs of one command.
+        harness: version of lmms-eval whose definitions ask, read and score.
     """
 
     tasks: list[str]
@@ -50,6 +52,7 @@ class Asked:
     limit: int | None
     on_bad_video: str
     times: dict[str, Any]
+    harness: str = HARNESS
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -194,6 +197,7 @@ def make_result(asked: Asked, served: Served, outcome: Outcome, samples: Sequenc
     facts = {"tasks": asked.tasks, "limit": asked.limit, "on_bad_video": asked.on_bad_video, "seeds": SEEDS}
     # what the method is compared under; the questions are told by each task's prompt_sha256, the code by the commit
     compared = {name: value for name, value in served.setup.items() if name != "code_sha256"}
+    compared["harness"] = asked.harness
     compressor = served.config["compressor"]
     questions = [(sample["subtask"], sample["doc_id"]) for sample in samples]
     seconds = [entry.seconds for entry in served.entries.values() if entry.bad_video is None]
@@ -210,6 +214,7 @@ def make_result(asked: Asked, served: Served, outcome: Outcome, samples: Sequenc
         "model": served.setup["model"],
         "checkpoint": {"name": asked.checkpoint, **served.checkpoint},
         "fixture": asked.fixture,
+        "harness": asked.harness,
         "setup": {**compared, **facts, "num_frames": served.setup["arguments"]["max_frames_num"]},
         "setup_hash": digest(compared),
         "versions": _versions(),

@@ -28,6 +28,7 @@ from eval.benchmarks.lmms.summary import Asked, make_result, make_samples
 from eval.benchmarks.plugin import CLASSES
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.record import write_whole
+from eval.paper.benchmarks import HARNESS
 from eval.synthetic.world.dataset import VARIABLE
 from llava.errors import InputError
 
@@ -52,6 +53,8 @@ class Job:
         on_bad_video: "stop" or "count".
         processes: how many answer.
         started: seconds since the epoch.
+        harness: version of lmms-eval whose definitions ask, read and score.
+        definitions: folder of that version, None for the installed one.
         save_records: keep every question's record, see :mod:`eval.benchmarks.lmms.records`.
     """
 
@@ -69,6 +72,8 @@ class Job:
     processes: int
     started: float
     save_records: bool = False
+    harness: str = HARNESS
+    definitions: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -90,7 +95,7 @@ def answer(job: Job) -> tuple[Any, Any]:
     records = str(job.folder / RECORDS) if job.save_records else None
     model = built(answers=str(job.folder / ANSWERS), on_bad_video=job.on_bad_video, records=records, **job.arguments)
     try:
-        return model, evaluate(model, job.model, job.tasks, job.limit, job.include_path)
+        return model, evaluate(model, job.model, job.tasks, job.limit, job.include_path, job.definitions)
     finally:
         model.close()
 
@@ -162,7 +167,8 @@ def run(job: Job) -> dict[str, Any]:
 def score(job: Job) -> dict[str, Any]:
     """Score what several processes answered."""
     served = collect(job)
-    return finish(job, served, evaluate(replay(served), job.model, job.tasks, job.limit, job.include_path))
+    outcome = evaluate(replay(served), job.model, job.tasks, job.limit, job.include_path, job.definitions)
+    return finish(job, served, outcome)
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED
+from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED
 from eval.report.tables.layout import number
 
-NOT_REPRODUCED, NOT_MEASURED = "not reproduced", "not measured"
+NOT_JUDGED, NOT_MEASURED = "not judged", "not measured"
 # verdict -> class of its badge; each class has a sign of its own, so that no one needs the colours
 TONES = {
-    REPRODUCED: "good", PARTLY: "part", NOT_REPRODUCED: "bad", CONTRADICTED: "bad", NOT_MEASURED: "open",
-    NOT_HERE: "open",
+    REPRODUCED: "good", PARTLY: "part", UNDECIDED: "part", CONTRADICTED: "bad", NOT_JUDGED: "open",
+    NOT_MEASURED: "open", NOT_HERE: "open",
 }  # fmt: skip
 SIGNS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
 ABSENT = "\u2013"

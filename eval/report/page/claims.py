@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED
+from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED
+from eval.claims.score_rule import rule_sentence
 from eval.report.page.blocks import (
     ABSENT,
     Block,
@@ -22,7 +23,7 @@ from eval.report.page.blocks import (
 from eval.report.page.sources import Record, Sources
 from llava.errors import InputError
 
-VERDICTS = (REPRODUCED, PARTLY, CONTRADICTED, NOT_HERE)
+VERDICTS = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_HERE)
 MAKE = "bash scripts/verify_claims.sh (ten minutes with --quick)"
 
 
@@ -45,6 +46,17 @@ def _checked(claim: Any) -> Mapping[str, Any]:
     return claim
 
 
+def judged_claim(sources: Sources, identity: str) -> Mapping[str, Any] | None:
+    """The claim of a name, or None."""
+    return next((claim for claim in claims_of(sources) if claim["id"] == identity), None)
+
+
+def verdict_rule(sources: Sources) -> str:
+    """The rule by which scores are judged, with the error rates of the recorded simulation."""
+    recorded = sources.of("verdict_rule")
+    return rule_sentence(recorded[0].result if recorded else None)
+
+
 def claims_tally(sources: Sources) -> dict[str, int]:
     """How many claims have which verdict."""
     counts = Counter(claim["verdict"] for claim in claims_of(sources))
@@ -65,6 +77,7 @@ def claims_section(sources: Sources) -> Section:
     blocks: list[Block] = [Text([_made(record)])]
     if record.data.get("quick") is True:
         blocks.append(Notice("A quick check: long measurements were left out or made on fewer samples.", "instrument"))
+    blocks.append(Notice(verdict_rule(sources), "rule"))
     blocks.append(Sheet("claims-table", "Every claim", columns, rows))
     return Section("claims", "Claims and verdicts", blocks)
 

@@ -80,7 +80,7 @@ def deviation_section(sources: Sources, sets: Sequence[SampleSet]) -> Section:
             continue
         columns = [
             Column("where"), Column("our default"), Column("the other"), Column("ours, %"), Column("other, %"),
-            Column("other - ours", "points"), Column("low", "points"), Column("high", "points"), Column("McNemar p"),
+            Column("other - ours", "points"), Column("low", "points"), Column("high", "points"), Column("p"),
         ]  # fmt: skip
         slug = "deviation-" + switch.setting.replace(".", "-").replace("_", "-")
         notes = ("Intervals are paired bootstraps over videos (95 %). A dash: the answers are not at hand.",)

@@ -1,10 +1,6 @@
-"""The paper's printed numbers beside ours, one finding each, with a verdict that follows from a rule.
+"""The paper's printed numbers beside ours, one finding each, with the verdict that ``claims.json`` gives it.
 
-Rules (stated on the page):
-
-* A score is reproduced when ours lies in the 95 % Wilson interval of the printed score over the benchmark's questions.
-* FLOPs are reproduced when they round to the printed digit.
-* A speed-up is reproduced when ours, at the paper's geometry on a GPU, is at least the paper's less five percent.
+Nothing is judged here. A verdict is taken over only where the claim was judged on the very number that is shown.
 """
 
 from __future__ import annotations
@@ -14,18 +10,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.claims.judging import REPRODUCED
-from eval.claims.speed_claims import SPEED_SHARE
-from eval.instruments.significance import binomial_interval
-from eval.paper.benchmarks import BY_TASK
+from eval.claims.flops_claims import flops_identity
+from eval.claims.judging import CONTRADICTED, PARTLY, REPRODUCED, UNDECIDED
+from eval.claims.score_claims import scores_identity
+from eval.claims.speed_claims import figure_identity
 from eval.paper.grids import Grid
 from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows
 from eval.paper.scores import EFFICIENCY, config_name, is_timed_geometry, scores_of
-from eval.report.page.blocks import NOT_MEASURED, NOT_REPRODUCED
+from eval.report.page.blocks import NOT_JUDGED, NOT_MEASURED
+from eval.report.page.claims import MAKE, judged_claim
 from eval.report.page.sources import Record, Sources
 from eval.report.tables.scores import Row, Section, score_columns, title_of
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+TALLIED = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_JUDGED, NOT_MEASURED)
+_SAME = 1e-3  # between a number of claims.json and the one it was rounded from
 _QUANTITIES = {
     "time_to_first_token": "time to first token, times faster",
     "tokens_per_second": "decoding, times faster",
@@ -55,7 +54,7 @@ class Finding:
 def tally(findings: Iterable[Finding]) -> dict[str, int]:
     """How many printed numbers have which verdict; numbers the paper does not print (or not here) do not count."""
     counts = Counter(finding.verdict for finding in findings if finding.paper is not None)
-    return {verdict: counts[verdict] for verdict in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)}
+    return {verdict: counts[verdict] for verdict in TALLIED}
 
 
 def command_of(point: str, grids: Sequence[Grid]) -> str:
@@ -80,18 +79,34 @@ def score_findings(sources: Sources, section: Section, row: Row, grids: Sequence
             continue
         verdict, why = NOT_MEASURED, "the paper's number is not known here"
         if paper is not None:
-            verdict, why = judged(paper, score.value, BY_TASK[task].questions)
+            assert row.paper is not None
+            verdict, why = taken_over(sources, scores_identity(row.paper), score.value, task)
         assert row.run is not None
         found.append(Finding(*common, score.value, verdict, why, score.error, sources.named(row.run.folder)))
     return found
 
 
-def judged(paper: float, ours: float, questions: int) -> tuple[str, str]:
-    """Verdict on a score in percent, and the interval it follows from."""
-    low, high = (100 * end for end in binomial_interval(paper / 100, questions))
-    where = f"[{low:.1f}; {high:.1f}], the 95 % interval of the printed {paper:.1f} over {questions} questions"
-    # the printed score is rounded to a tenth
-    return (REPRODUCED, f"inside {where}") if low <= ours <= high else (NOT_REPRODUCED, f"outside {where}")
+def taken_over(sources: Sources, identity: str, ours: float, name: str) -> tuple[str, str]:
+    """Verdict of ``claims.json`` on a number, and the reason; ``not judged`` where it has none on this very number.
+
+    Args:
+        sources: with the claims.
+        identity: of the claim.
+        ours: the number that the page shows.
+        name: of the number: a task with a verdict of its own, or one of the claim's numbers.
+    """
+    claim = judged_claim(sources, identity)
+    if claim is None:
+        return NOT_JUDGED, f"no verdict in claims.json: {MAKE}"
+    cell = (claim.get("cells") or {}).get(name)
+    numbers = claim["ours"] or {}
+    value = cell["ours"] if cell else numbers.get(name)
+    if value is None or abs(value - ours) > _SAME:
+        return NOT_JUDGED, f"claims.json judged another measurement ({value}): {MAKE}"
+    if cell is None:
+        return str(claim["verdict"]), str(claim["why"])
+    reason = f", {cell['why']}" if cell["why"] else ""
+    return str(cell["verdict"]), f"u {cell['u']:.2f}{reason}"
 
 
 def _missing(row: Row, task: str, command: str) -> str:
@@ -100,23 +115,28 @@ def _missing(row: Row, task: str, command: str) -> str:
     return f"withheld: {row.withheld[task]}" if task in row.withheld else f"{title_of(task)} was not run whole"
 
 
-def flops_findings(recorded: Sequence[Record]) -> list[Finding]:
+def flops_findings(sources: Sources) -> list[Finding]:
     """The FLOPs of every row of the paper's two efficiency columns, from the recorded ones if there are any.
 
     They are arithmetic and no measurement, so they are worked out here when no record holds them.
     """
-    rows = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
+    recorded, known = sources.of("flops"), (*main_rows(), *other_backbone_rows())
+    rows = [as_record(row) for row in known]
     evidence = "worked out while this page was made, as by python -m eval.efficiency.flops"
     if recorded:
         rows, evidence = recorded[0].result["rows"], recorded[0].path
-    return [
-        Finding(
-            f"FLOPs, {row['model']}", f"{row['method']}, {row['retained_percent']} %", "TFLOPs", row["paper_tflops"],
-            row["tflops"], REPRODUCED if row["agrees"] else NOT_REPRODUCED,
-            "" if row["agrees"] else "does not round to the printed digit", None, evidence,
-        )
-        for row in rows
-    ]  # fmt: skip
+    names = {(row.model.name, row.method, row.retained): flops_identity(row) for row in known}
+    found = []
+    for row in rows:
+        identity = names[row["model"], row["method"], row["retained_percent"]]
+        verdict, why = taken_over(sources, identity, row["tflops"], "TFLOPs")
+        found.append(
+            Finding(
+                f"FLOPs, {row['model']}", f"{row['method']}, {row['retained_percent']} %", "TFLOPs",
+                row["paper_tflops"], row["tflops"], verdict, "" if verdict == REPRODUCED else why, None, evidence,
+            )
+        )  # fmt: skip
+    return found
 
 
 def speed_findings(sources: Sources) -> list[Finding]:
@@ -150,8 +170,7 @@ def _speed(
         ]
         if lines:
             ours = min(float(line["against_vanilla"][key]) for line in lines)  # one line for each clip
-            verdict = REPRODUCED if ours >= SPEED_SHARE * paper else NOT_REPRODUCED
-            why = f"on {record.data['device']}; the paper's GPU is not known here"
+            verdict, why = taken_over(sources, figure_identity(key, config_name(row)), ours, "ratio")
             return Finding(*common, ours, verdict, why, None, record.path)
     others = [str(record.data["device"]) for record in sources.of("latency")]
     seen = f"; latencies at hand are of other devices or sizes ({', '.join(dict.fromkeys(others))})" if others else ""

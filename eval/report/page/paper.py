@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.benchmarks.runs import average
+from eval.claims.speed_claims import SPEED_SHARE
 from eval.paper.grids import Grid
 from eval.paper.scores import EFFICIENCY, MODELS, scores_of
 from eval.report.page.blocks import ABSENT, NOT_MEASURED, Block, Cell, Chart, Column, Notice, Sheet, figure
 from eval.report.page.blocks import Section as PageSection
 from eval.report.page.charts import TITLES, Series, curves
+from eval.report.page.claims import verdict_rule
 from eval.report.page.findings import (
-    SPEED_SHARE,
     Finding,
     flops_findings,
     score_findings,
     speed_findings,
     tally,
 )
+from eval.report.page.harness import harness_blocks
 from eval.report.page.sources import Sources
-from eval.report.tables.scores import Row, Section, outside, score_columns, title_of
+from eval.report.tables.scores import Row, Section, harness_note, outside, reported_notes, score_columns, title_of
 
 RULES = (
-    "Rules. A score is called reproduced when ours lies in the 95 % Wilson interval of the printed score over the "
-    "benchmark's questions; ± is our standard error, questions about one video taken together. FLOPs are reproduced "
-    "when they round to the printed digit. A speed-up is reproduced when ours, at the paper's sizes on a GPU, is at "
-    f"least {SPEED_SHARE:.0%} of the printed one. Runs on miniature data, tiny models or a part of the questions are "
+    "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
+    "difference, ± that of our score, questions about one video taken together. FLOPs are reproduced when they round "
+    f"to the printed digit. A speed-up is reproduced when ours, at the paper's sizes on a GPU, is at least "
+    f"{SPEED_SHARE:.0%} of the printed one. Runs on miniature data, tiny models or a part of the questions are "
     "rehearsals and are not held against the paper."
 )
 
@@ -42,7 +44,7 @@ def all_findings(sources: Sources, grids: Sequence[Grid]) -> dict[tuple[str, str
         for row in section.rows:
             key = (f"{section.title}: scores", section.slug)
             found.setdefault(key, []).extend(score_findings(sources, section, row, grids))
-    for finding in flops_findings(sources.of("flops")):
+    for finding in flops_findings(sources):
         found.setdefault((finding.source, "flops"), []).append(finding)
     found["Efficiency figure: speed-ups", "efficiency-figure"] = speed_findings(sources)
     return found
@@ -50,10 +52,11 @@ def all_findings(sources: Sources, grids: Sequence[Grid]) -> dict[tuple[str, str
 
 def paper_section(sources: Sources, grids: Sequence[Grid]) -> PageSection:
     """One table for each table of the paper, then its FLOPs, its efficiency figure and accuracy against FLOPs."""
-    blocks: list[Block] = [Notice(RULES, "rule")]
+    blocks: list[Block] = [Notice(f"{verdict_rule(sources)} {RULES}", "rule")]
     for section in paper_sections(sources, grids):
         blocks.append(score_sheet(sources, section, grids))
-    blocks.append(flops_sheet(flops_findings(sources.of("flops"))))
+    blocks += harness_blocks(sources)
+    blocks.append(flops_sheet(flops_findings(sources)))
     blocks.append(efficiency_sheet(speed_findings(sources)))
     blocks += [accuracy_chart(section) for section in paper_sections(sources, grids)[:1]]
     return PageSection("paper", "The paper's tables and figures", blocks)
@@ -73,6 +76,8 @@ def score_sheet(sources: Sources, section: Section, grids: Sequence[Grid]) -> Sh
             cells += three(finding)
         rows.append([*cells, *_average(row)])
     notes = [note for task in tasks if (note := outside(section, task))]
+    notes += [note for note in (harness_note(section),) if note]
+    notes += reported_notes(section, tasks)
     if len(section.runs) < len(section.rows):
         checkpoint = MODELS[section.model][1]
         notes.append(f"What was not run needs the checkpoint {checkpoint}, a GPU and the videos of the benchmarks.")

@@ -32,7 +32,7 @@ def _differences(section: RunSection, prefix: str) -> list[Sheet]:
     table = difference_table(section)
     if table is None:
         return []
-    names = ("points", "low", "high", "McNemar p")
+    names = ("points", "low", "high", "p")
     columns = [Column("Method"), *(Column(name, task) for task in table.header[1:] for name in names)]
     rows = []
     for row in table.rows:

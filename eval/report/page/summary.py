@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.claims.judging import REPRODUCED
 from eval.report.page.blocks import (
     NOT_MEASURED,
-    NOT_REPRODUCED,
     Block,
     Cell,
     Column,
@@ -17,7 +15,7 @@ from eval.report.page.blocks import (
     Tally,
 )
 from eval.report.page.claims import MAKE, claims_tally
-from eval.report.page.findings import Finding, tally
+from eval.report.page.findings import TALLIED, Finding, tally
 from eval.report.page.sources import Sources
 
 
@@ -33,7 +31,7 @@ def summary_section(sources: Sources, findings: Mapping[tuple[str, str], Sequenc
     everything = [finding for found in findings.values() for finding in found]
     note = "Scores, FLOPs and speed-ups of its tables and figures. Nothing of a tiny model or a rehearsal counts here."
     blocks.append(Tally("Numbers printed in the paper", tally(everything), note))
-    columns = [Column("table or figure"), *(Column(name) for name in (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)),
+    columns = [Column("table or figure"), *(Column(name) for name in TALLIED),
                Column("why not measured", wide=True)]  # fmt: skip
     rows = []
     for (title, slug), found in findings.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.instruments.significance import mcnemar
+from eval.instruments.significance import paired_p
 from eval.report.page.blocks import ABSENT, Block, Cell, Column, Notice, Section, Sheet, figure
 from eval.report.page.charts import TITLES, Series, curves
 from eval.report.page.samples import SampleSet
@@ -21,7 +21,7 @@ def tiny_section(sources: Sources, sets: Mapping[str, SampleSet]) -> Section:
 
     Args:
         sources: what was read.
-        sets: answers by the path of the record they belong to; with them pairs get McNemar's p.
+        sets: answers by the path of the record they belong to; with them pairs get the p of a paired test.
     """
     records = [record for record in sources.of("tiny") if record.result["table"] == "main"]
     blocks: list[Block] = []
@@ -117,7 +117,7 @@ def _duels(stem: str, record: Record, answers: SampleSet | None) -> Sheet:
         Column("low"),
         Column("high"),
         Column("the first is"),
-        Column("McNemar p"),
+        Column("p"),
     ]
     rows = []
     for name, duel in record.result["duels"].items():
@@ -133,23 +133,25 @@ def _duels(stem: str, record: Record, answers: SampleSet | None) -> Sheet:
         )
     notes = [
         "Paired differences in points with the 95 % interval of a bootstrap over clips (all families weigh alike). "
-        "McNemar's exact test takes all answers as independent; a dash stands where the answers are not at hand."
+        "p is of the same clustered comparison; a dash stands where the answers are not at hand."
     ]
     return Sheet(f"{stem}-pairs", f"Paired tests, {heading(record)}", columns, rows, notes)
 
 
 def paired_test(answers: SampleSet, name: str, other: str) -> float | None:
-    """p of McNemar's exact test on the scored questions that both runs answered; None where one is absent."""
+    """p of the clustered paired test on the scored questions that both answered; None where a run is absent."""
     if name not in answers.runs or other not in answers.runs:
         return None
+    both = zip(answers.runs[name].right, answers.runs[other].right, answers.scored, answers.questions, strict=True)
     pairs = [
-        (mine, theirs)
-        for mine, theirs, counts in zip(
-            answers.runs[name].right, answers.runs[other].right, answers.scored, strict=True
-        )
+        (float(mine), float(theirs), question["video"], question["task"])
+        for mine, theirs, counts, question in both
         if counts and mine is not None and theirs is not None
     ]
-    return mcnemar([mine for mine, _ in pairs], [theirs for _, theirs in pairs]) if pairs else None
+    if not pairs:
+        return None
+    mine, theirs, videos, families = zip(*pairs, strict=True)
+    return paired_p(mine, theirs, videos, families)
 
 
 def full_row(rows: Mapping[str, Any]) -> Mapping[str, Any]:

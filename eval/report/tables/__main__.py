@@ -5,9 +5,9 @@
 
 Reads what eval.benchmarks.run and eval.benchmarks.sweep leave. Scores are rebuilt from the answers: MVBench is the mean
 of its 20 sub-tasks, a bad video or an unparsable answer is wrong. A compressed score stands beside the uncompressed one
-of the same setup or is withheld (exit status 1); scores are marked when the uncompressed model lies outside the paper's
-score give or take its binomial interval. Rehearsals (tiny checkpoints, miniature data, --limit) are called so and never
-held against the paper. What was not run is n/a. The last line is JSON.
+of the same setup or is withheld (exit status 1); scores are marked when the uncompressed model, asked by the paper's
+harness, contradicts the paper's score (eval.claims.score_rule). Rehearsals (tiny checkpoints, miniature data, --limit)
+are called so and never held against the paper. What was not run is n/a. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def difference_table(section: Section) -> Table | None:
             [row.full_label, *[Interval() if c is None else Interval(c.value, c.low, c.high, c.p) for c in cells]]
         )
     notes = (
-        "Points, with the 95 % interval of a paired bootstrap over videos; p of McNemar's exact test, which takes "
-        "questions about one video as independent.",
+        "Points, with the 95 % interval of a paired bootstrap over videos (Student's t below 30 videos); p of the same "
+        "clustered comparison, of McNemar's exact test where every video has one question.",
     )
     header = ["Method", *[title_of(task) for task in columns]]
     return Table(

@@ -64,14 +64,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Interval:
-    """A paired difference in points with the ends of its interval and McNemar's p."""
+    """A paired difference in points with the ends of its interval and the p of the paired test."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     p: float | None = None
 
-    columns = ("difference", "low", "high", "McNemar p")
+    columns = ("difference", "low", "high", "p")
 
     def fields(self) -> list[str]:
         """One text for each of :attr:`columns`."""

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eval.benchmarks.runs import Run, Score, average, baseline_of, obstacle, tasks_in_order
-from eval.instruments.significance import binomial_interval
-from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
+from eval.claims.benchmark_evidence import measured
+from eval.claims.judging import CONTRADICTED
+from eval.claims.score_rule import judge_score
+from eval.paper.benchmarks import BY_TASK, PAPER_HARNESS, PAPER_TASKS
 from eval.paper.grids import Point
+from eval.paper.reported import reported
 from eval.paper.rows import PaperRow
 from eval.paper.scores import MODELS, PaperScores, config_name, row_of, rows_of, scores_of
 from eval.report.tables.layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
@@ -116,26 +119,52 @@ def score_columns(runs: Sequence[Run]) -> list[str]:
     return paper + [task for task in found if task not in paper]
 
 
-def paper_interval(model: str, task: str) -> tuple[float, float] | None:
-    """The paper's uncompressed score give or take the chance of its questions, in percent (Wilson, 95 %)."""
-    rows = rows_of(model)
-    scores = scores_of(rows[0]) if rows else None
-    printed = None if scores is None else scores.of(task)
-    if printed is None:
+def harness_note(section: Section) -> str | None:
+    """Whose definitions asked and scored, and whether the uncompressed model is held against the paper; None unrun."""
+    versions = list(dict.fromkeys(run.harness for run in section.runs))
+    if not versions:
         return None
-    low, high = binomial_interval(printed / 100, BY_TASK[task].questions)
-    return 100 * low, 100 * high
+    said = f"Asked, read and scored with the task definitions of lmms-eval {', '.join(versions)}"
+    if versions == [PAPER_HARNESS]:
+        return f"{said}, the paper's."
+    return (
+        f"{said}; the paper's are {PAPER_HARNESS}'s (--harness {PAPER_HARNESS}), so the uncompressed model is not held "
+        "against its scores."
+    )
+
+
+def reported_notes(section: Section, tasks: Sequence[str]) -> list[str]:
+    """What others report of the uncompressed model, beside the paper's score, for one table of a model."""
+    if section.model != "llava_onevision_7b" or section.rehearsal or not section.runs:
+        return []
+    scores, found = scores_of(rows_of(section.model)[0]), []
+    for task in tasks:
+        said = "; ".join(
+            f"{one.scores[task]:g} in {one.source}, {one.date} ({one.setting})"
+            for one in reported(task, "Vanilla", 100)
+        )
+        printed = None if scores is None else scores.of(task)
+        if said:
+            found.append(f"{title_of(task)}, uncompressed: the paper prints {printed}; reported since: {said}.")
+    return found
 
 
 def outside(section: Section, task: str) -> str | None:
-    """What to say when the uncompressed model's score is not the paper's, or None."""
-    vanilla, interval = section.vanilla(), paper_interval(section.model, task)
-    score = None if vanilla is None else vanilla.score(task)
-    if section.rehearsal or score is None or interval is None or interval[0] <= score.value <= interval[1]:
+    """What to say when the uncompressed model's score contradicts the paper's, or None."""
+    vanilla, rows = section.vanilla(), rows_of(section.model)
+    if vanilla is not None and vanilla.harness != PAPER_HARNESS:
         return None
-    bounds = f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+    scores = scores_of(rows[0]) if rows else None
+    printed = None if scores is None else scores.of(task)
+    ours = None if vanilla is None else measured(vanilla, task)
+    if section.rehearsal or printed is None or ours is None:
+        return None
+    found = judge_score(printed, ours)
+    if found.verdict != CONTRADICTED:
+        return None
     return (
-        f"‡ {title_of(task)}: the uncompressed model has {score.value:.1f}, outside the paper's 95 % interval {bounds}"
+        f"‡ {title_of(task)}: the uncompressed model has {ours.score:.1f}, the paper {printed:.1f}: {found.verdict}, "
+        f"the difference has a standard error of {found.error:.2f}"
     )
 
 
@@ -161,6 +190,8 @@ def score_table(section: Section) -> Table:
     if "egoschema_subset" in columns and section.model == "llava_onevision_7b":
         notes.append("† EgoSchema: ours are the 500 questions with public answers, the paper's all 5,031.")
     notes += warnings.values()
+    notes += [note for note in (harness_note(section),) if note]
+    notes += reported_notes(section, columns)
     notes += [
         f"{row.full_label}: withheld, {why}" for row in section.rows for why in dict.fromkeys(row.withheld.values())
     ]

@@ -74,6 +74,7 @@ def write_run(folder: Path, config: str, right: dict[str, Sequence[bool]], **cha
             "random": changes.get("random", False),
         },
         "fixture": changes.get("fixture", False),
+        "harness": changes.get("harness", "0.7.3"),
         "setup": {**setup, "tasks": sorted(right), "limit": changes.get("limit"), "num_frames": frames},
         "setup_hash": changes.get("setup_hash", digest([weights, setup])),
         "retention": {stage: {"mean": 1.0 if settings["compressor"] is None else 0.15} for stage in STAGES},

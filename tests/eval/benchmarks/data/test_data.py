@@ -152,7 +152,8 @@ def test_plan_names_every_source_and_admits_what_it_does_not_know(capsys: pytest
     assert [entries[task]["questions"] for task in EVERY] == [4000, 500, 5031, 1337, 2700]
     main(["plan", "--tasks", "longvideobench_val_v"])
     text = capsys.readouterr().out
-    assert "unknown videos, size unknown" in text
+    assert "unknown (python -m eval.benchmarks.data verify counts them) videos, size unknown" in text
+    assert "LongVideoBench/tree/main" in text  # who would know
     assert json.loads(text.splitlines()[-1])["benchmarks"][0]["dataset"] == "longvideobench/LongVideoBench"
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from eval.claims.benchmark_evidence import benchmark_scores
+from eval.claims.catalogue import all_claims
+from eval.claims.evidence import STEPS, formula, recorded_latency
+from eval.claims.judging import Finding
+from eval.claims.runner import verdicts
+from eval.claims.steps import Context
 from eval.instruments.kinds import stamped
+from eval.instruments.record import finite
 from eval.paper.scores import MAIN_SCORES
 from eval.report.__main__ import make_page
 from eval.report.page.sources import Sources, read_sources
+from llava.errors import InputError
 from tests.eval.benchmarks.made_results import share, whole, write_run
 from tests.eval.report.page.page_reader import Page
 
@@ -111,7 +120,7 @@ def claims(*found: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
-VERDICTS = ("reproduced", "partly", "contradicted", "not measurable here")
+VERDICTS = ("reproduced", "partly", "undecided", "contradicted", "not measurable here")
 TINY = {
     "vanilla": (0.96789, 1.25),
     "holitom_r10": (0.91234, 0.0625),
@@ -143,6 +152,21 @@ def paper_like(shift: float = 0.0, benchmark: float = 0.0) -> dict[str, list[boo
     return {
         task: whole(task, (paper.of(task) or 0) + shift + (benchmark if task == "videomme" else 0)) for task in tasks
     }
+
+
+def judge_folder(root: Path, *names: str) -> Path:
+    """Write ``claims.json`` as ``eval.claims`` judges what a folder holds: claims whose names contain one of these."""
+    context = Context(root, results=root)
+    found = {name: Finding(None, "not run") for name in STEPS}
+    found["formula"] = Finding(formula(context), when="now")
+    for name, read in (
+        ("recorded_latency", recorded_latency),
+        ("recorded_benchmarks", lambda _: benchmark_scores(root)),
+    ):
+        with suppress(InputError):
+            found[name] = Finding(read(context), when="recorded")
+    claims_judged = [claim for claim in all_claims() if any(name in claim.identity for name in names)]
+    return write_json(root / "claims.json", claims(*finite(verdicts(claims_judged, found))))
 
 
 def full_folder(root: Path) -> Path:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from eval.instruments.significance import binomial_interval
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
 from eval.report.__main__ import main, make_page
-from eval.report.page.findings import judged
+from eval.report.page.findings import taken_over
 from eval.report.page.sources import read_sources
 from tests.eval.benchmarks.made_results import write_run
 from tests.eval.report.page.made import (
@@ -26,6 +25,7 @@ from tests.eval.report.page.made import (
     claim,
     claims,
     full_folder,
+    judge_folder,
     latency,
     latency_row,
     paper_like,
@@ -87,26 +87,32 @@ def test_claims_are_shown_and_counted(page: Page) -> None:
         assert word in " ".join(cell for cell, _ in table[0])
 
 
-def test_flops_of_every_row_of_the_paper(page: Page) -> None:
+def test_flops_of_every_row_of_the_paper(tmp_path: Path, page: Page) -> None:
     known = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
-    assert page.column("flops", "TFLOPs: paper") == [
+    judge_folder(tmp_path, "-flops-")
+    found = made(tmp_path)
+    assert found.column("flops", "TFLOPs: paper") == [
         (f"{row['paper_tflops']:.1f}", row["paper_tflops"]) for row in known
     ]
-    assert [value for _, value in page.column("flops", "TFLOPs: ours")] == [row["tflops"] for row in known]
-    assert all("reproduced" in text and "not" not in text for text, _ in page.column("flops", "verdict"))
+    assert [value for _, value in found.column("flops", "TFLOPs: ours")] == [row["tflops"] for row in known]
+    assert {text for text, _ in found.column("flops", "verdict")} == {"✓ reproduced"}
+    assert all("not judged" in text for text, _ in page.column("flops", "verdict"))  # its claims say nothing of them
 
 
-def test_recorded_flops_decide(tmp_path: Path) -> None:
+def test_a_number_that_was_not_judged_has_no_verdict(tmp_path: Path) -> None:
     rows = [as_record(row) for row in main_rows()]
     rows[3] |= {"tflops": 9.876, "agrees": False}
     write_json(
         tmp_path / "cpu" / "flops.json", record({"formula": "f", "rows": rows, "real_counts_that_differ": []}, "flops")
     )
+    judge_folder(tmp_path, "-flops-")
     found = made(tmp_path)
     assert found.column("flops", "TFLOPs: ours")[3][1] == 9.876
-    assert [text.split(" ", 1)[1] for text, _ in found.column("flops", "verdict")].count("not reproduced does") == 0
-    assert "not reproduced" in found.column("flops", "verdict")[3][0]
+    assert "not judged" in found.column("flops", "verdict")[3][0]
+    assert "another measurement" in found.column("flops", "verdict")[3][0]
     assert found.column("flops", "evidence")[3][0] == "cpu/flops.json"
+    (tmp_path / "claims.json").unlink()
+    assert taken_over(read_sources(tmp_path), "flops-6.9", 6.9, "percent")[0] == "not judged"
 
 
 def test_printed_scores_are_the_papers(page: Page) -> None:
@@ -126,9 +132,11 @@ def test_rehearsals_are_not_held_against_the_paper(page: Page) -> None:
     assert "VideoMME: paper" not in " ".join(page.heads["rehearsal-runs"])
 
 
-def test_real_runs_get_a_verdict_from_the_interval(tmp_path: Path) -> None:
-    write_run(tmp_path / "vanilla", f"{MODEL}/vanilla", paper_like())
-    write_run(tmp_path / "holitom", f"{MODEL}/holitom_r15", paper_like(-1.0, -4.0))
+def test_real_runs_have_the_verdicts_of_the_claims(tmp_path: Path) -> None:
+    """58.3 printed and 59.75 measured on 4,000 questions: one verdict, the same in claims.json and on the page."""
+    write_run(tmp_path / "vanilla", f"{MODEL}/vanilla", paper_like(), harness="0.3.0")
+    write_run(tmp_path / "holitom", f"{MODEL}/holitom_r15", paper_like(-1.0, -4.0), harness="0.3.0")
+    claimed = json.loads(judge_folder(tmp_path, "table1-scores").read_text())["claims"]
     found = made(tmp_path)
     row = next(row for row in found.tables["main"] if row[0][0] == "HoliTom" and row[1][1] == "15.0")
     heads = found.heads["main"]
@@ -136,14 +144,22 @@ def test_real_runs_get_a_verdict_from_the_interval(tmp_path: Path) -> None:
     assert float(paper[1] or 0) == 57.3
     assert float(ours[1] or 0) == pytest.approx(100 * round(2700 * 0.536) / 2700)
     assert float(gap[1] or 0) == pytest.approx(float(ours[1] or 0) - 57.3)
-    assert "not reproduced" in gap[0]
-    assert "outside [55.4; 59.2]" in gap[0]
-    near = row[heads.index("MVBench: diff.")][0]
-    assert "reproduced" in near
-    assert "not reproduced" not in near
-    assert "3 reproduced, 1 not reproduced" in row[heads.index("verdict")][0]
+    cells = next(one for one in claimed if one["id"] == "table1-scores-holitom-r15")["cells"]
+    titles = {"mvbench": "MVBench", "egoschema_subset": "EgoSchema subset", "longvideobench_val_v": "LongVideoBench",
+              "videomme": "VideoMME"}  # fmt: skip
+    for task, title in titles.items():
+        shown = row[heads.index(f"{title}: diff.")][0]
+        assert cells[task]["verdict"] in shown
+        assert f"u {cells[task]['u']:.2f}" in shown
+    assert cells["videomme"]["verdict"] == "contradicted"
+    assert cells["egoschema_subset"]["verdict"] == "undecided"
     [summary] = [line for line in found.tables["summary-table"] if line[0][0].startswith("Main table")]
-    assert [float(cell[1] or 0) for cell in summary[1:4]] == [7.0, 1.0, 84.0]
+    counted = [one["cells"] for one in claimed if one["cells"]]
+    for place, verdict in enumerate(("reproduced", "partly", "undecided", "contradicted")):
+        expected = sum(cell["verdict"] == verdict for every in counted for cell in every.values())
+        assert float(summary[1 + place][1] or 0) == expected
+    assert sum(float(cell[1] or 0) for cell in summary[1:7]) == 92
+    assert "A score is reproduced when |d| + 1.645 u" in found.text
     differences = found.tables["main_differences"]
     assert differences[0][0][0] == "HoliTom, 15 %"
     marks = paper_like()["videomme"], paper_like(-1.0, -4.0)["videomme"]
@@ -151,13 +167,27 @@ def test_real_runs_get_a_verdict_from_the_interval(tmp_path: Path) -> None:
     assert float(differences[0][place][1] or 0) == pytest.approx(100 * (sum(marks[1]) - sum(marks[0])) / 2700)
 
 
-def test_rule_of_a_score_by_hand() -> None:
-    low, high = (100 * end for end in binomial_interval(0.586, 2700))
-    assert judged(58.6, low + 0.01, 2700)[0] == judged(58.6, high - 0.01, 2700)[0] == "reproduced"
-    assert judged(58.6, low - 0.01, 2700)[0] == judged(58.6, high + 0.01, 2700)[0] == "not reproduced"
+def test_the_dispute_about_the_baseline(page: Page, tmp_path: Path) -> None:
+    assert "were not compared: bash scripts/harness_030.sh" in page.text
+    recorded = json.loads((ROOT / "results" / "harness_versions.json").read_text())
+    write_json(tmp_path / "harness_versions.json", recorded)
+    found = made(tmp_path)
+    reported = {
+        (row[0][0], row[5][0]): [float(cell[1]) for cell in row[2:4]] for row in found.tables["reported-scores"]
+    }
+    assert reported["VideoMME", "EvolvingLMMs-Lab/lmms-eval#1541, 2026-09"] == [58.6, 63.93]
+    assert reported["MVBench", "cokeshao/HoliTom#16, 2026-09"] == [58.3, 61.5]
+    assert len(found.tables["harness-differences"]) == len(recorded["result"]["differences"])
+    scores = {row[0][0]: [float(cell[1]) for cell in row[1:3]] for row in found.tables["harness-log"]}
+    assert scores["VideoMME"] == [recorded["result"]["log"][version]["videomme"] for version in ("0.3.0", "0.7.3")]
 
 
-def test_speed_ups_only_from_a_gpu_at_the_papers_sizes(page: Page, tmp_path: Path) -> None:
+def test_speed_ups_only_from_a_gpu_at_the_papers_sizes(tmp_path: Path) -> None:
+    timed = latency()
+    timed["result"]["driver"] = "550"
+    write_json(tmp_path / "h200" / "latency_llava-onevision-7b.json", timed)
+    judge_folder(tmp_path, "figure-")
+    page = made(tmp_path)
     first = page.column("efficiency-figure", "time to first token, times faster: ours")
     labels = [row[0][0] for row in page.tables["efficiency-figure"]]
     full, holitom = EFFICIENCY["Vanilla", 100], EFFICIENCY["HoliTom", 10]
@@ -170,7 +200,7 @@ def test_speed_ups_only_from_a_gpu_at_the_papers_sizes(page: Page, tmp_path: Pat
     )
     gaps = page.column("efficiency-figure", "time to first token, times faster: diff.")
     assert gaps[labels.index("HoliTom, 10 %")][0].endswith("✓ reproduced")
-    assert gaps[labels.index("VisionZip, 20 %")][0].endswith("✗ not reproduced")  # 1.5 against 2.06
+    assert gaps[labels.index("VisionZip, 20 %")][0].endswith("◐ partly")  # faster, but 1.5 against 2.06
     for place, changes in enumerate(({"cuda": None}, {"geometry": "llava-onevision-0.5b"})):
         data = latency(**{key: value for key, value in changes.items() if key == "cuda"})
         data["result"] |= {key: value for key, value in changes.items() if key == "geometry"}
@@ -268,8 +298,10 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     write_json(tmp_path / "results" / "tiny" / "main.json", record(tiny(TINY)))
     main([str(tmp_path / "results"), "--claims", str(claims_file), "-o", str(tmp_path / "report")])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["claims"] == {"reproduced": 0, "partly": 1, "contradicted": 0, "not measurable here": 0}
-    assert said["numbers"] == {"reproduced": 33, "not reproduced": 0, "not measured": 104}
+    expected = dict.fromkeys(VERDICTS, 0) | {"partly": 1}
+    assert said["claims"] == expected
+    numbers = {verdict: count for verdict, count in said["numbers"].items() if count}
+    assert numbers == {"not judged": 33, "not measured": 104}
     assert said["problems"] == 0
     assert (tmp_path / "report" / "index.html").stat().st_size == said["bytes"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["index.html"]
