@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from torch import nn
-from transformers import Qwen2Model
+from transformers import Cache, Qwen2Model
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
@@ -86,6 +86,14 @@ def argument(arguments: Mapping[str, Any], name: str) -> Any:
 def cache_of(output: Any) -> Any:
     """The cache in a model's output."""
     return next((output[name] for name in CACHE_NAMES if name in output.keys()), None)  # noqa: SIM118 # an output
+
+
+def returned_cache(output: Any) -> Cache | None:
+    """The cache that a decoder's output brings, whether it is a tuple or names its parts; None if it brings none."""
+    cache = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+    if cache is None and hasattr(output, "keys"):
+        cache = cache_of(output)
+    return cache if isinstance(cache, Cache) else None
 
 
 def _named_in(names: Any, owner: str) -> str:

@@ -12,14 +12,14 @@ import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
 from holitom.errors import InputError
-from holitom.hooks.call_names import argument, cache_given, cache_in, check_call
+from holitom.hooks.call_names import TESTED, argument, cache_given, cache_in, check_call, returned_cache
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
 from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
@@ -63,6 +63,7 @@ class StagedCompression(HookSet):
     """
 
     _call = PerThread[ForwardCall]()  # the forward call that is running
+    _passing = PerThread[bool]()  # a prefill is running that has nothing to compress
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         super().__init__()
@@ -77,6 +78,7 @@ class StagedCompression(HookSet):
         self._layers: Any = ()
         self._parameters: tuple[str, ...] = ()
         self._states: WeakKeyDictionary[Cache, SequenceState] = WeakKeyDictionary()
+        self._untouched: WeakSet[Cache] = WeakSet()  # caches of prompts with nothing to compress
 
     def _register(self, decoder: nn.Module) -> None:
         refuse_compiled(decoder)
@@ -104,6 +106,7 @@ class StagedCompression(HookSet):
 
     def _forget(self) -> None:
         self._states.clear()
+        self._untouched.clear()
         self._call = None
         self._decoder = None
         self._layers = ()
@@ -150,7 +153,7 @@ class StagedCompression(HookSet):
     def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of the decoder: take ``video_spans`` out of the call and decide what this call is."""
         refuse_tracing()
-        self._call = None
+        self._call = self._passing = None
         kwargs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         video_spans = kwargs.pop("video_spans", None)
         inputs = kwargs.get("inputs_embeds")
@@ -176,8 +179,10 @@ class StagedCompression(HookSet):
         spans = prompt_spans(cache, video_spans, inputs)
         if cache is not None:
             self._states.pop(cache, None)
+            self._untouched.discard(cache)
         counts = self._counts(spans)
         if counts[-1] == count_tokens(spans):
+            self._passing = True
             self.last = untouched_record(spans, padding_mask, inputs)
             return None
         return plan_prefill(cache, padding_mask, inputs, spans, counts)
@@ -187,11 +192,28 @@ class StagedCompression(HookSet):
     ) -> ForwardCall | None:
         """Plan of a call on a filled cache; None if its prefill compressed nothing."""
         pasts = [cache.get_seq_length(stage.layer) for stage in self.stages]
-        return plan_continuation(self._states.get(cache), cache, pasts, padding_mask, video_spans, inputs)
+        call = plan_continuation(self._states.get(cache), cache, pasts, padding_mask, video_spans, inputs)
+        if call is None and cache not in self._untouched:
+            raise RuntimeError(
+                f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it was "
+                "filled before the stage was applied, or is a copy; prefill again"
+            )
+        return call
 
-    def _leave_decoder(self, *_: Any) -> None:
+    def _leave_decoder(self, decoder: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook of the decoder, also after an exception: a call leaves nothing behind but its cache's state."""
-        self._call = None
+        call, passing = self._call, self._passing
+        self._call = self._passing = None
+        if output is None:  # an exception
+            return
+        cache = returned_cache(output)
+        if passing and cache is not None:
+            self._untouched.add(cache)
+        if call is not None and not call.decoding and len(call.records) != len(self.stages):
+            raise RuntimeError(
+                f"{len(call.records)} of {len(self.stages)} stages acted in this prefill: {type(decoder).__name__} did "
+                f"not call its layers one after the other; install {TESTED}"
+            )
 
     def _enter_scoring(
         self, stage: Stage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -19,7 +19,7 @@ from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.aligned_loss import AlignedLoss
-from holitom.hooks.call_names import cache_in, cache_of, check_call
+from holitom.hooks.call_names import cache_in, check_call, returned_cache
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
 from holitom.hooks.generation_door import GenerationDoor
@@ -49,6 +49,7 @@ class PromptEntrance(HookSet):
     """
 
     _prompt = PerThread[dict[str, Any]]()  # arguments of the body in a prefill that is running
+    _fresh = PerThread[bool]()  # the decoder is filling a new cache
     _sequence = PerThread[ContractedSequence]()  # the prompt whose cache the decoder is filling
 
     def __init__(self, layout: PromptLayout, compressor: Any, videos: VideoCalls | None = None) -> None:
@@ -137,14 +138,14 @@ class PromptEntrance(HookSet):
         self._sequence = None
         named, prompt = self._named(decoder, args, kwargs), self._prompt
         cache, embeds = cache_in(named), named.get("inputs_embeds")
+        self._fresh = cache is None or cache.get_seq_length(0) == 0
         if prompt is not None and embeds is not None:
             return (), self._prefill(prompt, embeds, named)
         inputs = named.get("input_ids") if embeds is None else embeds
         if cache is None or inputs is None or cache.get_seq_length(0) == 0:
             return None
         if cache not in self._known:
-            _require_plain(cache, inputs, named)
-            return None
+            _refuse_unknown(cache)
         sequence = self._known[cache]
         if sequence is None:
             return None
@@ -153,18 +154,19 @@ class PromptEntrance(HookSet):
 
     def _leave_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook of the decoder, also after an exception: what is known of a prompt hangs on its cache."""
-        sequence, self._sequence = self._sequence, None
+        sequence, fresh = self._sequence, self._fresh
+        self._sequence = self._fresh = None
         if output is None:
             return
         cache = cache_in(kwargs)
         if cache is None:
-            cache = output[1] if isinstance(output, tuple) and len(output) > 1 else cache_of(output)
-        if not isinstance(cache, Cache):
+            cache = returned_cache(output)
+        if cache is None:
             return
         if sequence is not None:
             sequence.cached = cache.get_seq_length(0)
             self._known[cache] = sequence
-        elif self._prompt is not None:
+        elif fresh:
             self._known[cache] = None  # nothing of this prompt was removed
 
     def _prefill(self, prompt: dict[str, Any], embeds: Tensor, named: dict[str, Any]) -> dict[str, Any]:
@@ -240,16 +242,8 @@ class PromptEntrance(HookSet):
         return pairs
 
 
-def _require_plain(cache: Cache, inputs: Tensor, named: dict[str, Any]) -> None:
-    """Raise if a cache that is not known here was shortened, as far as mask and positions tell."""
-    past, mask, positions = cache.get_seq_length(0), named.get("attention_mask"), named.get("position_ids")
-    counted = past
-    if isinstance(mask, Tensor) and mask.dim() == 2:
-        counted = mask.shape[1] - inputs.shape[1]
-    elif mask is None and positions is not None and (positions.dim() == 2 or positions.shape[0] == 4):
-        counted = int(positions.view(-1, *positions.shape[-2:])[0].max()) + 1 - inputs.shape[1]
-    if counted != past:
-        raise RuntimeError(
-            f"the cache holds {past} tokens where mask and positions count {counted}, and nothing is known of it here: "
-            "it is a copy, or the hooks were removed in between; prefill again"
-        )
+def _refuse_unknown(cache: Cache) -> None:
+    raise RuntimeError(
+        f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it was filled "
+        "before compression was applied, or after it was removed, or is a copy; prefill again"
+    )
