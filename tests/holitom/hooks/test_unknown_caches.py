@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Cache, DynamicCache, Qwen2Model
+from transformers import DynamicCache, Qwen2Model
 
 from eval.instruments.models.random_checkpoint import tiny_config
 from holitom import holitom
