@@ -1,24 +1,42 @@
 """The parity command: passes on the recorded cases, fails where a value or a selection differs, refuses nonsense."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from eval.claims.parity.__main__ import main
+
 GOLDENS = Path(__file__).parents[3] / "goldens"
 NEWER = Path(__file__).parents[3] / "goldens_newer"
 
 
-def parity(folder: Path) -> tuple[int, list[str], str]:
+def started(folder: Path) -> tuple[int, list[str], str]:
+    """The command as a user starts it."""
     done = subprocess.run(
         [sys.executable, "-m", "eval.claims.parity", str(folder)], capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def parity(folder: Path) -> tuple[int, list[str], str]:
+    """The same in this process, which has loaded torch already."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    arguments = mock.patch.object(sys, "argv", ["parity", str(folder)])
+    with arguments, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue().splitlines(), err.getvalue()
 
 
 def subset(folder: Path, *names: str) -> Path:
@@ -29,7 +47,7 @@ def subset(folder: Path, *names: str) -> Path:
 
 
 def test_every_recorded_case() -> None:
-    code, lines, errors = parity(GOLDENS)
+    code, lines, errors = started(GOLDENS)
     result = json.loads(lines[-1])
     assert (code, result["failed"]) == (0, []), errors
     assert result["cases"] == len(lines) - 1 == 50
