@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -33,6 +34,7 @@ from eval.claims.judging import (
 from eval.claims.runner import contradicted, gather, verdicts, verify, write_claims
 from eval.claims.steps import Context, Step, key_of, path_of, take
 from eval.instruments.answering import Question
+from eval.instruments.kinds import stamped
 from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
@@ -570,7 +572,7 @@ def test_recorded_times_of_a_gpu_serve_where_there_is_none(tmp_path: Path) -> No
     ):
         path = tmp_path / f"{name}.json"
         path.parent.mkdir()
-        path.write_text(json.dumps({**facts, "result": result}))
+        path.write_text(json.dumps(stamped("latency", {**facts, "result": result})))
     context = Context(tmp_path / "out", results=tmp_path)
     found = {**absent(), "recorded_latency": take(STEPS["recorded_latency"], context)}
     (record,) = verdicts([CLAIMS["decode-1.32"]], found)
@@ -733,7 +735,12 @@ def test_results_below_the_working_folder_are_named_from_it(tmp_path: Path, monk
     assert read_arguments(arguments).results == tmp_path / "results"
 
 
-def test_command_line(tmp_path: Path, capsys) -> None:
+def test_command_line(tmp_path: Path, capsys, monkeypatch) -> None:
+
+    def left_out(context: Context) -> dict[str, Any]:
+        raise InputError("the tiny model's campaign has tests of its own")
+
+    monkeypatch.setitem(STEPS, "tiny", replace(STEPS["tiny"], run=left_out))
     results = tmp_path / "results"
     results.mkdir()
     with pytest.raises(SystemExit) as stop:
@@ -747,6 +754,7 @@ def test_command_line(tmp_path: Path, capsys) -> None:
     assert len(document["claims"]) == 11 + 1
     assert document["claims"][-1]["id"] == "optimal-segmentation"
     fields = {"id", "source", "claim", "paper", "ours", "difference", "verdict", "why", "needs", "evidence", "seconds"}
+    fields.add("cells")
     for claim in document["claims"]:
         assert set(claim) == fields
         assert set(claim["evidence"]) == {"command", "commit", "device", "samples", "file", "when"}

@@ -21,6 +21,11 @@ def saved(path: Path, **meta: str) -> None:
     save_record(SavedRecord((video,), {}), path, **meta)
 
 
+def maps(page: Page) -> list[dict[str, str | None]]:
+    """The pictures of the page that are no charts."""
+    return [found for tag, found in page.tags if tag == "img" and "plot" not in str(found.get("class"))]
+
+
 def test_saved_records_and_pictures_become_token_maps(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", f"{MODEL}/vanilla", {"videomme": share(2, 1)}, fixture=True,
                     samples=lambda found: found[1].update(record="records/videomme-1.npz"))  # fmt: skip
@@ -31,11 +36,11 @@ def test_saved_records_and_pictures_become_token_maps(tmp_path: Path) -> None:
     page, sources = built(tmp_path)
     assert not sources.problems
     said = ["Token map token_maps/made.png", f"method: holitom; question: {HOSTILE}"]
-    assert [found["alt"] for tag, found in page.tags if tag == "img"] == said
-    widths = [int(found["width"] or 0) for tag, found in page.tags if tag == "img"]
+    assert [found["alt"] for found in maps(page)] == said
+    widths = [int(found["width"] or 0) for found in maps(page)]
     assert widths[0] == 1400
     [browser] = page.data["browser-data"]
     assert browser["runs"]["vanilla"]["maps"] == [None, "map-2"]
     assert "map-2" in page.ids
     few, _ = make_page(read_sources(tmp_path), 1)
-    assert [found["alt"] for tag, found in Page(few).tags if tag == "img"] == ["Token map token_maps/made.png"]
+    assert [found["alt"] for found in maps(Page(few))] == ["Token map token_maps/made.png"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.instruments.kinds import stamped
 from eval.instruments.significance import paired_difference
 from eval.report.tables import tiny as table_pages
 from eval.synthetic.answers import campaign, table
@@ -178,7 +179,9 @@ def measured(capsys, folder: Path, data: Path, checkpoint: Path, name: str, only
     table.main([name, *common, "--answers", str(folder / "answers"), "--only", *only])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     facts = {"commit": "c0ffee", "device": "a processor", "torch": "2", "date": "2026-01-01T00:00Z"}
-    (folder / f"{name}.json").write_text(json.dumps({"command": "python -m x", **facts, "result": result}))
+    (folder / f"{name}.json").write_text(
+        json.dumps(stamped("tiny", {"command": "python -m x", **facts, "result": result}))
+    )
     return result
 
 
