@@ -93,10 +93,12 @@ def deviation_section(sources: Sources, sets: Sequence[SampleSet]) -> Section:
 
 def _parity(result: Mapping[str, Any]) -> str:
     failed = ", ".join(map(str, result["failed"])) or "none"
-    worst = max(float(error) for error in result["max_abs_error"].values())
+    worst = max(float(error) for error in result["max_abs_error"].values() if error is not None)
+    runs = result["max_abs_error"].get("e2e") is not None
+    whole = "; whole runs are among them with the release's mask and with the causal one" if runs else ""
     return (
         f"Against recordings of the release: {int(result['cases'])} cases, failed: {failed}, largest absolute error "
-        f"{worst:.1e}; whole runs are among them with the release's mask and with the causal one."
+        f"{worst:.1e}{whole}."
     )
 
 

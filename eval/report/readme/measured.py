@@ -19,9 +19,14 @@ def source(record: dict[str, Any]) -> str:
 def parity_section(record: dict[str, Any]) -> list[str]:
     """Largest differences to the recordings."""
     result = record["result"]
-    limits = {"outer": "1e-5", "inner": "1e-5", "dpc": "1e-5", "e2e": "1e-3"}
-    names = {"outer": "outer stage", "inner": "inner merge", "dpc": "DPC-KNN", "e2e": "whole runs, logits"}
-    rows = [f"| {names[kind]} | {result['max_abs_error'][kind]:.1e} | {limits[kind]} |" for kind in names]
+    kinds = {
+        "outer": ("outer stage", "1e-5"), "inner": ("inner merge", "1e-5"), "dpc": ("DPC-KNN", "1e-5"),
+        "e2e": ("whole runs, logits", "1e-3"), "flashvid": ("FlashVID, outer stage", "1e-5"),
+        "flashvid_llm_prune": ("FlashVID inside the LLM", "1e-5"), "earlytom_merge": ("EarlyTom, frames", "1e-5"),
+        "earlytom_select": ("EarlyTom, tokens", "1e-5"), "earlytom_tower": ("EarlyTom inside the tower", "1e-4"),
+    }  # fmt: skip
+    errors = {kind: error for kind, error in result["max_abs_error"].items() if error is not None}
+    rows = [f"| {name} | {errors[kind]:.1e} | {limit} |" for kind, (name, limit) in kinds.items() if kind in errors]
     failed = ", ".join(result["failed"]) or "none"
     return [
         f"**Recordings of the release**: {result['cases']} cases, failed: {failed}.", "",
@@ -99,6 +104,7 @@ def _ms(value: float | None) -> str:
 
 SECTIONS = {
     "parity.json": ("parity", parity_section),
+    "parity_newer.json": ("parity", parity_section),
     "bench_outer.json": ("outer", outer_section),
     "bench_outer_long.json": ("outer", outer_section),
     "token_counts.json": ("tokens", counts_section),
