@@ -195,8 +195,8 @@ class StagedCompression(HookSet):
         call = plan_continuation(self._states.get(cache), cache, pasts, padding_mask, video_spans, inputs)
         if call is None and cache not in self._untouched:
             raise RuntimeError(
-                f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it was "
-                "filled before the stage was applied, or is a copy; prefill again"
+                f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it is a "
+                "copy, or was filled before the stage was applied; prefill again"
             )
         return call
 

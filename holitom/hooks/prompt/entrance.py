@@ -244,6 +244,6 @@ class PromptEntrance(HookSet):
 
 def _refuse_unknown(cache: Cache) -> None:
     raise RuntimeError(
-        f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it was filled "
-        "before compression was applied, or after it was removed, or is a copy; prefill again"
+        f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it is a copy, "
+        "or was filled before compression was applied or after it was removed; prefill again"
     )
