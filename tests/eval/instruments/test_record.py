@@ -1,13 +1,17 @@
 """Results with provenance, and the README's measured section made from them."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from eval.instruments.kinds import stamped
+from eval.instruments.record import main
 from eval.report.readme.__main__ import written
 from eval.report.readme.measured import measured
 from llava.errors import InputError
@@ -20,8 +24,15 @@ FACTS = {
 
 
 def record(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eval.instruments.record", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """The command in this process, which has loaded what it needs; the measurement runs in one of its own."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    words = mock.patch.object(sys, "argv", ["record", *arguments])
+    with words, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
 
 def test_a_result_is_written_with_its_command_and_commit(tmp_path: Path) -> None:
