@@ -28,7 +28,7 @@ from eval.paper.rows import main_rows, other_backbone_rows
 from holitom.settings import RunConfig, load_config
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from llava.video import load_video
+from llava.video import VideoClip, load_video
 
 # The checkpoints of configs/, by the last part of their name.
 _GEOMETRIES = {
@@ -37,6 +37,7 @@ _GEOMETRIES = {
     "llava-onevision-qwen2-72b-ov-sft": ONEVISION_72B,
     "LLaVA-Video-7B-Qwen2": VIDEO_7B,
 }
+DEPTH = 27  # layers of SigLIP so400m
 # Name of a method's rows in the paper's tables; methods without a row have no nominal count.
 _PAPER_NAMES = {
     "fastv": "FastV",
@@ -124,19 +125,29 @@ def config_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
+def _question(clip: VideoClip, geometry: Geometry, deep: bool) -> Question:
+    """The clip before a tiny random model with all layers of the LLM, and of the tower where a method works inside."""
+    layout = "llava-video" if geometry == VIDEO_7B else "llava-onevision"
+    tower = {"tower_layers": DEPTH} if deep else {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_random_checkpoint(folder, layers=geometry.layers, layout=layout, **tower)
+        tokenizer, model, processor, _ = load_pretrained_model(folder, None, "llava_qwen", torch_dtype="float32")
+    return Question(tokenizer, model, clip, processor, "What happens in this video?")
+
+
 def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: int) -> list[dict[str, Any]]:
     """One record per file, in the order given."""
     clip = load_video(video, frames)
-    layout = "llava-video" if geometry == VIDEO_7B else "llava-onevision"
-    with tempfile.TemporaryDirectory() as folder:
-        make_random_checkpoint(folder, layers=geometry.layers, layout=layout)
-        tokenizer, model, processor, _ = load_pretrained_model(folder, None, "llava_qwen", torch_dtype="float32")
-        question = Question(tokenizer, model, clip, processor, "What happens in this video?")
-        assert question.visual_tokens == frames * geometry.tokens_per_frame
-        records = []
-        for path in paths:
-            records.append(measure(question, path, geometry, frames))
-            print(table_line(records[-1]), flush=True)
+    questions: dict[bool, Question] = {}
+    records = []
+    for path in paths:
+        compressor = load_config(path).build()
+        deep = compressor is not None and compressor.tower is not None
+        if deep not in questions:
+            questions[deep] = _question(clip, geometry, deep)
+            assert questions[deep].visual_tokens == frames * geometry.tokens_per_frame
+        records.append(measure(questions[deep], path, geometry, frames))
+        print(table_line(records[-1]), flush=True)
     return records
 
 
