@@ -9,7 +9,8 @@ embeddings. HoliTom's merging and FastV's pruning are one stage each, PyramidDro
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -44,8 +45,45 @@ if TYPE_CHECKING:
     from llava.model.static_cache import LayerPrompt
 
 
+def prune(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
+    """The sequences with the ``counts`` best tokens of each span."""
+    return prune_batch(hidden, scores, call.spans, call.first, counts)
+
+
+def last_token_scores(call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """(batch, seq) fp32: the attention that the last token pays, from the layer-normed input of an attention module."""
+    return score_tokens(attention, hidden, rotary, call.current_padding)
+
+
+def planned_counts(stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
+    """What the stages' own ``kept`` leave of every span of every row."""
+    return stage_counts(stages, spans)
+
+
+@dataclass
+class StageRules:
+    """What one method does at its stages where another does something else.
+
+    Attributes:
+        reduce: the sequences, given the running call, the tokens to leave of each span, the hidden states
+            (batch, seq, dim) and the scores (batch, seq).
+        score: (batch, seq) fp32 scores, given the call, an attention module, its layer-normed input and the rotary
+            embeddings.
+        counts: tokens that each stage leaves of every span of every row, given the stages and the spans.
+        scoring_mask: the mask under which the attention that scores runs, given the decoder's configuration, the call
+            and the hidden states; None leaves the decoder's own.
+        place: the stages of a decoder of so many layers, given the stages and that number; None takes them as they are.
+    """
+
+    reduce: Callable[[ForwardCall, Counts, Tensor, Tensor], MergedBatch]
+    score: Callable[[ForwardCall, Any, Tensor, tuple[Tensor, Tensor]], Tensor] = last_token_scores
+    counts: Callable[[Sequence[Stage], tuple[Spans, ...]], list[Counts]] = planned_counts
+    scoring_mask: Callable[[Any, ForwardCall, Tensor], Any] | None = None
+    place: Callable[[tuple[Stage, ...], int], tuple[Stage, ...]] | None = None
+
+
 class StagedCompression(HookSet):
-    """Stages of compression on one decoder; ``apply`` and ``remove`` are inverse. As it stands, it prunes.
+    """Stages of compression on one decoder; ``apply`` and ``remove`` are inverse.
 
     The decoder's forward must be called with ``video_spans``, int64 (batch, max_spans, 2), ``[start, stop)`` of each
     video in the left-padded sequence, (0, 0) where unused. It is taken out of the call before any layer runs. Several
@@ -53,9 +91,11 @@ class StagedCompression(HookSet):
 
     Args:
         stages: what to do where, in the order of the layers.
+        rules: what the method does at them; pruning by the last token's attention unless given.
 
     Attributes:
         stages: the same.
+        rules: the same.
         last: what the latest prefill did, None before the first.
 
     Raises:
@@ -65,9 +105,10 @@ class StagedCompression(HookSet):
     _call = PerThread[ForwardCall]()  # the forward call that is running
     _passing = PerThread[bool]()  # a prefill is running that has nothing to compress
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, stages: Sequence[Stage], rules: StageRules | None = None) -> None:
         super().__init__()
         self.stages = tuple(stages)
+        self.rules = rules if rules is not None else StageRules(prune)
         layers = [stage.layer for stage in self.stages]
         if layers != sorted(set(layers)):
             raise InputError(
@@ -82,6 +123,9 @@ class StagedCompression(HookSet):
 
     def _register(self, decoder: nn.Module) -> None:
         refuse_compiled(decoder)
+        if self.rules.place is not None:
+            depth = len(getattr(decoder, "layers", None) or ())  # type: ignore[arg-type]
+            self.stages = self.rules.place(self.stages, depth)
         for stage in self.stages:
             self._layers = checked_layers(decoder, stage.layer, stage.setting)
         check_call(decoder, "attention_mask", "position_ids", "inputs_embeds")
@@ -134,20 +178,6 @@ class StagedCompression(HookSet):
         starts = [stage.layer for stage in self.stages]
         return state.layer_prompts(starts, len(self._layers), self.stages[0].shrinks_cache)
 
-    # What a method may do differently.
-
-    def _counts(self, spans: tuple[Spans, ...]) -> list[Counts]:
-        """Tokens that each stage leaves of every span of every row."""
-        return stage_counts(self.stages, spans)
-
-    def _score(self, call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """(batch, seq) fp32 scores from the layer-normed input of an attention module."""
-        return score_tokens(attention, hidden, rotary, call.current_padding)
-
-    def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
-        """The sequences with ``counts`` tokens left of each span."""
-        return prune_batch(hidden, scores, call.spans, call.first, counts)
-
     # Hooks.
 
     def _enter_decoder(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
@@ -180,7 +210,7 @@ class StagedCompression(HookSet):
         if cache is not None:
             self._states.pop(cache, None)
             self._untouched.discard(cache)
-        counts = self._counts(spans)
+        counts = self.rules.counts(self.stages, spans)
         if counts[-1] == count_tokens(spans):
             self._passing = True
             self.last = untouched_record(spans, padding_mask, inputs)
@@ -218,14 +248,16 @@ class StagedCompression(HookSet):
     def _enter_scoring(
         self, stage: Stage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HookResult:
-        """Pre-hook of the attention in the layer before a stage: score the tokens in a prefill."""
+        """Pre-hook of the attention in the layer before a stage: score in a prefill under the mask the method wants."""
         call = self._call
         if call is None or call.decoding:
             return None
-        call.scores = self._score(
-            call, attention, argument(kwargs, "hidden_states"), argument(kwargs, "position_embeddings")
-        )
-        return None
+        hidden = argument(kwargs, "hidden_states")
+        call.scores = self.rules.score(call, attention, hidden, argument(kwargs, "position_embeddings"))
+        if self.rules.scoring_mask is None:
+            return None
+        mask = self.rules.scoring_mask(self._decoder.config, call, hidden)
+        return args, {**kwargs, "attention_mask": mask, "is_causal": False}
 
     def _enter_stage_layer(
         self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -265,10 +297,10 @@ class StagedCompression(HookSet):
         if stage.scored_by == "own_layer":
             rotary = call.position_embeddings or argument(kwargs, "position_embeddings")
             with torch.no_grad():
-                call.scores = self._score(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
+                call.scores = self.rules.score(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
         assert call.scores is not None
         scores = call.scores.to(hidden.device)
-        reduced = self._reduce(call, call.counts[number], hidden, scores)
+        reduced = self.rules.reduce(call, call.counts[number], hidden, scores)
         advance(call, stage, reduced, scores, self._decoder, kwargs)
         cache = cache_given(kwargs)
         if stage.shrinks_cache and cache is not None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.staged import StagedCompression, StageRules
 from holitom.hooks.decoder.stages import Stage
 from holitom.ops.pruning import prune_batch
 from holitom.ops.short_sequences import MergedBatch, Spans
@@ -37,7 +37,8 @@ class FlashVidInner(StagedCompression):
     def __init__(self, layer: int, keep_ratio: float) -> None:
         self.keep_ratio = keep_ratio
         self._outer: object = None
-        super().__init__([Stage(layer, self._kept, "prune_layer", keeps_all=keep_ratio == 1)])
+        stage = Stage(layer, self._kept, "prune_layer", keeps_all=keep_ratio == 1)
+        super().__init__([stage], StageRules(self._reduce))
 
     def start_prompt(self, record: object) -> None:
         """See :class:`~holitom.compressor.InnerStage`; the record says how newline tokens stand."""

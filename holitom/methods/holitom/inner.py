@@ -4,13 +4,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from holitom.hooks.call_names import argument
-from holitom.hooks.decoder.decoder_layers import HookResult, both_ways_mask
+from holitom.hooks.decoder.decoder_layers import both_ways_mask
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts, InnerRecord
-from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.staged import StagedCompression, StageRules
 from holitom.hooks.decoder.stages import Stage
 from holitom.methods.holitom.config import PAPER_LAYERS, InnerConfig
 from holitom.methods.holitom.inner_merging import merge_batch
@@ -33,26 +32,20 @@ class InnerMerging(StagedCompression):
         self.config = config
         kept = partial(kept_length, merge_ratio=config.merge_ratio)
         layer = config.layer_in(PAPER_LAYERS)  # until a decoder tells its depth
-        super().__init__([Stage(layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)])
+        stage = Stage(layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)
+        super().__init__([stage], merging_rules(config))
 
-    def _register(self, decoder: nn.Module) -> None:
-        layers: Any = getattr(decoder, "layers", None) or ()
-        self.stages = (replace(self.stages[0], layer=self.config.layer_in(len(layers))),)
-        super()._register(decoder)
 
-    def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
-        """Average the tokens that are not kept into their nearest kept one."""
-        ratio, rule = self.config.merge_ratio, self.config.merge_rule
-        return merge_batch(hidden, scores, call.spans, call.first, ratio, rule)
+def merging_rules(config: InnerConfig) -> StageRules:
+    """Average the tokens that are not kept into their nearest kept one; undo the causal mask of layer K-1 if asked."""
 
-    def _enter_scoring(
-        self, stage: Stage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> HookResult:
-        """Pre-hook of layer K-1's attention: score the tokens in a prefill; undo its causal mask if asked to."""
-        super()._enter_scoring(stage, attention, args, kwargs)
-        call = self._call
-        if call is None or call.decoding or self.config.causal:
-            return None
-        with_video = [bool(row) for row in call.spans]
-        mask = both_ways_mask(self._decoder.config, argument(kwargs, "hidden_states"), call.current_padding, with_video)
-        return args, {**kwargs, "attention_mask": mask, "is_causal": False}
+    def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
+        return merge_batch(hidden, scores, call.spans, call.first, config.merge_ratio, config.merge_rule)
+
+    def both_ways(decoder_config: Any, call: ForwardCall, hidden: Tensor) -> Any:
+        return both_ways_mask(decoder_config, hidden, call.current_padding, [bool(row) for row in call.spans])
+
+    def place(stages: tuple[Stage, ...], depth: int) -> tuple[Stage, ...]:
+        return tuple(replace(stage, layer=config.layer_in(depth)) for stage in stages)
+
+    return StageRules(reduce, scoring_mask=None if config.causal else both_ways, place=place)

@@ -177,13 +177,13 @@ def assemble(
     found, device = plan.segmentation, features.device
     static_frame = np.repeat([first for first, _ in found.segments], plan.static_kept)
     contextual_frame = np.repeat(np.arange(frames), plan.contextual)
-    uploaded = upload(device, *plan.rows(), static_frame, contextual_frame)
-    static_at = uploaded[3] * tokens + static.centers
-    contextual_at = uploaded[4] * tokens + contextual.centers
+    *block_rows, static_frames, contextual_frames = upload(device, *plan.rows(), static_frame, contextual_frame)
+    static_at = static_frames * tokens + static.centers
+    contextual_at = contextual_frames * tokens + contextual.centers
     selected_at = packed_positions(selected.view(1, -1), sum(plan.selected))[0]
     source = torch.cat([static_at, selected_at, contextual_at])
     # The tokens are distinct, so sorting by position is a permutation; its inverse gives the rows.
-    rows = torch.cat(uploaded[:3]) if order == "block" else source.argsort().argsort()
+    rows = torch.cat(block_rows) if order == "block" else source.argsort().argsort()
     static_rows, selected_rows, contextual_rows = rows.split([len(static_at), len(selected_at), len(contextual_at)])
     kept = features.new_empty(len(rows), dim)
     kept.index_copy_(0, static_rows, static.features)

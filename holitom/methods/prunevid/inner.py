@@ -1,5 +1,6 @@
 """PruneVid's question-guided pruning inside the LLM, of the prompt and of the caches of all layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from holitom.checks import is_finite_number, is_integer, require
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.staged import StagedCompression
+from holitom.hooks.decoder.staged import StagedCompression, StageRules
 from holitom.hooks.decoder.stages import Stage
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
@@ -60,14 +61,14 @@ class PruneVidInner(StagedCompression):
         self._groups: list[list[_SpanGroups]] = []
         setting = "layer + 1 of PruneVid's inner stage"
         stage = Stage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
-        super().__init__([stage])
+        super().__init__([stage], StageRules(self._reduce, self._score, self._counts))
 
     def start_prompt(self, record: Any) -> None:
         """See :class:`~holitom.compressor.InnerStage`; the record's groups guide the pruning."""
         super().start_prompt(record)
         self.outer = record
 
-    def _counts(self, spans: tuple[Spans, ...]) -> list[Counts]:
+    def _counts(self, stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
         """Tokens left of every span; also finds the groups, with one transfer per video."""
         videos = list(self.outer.videos) if self.outer is not None else []
         total = sum(len(row) for row in spans)

@@ -5,6 +5,7 @@ group is then clustered by density peaks and every cluster becomes its plain mea
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -136,13 +137,21 @@ def merge_windows(
         The tokens.
     """
     tokens, dim = features.shape[1:]
-    windows, settings = len(sizes.windows), (dim, features.dtype, neighbors, None, False)
+    windows = len(sizes.windows)
+    cluster = partial(
+        cluster_groups,
+        dim=dim,
+        dtype=features.dtype,
+        neighbors=neighbors,
+        center_weight=None,
+        clusters_limit_neighbors=False,
+    )
     repeated = [np.repeat(column, clusters) for column in (sizes.numbers(), sizes.first_frames(), np.array(ranked))]
     group, frame, by_score, window = upload(features.device, *repeated, sizes.window_of_frame())
     dynamic = ~static.index_select(0, window)
     means, own = segment_means(features, sizes.windows), frame_tokens(features)
-    over_time = cluster_groups(static, sizes.static, clusters[:windows], means, *settings)
-    in_frames = cluster_groups(dynamic, sizes.dynamic, clusters[windows:], own, *settings)
+    over_time = cluster(static, sizes.static, clusters[:windows], means)
+    in_frames = cluster(dynamic, sizes.dynamic, clusters[windows:], own)
     index = frame * tokens + torch.cat([over_time.centers, in_frames.centers])
     if order == "raster":
         rows = index.argsort()

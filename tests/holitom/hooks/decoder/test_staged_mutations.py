@@ -23,7 +23,7 @@ def wrap(patch, owner, name: str, change: Callable) -> None:
 def change_stage(**changes) -> Callable:
     def mutate(patch):
         def change(original):
-            return lambda self, stages: original(self, [replace(stage, **changes) for stage in stages])
+            return lambda self, stages, *rules: original(self, [replace(stage, **changes) for stage in stages], *rules)
 
         wrap(patch, StagedCompression, "__init__", change)
 
@@ -53,14 +53,14 @@ def rows_share_their_shift(patch):
 
 
 def ratios_are_of_the_span_before_the_stage(patch):
-    def counts(inner, spans):
+    def counts(stages, spans):
         result, current = [], staged.count_tokens(spans)
-        for stage in inner.stages:
+        for stage in stages:
             current = tuple(tuple(stage.kept(length) for length in row) for row in current)
             result.append(current)
         return result
 
-    patch.setattr(StagedCompression, "_counts", counts)
+    patch.setattr(staged, "stage_counts", counts)
 
 
 def spans_are_not_moved(patch):
