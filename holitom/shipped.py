@@ -7,7 +7,7 @@ import difflib
 import os
 from pathlib import Path
 
-from holitom.errors import InputError
+from holitom.errors import InputError, shown
 
 _HERE = Path(__file__).resolve().parent
 _NO_RUNS = {"launch", "sweeps"}  # folders of configs/ that hold other things than configurations of one run
@@ -36,12 +36,15 @@ def config_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: if it is neither; the message says what is shipped.
     """
-    if Path(path).is_file():
-        return Path(path)
+    try:
+        if Path(path).is_file():
+            return Path(path)
+    except OSError:  # a name that no file system takes: what is shipped has shorter ones
+        pass
     known, name = config_names(), Path(path).as_posix()
     if name in known:
         return CONFIGS / f"{name}.yaml"
-    said = f"there is no configuration file {os.fspath(path)!r}, and none is shipped by that name"
+    said = f"there is no configuration file {shown(os.fspath(path))}, and none is shipped by that name"
     raise InputError(f"{said}: {_hint(name, known)}")
 
 

@@ -1,4 +1,4 @@
-"""Random damage for every reader of configurations, grids, command lines and checkpoints: a result or one line.
+"""Random damage for every reader of configurations, command lines, checkpoints, logs, results and records.
 
     python -m tests.fuzz_readers --count 5000 --seed 0
 
@@ -7,7 +7,9 @@ line is JSON: mutations, refusals by reader, and what failed. The suite runs a s
 """
 
 import argparse
+import contextlib
 import copy
+import io
 import json
 import random
 import sys
@@ -15,18 +17,23 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.benchmarks.lmms.answer_log import AnswerLog, Entry
+from eval.benchmarks.lmms.results import RESULT, SAMPLES, load_result
 from eval.benchmarks.run import assignments, model_arguments
 from eval.paper.grids import load_grid
+from holitom.record.file import load_record
 from holitom.settings import load_config, parse_config
 from holitom.strict_yaml import parse_yaml
 from llava.errors import InputError
 from llava.model.checkpoint import read_config
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.stored import check_stored
+from tests.eval.benchmarks.made_results import share, write_run
 
 TINY = Path("checkpoints/tiny")
 _LONGEST_LINE = 1500
@@ -124,6 +131,13 @@ class Readers:
 
         with safe_open(TINY / "model.safetensors", "np") as file:
             names = list(file.keys())
+        self.run = write_run(folder / "run", "llava_onevision_7b/vanilla", {"videomme": share(6, 4)}, fixture=True)
+        self.result, self.samples = (self.run / RESULT).read_text(), (self.run / SAMPLES).read_text()
+        self.record = min(Path("results/tiny/maps").glob("*.npz"), key=lambda path: path.stat().st_size).read_bytes()
+        with closing(AnswerLog(folder / "log")) as log:
+            for number in range(4):
+                log.add(Entry("videomme", number, f"key {number}", "What?", "a.mp4", "0" * 64, "B", {"before": 64.0}))
+        self.log = (folder / "log" / "rank-0.jsonl").read_text()
         self.index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, "part.safetensors")}
 
     def configuration(self, draw: random.Random) -> None:
@@ -177,6 +191,44 @@ class Readers:
         (self.checkpoint / "model.safetensors.index.json").write_bytes(index.encode("utf-8", "surrogatepass"))
         check_stored(str(self.checkpoint), read_config(str(self.checkpoint)), LlavaQwenForCausalLM)
 
+    def answer_log(self, draw: random.Random) -> None:
+        """Lines that cannot be used are told on stderr and left out."""
+        text = damaged_text(self.log, draw)
+        if draw.random() < 0.5:
+            lines = self.log.splitlines()
+            lines[1] = json.dumps(damaged_json(json.loads(lines[1]), draw))
+            text = "\n".join(lines)
+        (self.folder / "log" / "rank-0.jsonl").write_bytes(text.encode("utf-8", "surrogatepass"))
+        with contextlib.redirect_stderr(io.StringIO()) as told, closing(AnswerLog(self.folder / "log")) as log:
+            kept = [log.get(f"key {number}") for number in range(4)]
+        assert len(told.getvalue().splitlines()) <= 1
+        assert all(entry is None or (entry.answer, entry.prompt) == ("B", "What?") for entry in kept)
+
+    def run_result(self, draw: random.Random) -> None:
+        """A finished run's two files, one of them damaged."""
+        result, samples = self.result, self.samples
+        way = draw.randrange(3)
+        if way == 0:
+            result = json.dumps(damaged_json(json.loads(result), draw))
+        elif way == 1:
+            lines = samples.splitlines()
+            lines[1] = json.dumps(damaged_json(json.loads(lines[1]), draw))
+            samples = "\n".join(lines)
+        else:
+            samples = damaged_text(samples, draw)
+        (self.run / RESULT).write_bytes(result.encode("utf-8", "surrogatepass"))
+        (self.run / SAMPLES).write_bytes(samples.encode("utf-8", "surrogatepass"))
+        load_result(self.run)
+
+    def saved_record(self, draw: random.Random) -> None:
+        """A record of a prompt with bytes changed or cut off, its archive's directory among them."""
+        data = bytearray(self.record)
+        for _ in range(draw.randint(1, 20)):
+            data[draw.randrange(len(data)) if draw.random() < 0.5 else -draw.randint(1, 2000)] = draw.randrange(256)
+        path = self.folder / "record.npz"
+        path.write_bytes(data[: draw.randrange(len(data))] if draw.random() < 0.1 else data)
+        load_record(path)
+
     def all(self) -> dict[str, Callable[[random.Random], None]]:
         """Readers by name."""
         return {
@@ -187,6 +239,9 @@ class Readers:
             "values": self.value,
             "config.json": self.checkpoint_config,
             "index": self.checkpoint_index,
+            "answer log": self.answer_log,
+            "result": self.run_result,
+            "record": self.saved_record,
         }
 
 

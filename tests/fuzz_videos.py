@@ -11,8 +11,9 @@ frames are loaded in a process of its own. Each picture is compared with the int
     failed    the process died by a signal, hung, or ended in a traceback
 
 None of these codecs carries a checksum, nor do MP4, AVI and WebM (FFmpeg writes one in Matroska, which is compared): a
-changed bit of a coefficient or a vector can decode without any error to another picture, and no reader can tell. VP8 is
-the worst: its decoders accept nearly all data. What is left after all that can be checked is the number "wrong".
+changed bit of a coefficient or a vector can decode without any error to another picture. VP8 and VP9 are decoded by two
+decoders, whose pictures must be the same; FFmpeg alone decodes HEVC, which is the worst of the rest. What no check of
+ours sees is the number "wrong".
 The last line is JSON; the exit status is 1 if any failed. The suite runs a slice.
 """
 

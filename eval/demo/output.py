@@ -42,6 +42,15 @@ def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
         console.print(f"{row.name:<22}{row.answer!r}", markup=False)
 
 
+def static_share(compressor: Compressor) -> float:
+    """Share of the latest video's tokens, all frames counted, that stood still over their segment."""
+    details = compressor.record.videos[0].details
+    still = sum(
+        count * (last - first + 1) for (first, last), count in zip(details.segments, details.static_counts, strict=True)
+    )
+    return still / (details.frames * details.tokens_per_frame)
+
+
 def draw(clip: VideoClip, compressor: Compressor, path: Path, name: str, **meta: Any) -> list[tuple[int, int]]:
     """Save the token map of the latest prompt's first video; returns its segments."""
     record = compressor.record.saved(

@@ -183,6 +183,32 @@ def test_vp9_is_checked_by_libvpx(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert load_video(path, 20).total_frames == 20
 
 
+def test_two_decoders_must_agree_on_vp8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take these damaged data without an error, and go on in different ways."""
+    spec = {"codec": "libvpx", "codec_options": {"cpu-used": "8", "b": "800000"}, "frames": 20}
+    path = write_clip(tmp_path / "clip.webm", width=192, height=128, gop=20, **spec)
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 2, len(data) // 2 + 6):
+        data[place] ^= 0x5A
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="two decoders disagree on a picture"):
+        load_video(path, 20)
+    monkeypatch.setattr(video_decoding, "_same_planes", lambda frame, other: True)
+    assert load_video(path, 20).total_frames == 20
+
+
+def test_intact_vp9_of_other_pixels(tmp_path: Path) -> None:
+    """libvpx may be built for 8 bits alone, and gives the transparency that FFmpeg's own decoder leaves out.
+
+    The clip of 10 bits is ``ffmpeg -f lavfi -i testsrc=size=64x64:rate=25:duration=0.24 -c:v libvpx-vp9 -pix_fmt
+    yuv420p10le -crf 50 -b:v 0``; PyAV's encoder has 8 alone.
+    """
+    assert load_video(Path(__file__).parent / "clips" / "vp9_10bit.webm", 6).total_frames == 6
+    for pixels in ("yuv444p", "yuva420p"):
+        spec = {"codec": "libvpx-vp9", "pix_fmt": pixels, "codec_options": {"cpu-used": "8"}, "frames": 6}
+        assert load_video(write_clip(tmp_path / f"{pixels}.webm", **spec), 6).total_frames == 6
+
+
 def test_too_many_pixels_are_refused_without_a_decoded_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding out about a PNG stream would decode its first picture; the size is then known, and named."""
     path = write_clip(tmp_path / "clip.avi", codec="png", pix_fmt="rgb24", codec_options={}, frames=2)

@@ -54,7 +54,7 @@ def load_result(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is absent: the run in {folder} did not finish, start it again") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{folder} holds no readable result ({error}): run the benchmark again") from None
+        raise InputError(f"{folder} holds no readable result ({shown(error)}): run the benchmark again") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise InputError(f"{path} is not of schema {SCHEMA}: run the benchmark again")
     try:
@@ -63,7 +63,9 @@ def load_result(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]
         if stated != counted:
             raise InputError(f"{path} and {SAMPLES} beside it count other questions: run the benchmark again")
         _check_scores(folder, result["tasks"], samples)
-    except (LookupError, TypeError, AttributeError, OverflowError) as error:
+    except InputError:
+        raise
+    except (LookupError, TypeError, AttributeError, OverflowError, ValueError) as error:
         raise InputError(f"{folder} holds no readable result ({shown(error)}): run the benchmark again") from None
     return result, samples
 
@@ -72,6 +74,9 @@ def _recomputed(sample: Mapping[str, Any]) -> bool | None:
     """``correct`` as it follows from the rest of a sample, for tasks that compare options or score an answer."""
     if not {"target", "parsed", "parsed_ok", "bad_video", "metrics", "answer"} <= sample.keys():
         return sample["correct"]
+    paper = sample["metrics"].keys() & set(OPTION_METRICS) or "submission" in sample["metrics"]
+    if not paper:  # a user's own task scores as it likes
+        return sample["correct"]
     if sample["target"] is None:
         return None
     if sample["bad_video"] is not None or not sample["parsed_ok"]:
@@ -79,9 +84,7 @@ def _recomputed(sample: Mapping[str, Any]) -> bool | None:
     letter = re.fullmatch(r"\s*\(?([A-H])[.)]?\s*", str(sample["answer"]))
     if letter and sample["target"] in tuple("ABCDEFGH"):
         return letter[1] == sample["target"]
-    if sample["metrics"].keys() & set(OPTION_METRICS) or "submission" in sample["metrics"]:
-        return sample["parsed"] == sample["target"]
-    return sample["correct"]
+    return sample["parsed"] == sample["target"]
 
 
 def _check_scores(folder: str | Path, tasks: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:

@@ -34,7 +34,9 @@ def test_the_tour_shows_all_three_parts(capsys, tmp_path, small_tour: Path) -> N
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
     assert NOTICE in out
-    assert "outside the tiny model's world" in out
+    assert "outside the tiny model's world; its time means something, tokens and answer do not" in out
+    assert f"{result['static_share']:.1%} of the tokens stood still over their segment; the tiny tower knows" in out
+    assert 0 <= result["static_share"] <= 1
     rendered = result["rendered"]
     items = [item for item in load_questions(small_tour, "guard") if item.clip.name == Path(rendered["video"]).name]
     assert [(entry["question"], "ABCD".index(entry["true"])) for entry in rendered["questions"]] == [
