@@ -9,6 +9,7 @@ from typing import Any
 
 from eval.report.page.samples import Answers, SampleSet, unpacked
 from eval.report.page.sources import Record, Sources
+from eval.synthetic.world.items import letter_of
 from eval.synthetic.world.questions import SCORED
 from llava.errors import InputError
 
@@ -38,13 +39,16 @@ def _sets(sources: Sources, packed: Record) -> dict[str, SampleSet]:
 
 
 def check(found: SampleSet, record: Record) -> None:
-    """Hold answers against the table that was made from them: the share of right answers of every family.
+    """Hold marks against the answers, and these against the table made from them: the share of every family.
 
     Raises:
         InputError: they differ.
     """
     families = [question["task"] for question in found.questions]
     for name, run in found.runs.items():
+        true = [letter_of(text) == question["target"] for text, question in zip(run.text, found.questions, strict=True)]
+        if true != list(map(bool, run.right)):
+            raise InputError(f"the marks of {name} do not follow from its answers, of {record.path}: pack them again")
         for family, share in record.result["rows"][name]["families"].items():
             marks = [bool(mark) for mark, kind in zip(run.right, families, strict=True) if kind == family]
             if not marks or abs(sum(marks) / len(marks) - share) > 1e-9:

@@ -10,7 +10,8 @@ hence there are no rows below. The paper's own setting is 0.7.
 
 What the released code does otherwise, and the switch: ``reference_groups`` keeps the third frame of the last group
 whole where no frame follows (1,764 tokens of 32 x 196, not 1,568) and loses the last of an odd number of frames; fewer
-than five frames are an error. ``similarity_order`` puts the tokens of a pruned frame by ascending similarity.
+than five frames are an error. ``similarity_order`` puts the tokens of a pruned frame by ascending similarity. Equal
+similarities are decided by the lower position, where the release leaves it to an unstable selection.
 
 ``decode`` adds the method's second half, a selection of cache entries in every decode step; it changes neither the
 FLOPs of the prompt nor the first token, and the table's rows do without it.

@@ -14,10 +14,10 @@ the frame vectors and the attention received in the tower's last layer for the s
 FastVID). The details of every video say which of the two was used.
 
 Where this differs from the authors' code: equal densities are decided by the lower index instead of noise; an anchor
-is a member of its own cluster even where another anchor has the same direction; anchors beyond the tokens of a frame
-(at large ratios, in long segments) are left out; several videos and batches are served. A budget without context tokens
-keeps the salient ones alone. Videos of fewer than ``min_segments`` frames are refused, and so are newline tokens inside
-the video.
+is a member of its own cluster even where another anchor has the same direction; with an ``anchor_stride`` of 1 or 2 the
+release merges within the frame and not over the segment; anchors beyond the tokens of a frame (at large ratios, in long
+segments) are left out; several videos and batches are served. A budget without context tokens keeps the salient ones
+alone. Videos of fewer than ``min_segments`` frames are refused, and so are newline tokens inside the video.
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 Stage: before the LLM, after projector and pooling; needs the features alone, and only the half of their channels that
 varies least. Kept tokens are unchanged and in raster order; positions are contiguous. Budgets of the frames add up to
 ``retain_ratio`` but for rounding. Scores are float32 and ties go to the lower position, so that a run can be repeated.
+Grid newlines stand where they do for every method here; the release puts all newlines of a frame after its tokens, also
+of rows that keep none (at 64 x 169 and 15 % it has 832, and 703 are kept here).
 """
 
 import math

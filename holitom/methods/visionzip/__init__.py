@@ -5,7 +5,9 @@ from the tower's last layer and are pooled like the features; SigLIP has no CLS 
 patch receives from all patches. Each frame keeps ``tokens_per_frame`` tokens, 54 of 64 of them dominant: 50, 40, 30 and
 20 tokens in the rows of 25, 20, 15 and 10 % (50, not 49, of 196). Order: every frame's dominant tokens in raster order,
 then its contextual ones; positions are contiguous. Where newlines need raster order, each frame is sorted; in a grid a
-newline follows every row, also one that keeps no token, as in the released code.
+newline follows every row, also one that keeps no token, as in the released code. The release then
+pairs tokens in raster order with positions in the order of attention, so that rows move within a frame; here a token
+keeps its row.
 
 A contextual token is the mean of its target and the tokens that join it. The released code adds the mean of those
 tokens to the target, which makes it up to twice as long as a normal token; ``contextual_sum`` does the same, and the

@@ -318,6 +318,7 @@ def test_the_one_liner(theirs) -> None:
     with pytest.raises(RuntimeError, match="has a compressor already"):
         FULL.build().apply(theirs)
     compressor.remove()
+    compressor.remove()  # nothing is left to do
     with pytest.raises(InputError, match="merge_layer = 18"):
         holitom(theirs, merge_layer=18)
     assert [stage.layer for stage in holitom(theirs).visual_compressor.inner.stages] == [4]  # of 6, as 18 of 28

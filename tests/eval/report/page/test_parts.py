@@ -35,7 +35,7 @@ def answer_lines(names: dict[str, Any], right: dict[str, list[bool]]) -> dict[st
         run = json.dumps({"settings": settings, "frames": 8, "blank": False}, sort_keys=True)
         lines: list[dict[str, Any]] = [{"checkpoint": "c", "data": "d", "split": "test", "run": run}]
         for place, mark in enumerate(right[name]):
-            lines.append({"id": f"q{place}", "family": FAMILIES[place % 2], "clip": f"{place}.mp4", "answer": "A",
+            lines.append({"id": f"q{place}", "family": FAMILIES[place % 2], "clip": f"{place}.mp4", "answer": "AB"[mark],
                           "right": mark, "before": 512, "outer": 100 + number, "inside": 50 + place, "flops": 1.0,
                           "seconds": 0.1})  # fmt: skip
         files[f"{number}.jsonl"] = lines
