@@ -35,9 +35,9 @@ def answer_lines(names: dict[str, Any], right: dict[str, list[bool]]) -> dict[st
         run = json.dumps({"settings": settings, "frames": 8, "blank": False}, sort_keys=True)
         lines: list[dict[str, Any]] = [{"checkpoint": "c", "data": "d", "split": "test", "run": run}]
         for place, mark in enumerate(right[name]):
-            lines.append({"id": f"q{place}", "family": FAMILIES[place % 2], "clip": f"{place}.mp4", "answer": "AB"[mark],
-                          "right": mark, "before": 512, "outer": 100 + number, "inside": 50 + place, "flops": 1.0,
-                          "seconds": 0.1})  # fmt: skip
+            lines.append({"id": f"q{place}", "family": FAMILIES[place % 2], "clip": f"{place}.mp4",
+                          "answer": "AB"[mark], "right": mark, "before": 512, "outer": 100 + number,
+                          "inside": 50 + place, "flops": 1.0, "seconds": 0.1})  # fmt: skip
         files[f"{number}.jsonl"] = lines
     return files
 
@@ -79,7 +79,7 @@ def test_answers_are_packed_and_shown(tiny_run: Path, capsys: pytest.CaptureFixt
     [shown] = page.data["browser-data"]
     assert shown["notice"] == NOTICE
     assert shown["questions"][1] == ["q1", "scene", "test/clips/1.mp4", "Number 1?", ["A. one", "B. two"], "B"]
-    assert shown["runs"]["vanilla"] == {"text": ["A"] * 8, "right": "rrrrrrww", "before_llm": 100,
+    assert shown["runs"]["vanilla"] == {"text": [*"BBBBBBAA"], "right": "rrrrrrww", "before_llm": 100,
                                         "inside_llm": [50 + place for place in range(8)]}  # fmt: skip
     assert list(shown["runs"]) == ["vanilla", "holitom_r10", "random_r10"]
     # holitom_r10 is right and random_r10 wrong in all four questions that count, one about each clip
