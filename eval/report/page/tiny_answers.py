@@ -46,7 +46,10 @@ def check(found: SampleSet, record: Record) -> None:
     """
     families = [question["task"] for question in found.questions]
     for name, run in found.runs.items():
-        true = [letter_of(text) == question["target"] for text, question in zip(run.text, found.questions, strict=True)]
+        true = [
+            letter_of(text or "") == question["target"]
+            for text, question in zip(run.text, found.questions, strict=True)
+        ]
         if true != list(map(bool, run.right)):
             raise InputError(f"the marks of {name} do not follow from its answers, of {record.path}: pack them again")
         for family, share in record.result["rows"][name]["families"].items():
