@@ -17,7 +17,8 @@ from holitom.methods.flashvid.segmentation import (
 )
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
-from holitom.ops.group_clustering import GroupClusters, cluster_groups
+from holitom.ops.clustering import GroupClusters
+from holitom.ops.group_clustering import ClusterRule, Points, TokenGroups, cluster_groups
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import packed_positions, to_host
 
@@ -158,7 +159,8 @@ def _cluster(
         points = values.index_select(0, frames)
         return points.gather(1, positions[..., None].expand(-1, -1, points.shape[-1]))
 
-    return cluster_groups(candidates, sizes, clusters, load, values.shape[-1], dtype, neighbors, None)
+    points = Points(load, values.shape[-1], dtype)
+    return cluster_groups(TokenGroups(candidates, sizes, clusters), points, ClusterRule(neighbors, None))
 
 
 def _assemble(
