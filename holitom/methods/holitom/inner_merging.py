@@ -84,34 +84,35 @@ def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: MergeR
         return tokens, target, target
     ranked = scores.argsort(descending=True, stable=True)
     kept, others = ranked[:n_keep].sort().values, ranked[n_keep:].sort().values
-    states = tokens.float()
-    narrow = tokens.dtype == torch.bfloat16
-    nearest = most_similar(states.index_select(0, others), states.index_select(0, kept), narrow)
+    # Kept tokens first: both sides of the product are then views of one copy, which is widened once.
+    gathered = tokens.index_select(0, torch.cat([kept, others]))
+    states = gathered.float()
+    narrow = (gathered[n_keep:], gathered[:n_keep]) if tokens.dtype == torch.bfloat16 else None
+    nearest = most_similar(states[n_keep:], states[:n_keep], narrow)
     target[others] = kept[nearest]
-    return _average(states, kept, others, nearest, rule).to(tokens.dtype), kept, target
+    return _average(states, n_keep, nearest, rule).to(tokens.dtype), kept, target
 
 
 def _average(
-    states: Float[Tensor, "seq dim"],
-    kept: Int[Tensor, " kept"],
-    others: Int[Tensor, " others"],
+    states: Float[Tensor, "span dim"],
+    n_keep: int,
     nearest: Int[Tensor, " others"],
     rule: MergeRule,
 ) -> Float[Tensor, "kept dim"]:
-    """States of the ``kept`` tokens after the merge; ``nearest`` names the kept row of each of the ``others``.
+    """States of the first ``n_keep`` tokens after the merge; ``nearest`` names the kept row of each of the others.
 
     Bags of rows are added one after the other, each by one thread, hence reproducibly; scattered additions are not on
     CUDA. With m members the sequential rule gives the kept state 2^-m and the i-th member 2^-(m - i + 1).
     """
-    bag = torch.cat([torch.arange(len(kept), device=kept.device), nearest])
-    order = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
-    rows, bag = torch.cat([kept, others]).index_select(0, order), bag.index_select(0, order)
-    first = torch.searchsorted(bag, torch.arange(len(kept), device=kept.device))
+    bag = torch.cat([torch.arange(n_keep, device=nearest.device), nearest])
+    rows = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
+    bag = bag.index_select(0, rows)
+    first = torch.searchsorted(bag, torch.arange(n_keep, device=bag.device))
     if rule == "mean":
         return embedding_bag(rows, states, first, mode="mean")
     behind = torch.cat([first[1:], first.new_full((1,), len(rows))]).index_select(0, bag)  # where the next bag begins
     halvings = behind - torch.arange(len(rows), device=rows.device)
-    halvings = torch.where(rows == kept.index_select(0, bag), halvings - 1, halvings)
+    halvings = torch.where(rows < n_keep, halvings - 1, halvings)
     return embedding_bag(rows, states, first, mode="sum", per_sample_weights=torch.pow(0.5, halvings.to(states.dtype)))
 
 

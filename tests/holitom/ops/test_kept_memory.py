@@ -36,14 +36,17 @@ def test_memory_of_inference_mode_is_written_outside_of_it() -> None:
 
     def both() -> None:  # in a thread that has no memory yet
         with torch.inference_mode():
+            work_buffer((4,), torch.float32, CPU)
+        found.append(work_buffer((4,), torch.float32, CPU).zero_().sum())
+        with torch.inference_mode():
             found.append(stage(features, attention).features.clone())
         found.append(stage(features, attention).features)
 
     worker = threading.Thread(target=both)
     worker.start()
     worker.join()
-    assert len(found) == 2
-    assert found[0].tolist() == found[1].tolist()
+    assert len(found) == 3
+    assert found[1].tolist() == found[2].tolist()
 
 
 @pytest.mark.parametrize("elements", [1, 20, 45, 2**19])
