@@ -19,8 +19,8 @@ from itertools import pairwise
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import Stage
 from holitom.methods import register
 from holitom.ops.pruning import truncated_length
 
@@ -61,4 +61,4 @@ class PdropConfig:
             Stage(layer, partial(truncated_length, keep_ratio=ratio), "drop_layers", "own_layer", True, ratio == 1)
             for layer, ratio in zip(self.drop_layers, self.keep_ratios, strict=True)
         ]
-        return Compressor(None, StagedCompression(stages))
+        return Compressor(None, pruning_stages(stages))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from holitom import available_methods
 from holitom.compressor import Compressor
-from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
-from holitom.methods.prunevid.inner import PruneVidInner
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import Stage
+from holitom.methods.prunevid.inner import question_pruning
 from holitom.settings import from_mapping
 from llava.errors import InputError
 from llava.model.static_cache import LayerPrompt, PromptCache
@@ -46,7 +46,7 @@ def compressors() -> dict[str, Compressor]:
     """Every registered method, and pruning in two stages of which the first numbers the kept tokens anew."""
     stages = [Stage(1, lambda length: length // 2, renumbers=True), Stage(4, lambda length: length // 5)]
     more = {
-        "renumbered": Compressor(None, StagedCompression(stages)),
+        "renumbered": Compressor(None, pruning_stages(stages)),
         "prunevid inner": from_mapping(available_methods()["prunevid"], {"inner": {"layer": 2}}).build(),
         "dycoke decode": from_mapping(available_methods()["dycoke"], {"decode": {}}).build(),
     }
@@ -88,7 +88,7 @@ def test_one_set_of_tensors_serves_vanilla_and_compressed_prompts_in_turn(model)
             assert torch.equal(model.generate(ids, decoding="static", **OPTIONS, **clip), want), name
 
 
-@pytest.mark.parametrize("inner", [PruneVidInner(2, 0.3), StagedCompression([Stage(2, lambda length: length // 3)])])
+@pytest.mark.parametrize("inner", [question_pruning(2, 0.3), pruning_stages([Stage(2, lambda length: length // 3)])])
 def test_a_text_row_longer_than_what_is_left_of_a_video(model, inner) -> None:
     """The longest row keeps its length, so that only the padding tells that the other one was shortened."""
     rows = [prompt(5, "video", 9, seed=1), prompt(450, seed=2)]

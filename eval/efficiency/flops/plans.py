@@ -12,8 +12,8 @@ from eval.efficiency.flops.sizes import ModelSizes, sizes_of
 from eval.paper.formula import outer_tokens
 from eval.paper.scores import CONFIGS
 from holitom.compressor import Compressor, InnerStage
+from holitom.hooks.decoder.rules import Stage, stage_counts
 from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage, stage_counts
 from holitom.settings import RunConfig, load_config
 from llava.model.newlines import count_newlines
 

@@ -38,7 +38,7 @@ from holitom.methods.earlytom.frame_merging import (
 )
 from holitom.methods.earlytom.selection import adjusted_ratio, select_tokens
 from holitom.methods.holitom.config import InnerConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from holitom.ops.selection import check_finite
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, PlainDetails, TokenKind
 
@@ -131,7 +131,7 @@ class EarlyTomConfig:
         threshold, layers = self.published()
         rule = MergeRule(threshold, self.max_frames, self.smoothing, self.keep_last_middle)
         tower = FrameMerging(layers, EarlyTomMerging(rule))
-        inner = None if self.inner is None else InnerMerging(self.inner)
+        inner = None if self.inner is None else merging_stage(self.inner)
         return Compressor(EarlyTomOuter(self.retain_ratio), inner, tower)
 
 

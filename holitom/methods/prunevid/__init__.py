@@ -32,9 +32,10 @@ from torch import Tensor
 from holitom.checks import is_finite_number, is_integer, require, require_finite
 from holitom.compressor import Compressor
 from holitom.errors import InputError
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods import register
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
-from holitom.methods.prunevid.inner import PruneVidInner
+from holitom.methods.prunevid.inner import question_pruning
 from holitom.methods.prunevid.window_merging import (
     ClusterOrder,
     GroupSizes,
@@ -63,9 +64,9 @@ class PruneVidInnerConfig:
     def __post_init__(self) -> None:
         self.build()  # the stage checks its settings
 
-    def build(self) -> PruneVidInner:
+    def build(self) -> StagedCompression:
         """The inner stage, applied to no decoder yet."""
-        return PruneVidInner(self.layer, self.keep_ratio)
+        return question_pruning(self.layer, self.keep_ratio)
 
 
 @register("prunevid")
