@@ -14,14 +14,13 @@ from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.prompt.kept_positions import KeptPositions
-from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.hooks.tower.signals import Recorder
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.ops.selection import check_finite
 from holitom.record.prompt import Record
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
+    from llava.model.visual_compressor import LayerPrompt
 
 __all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "TowerStage", "all_tokens"]
 

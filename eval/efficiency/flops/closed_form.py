@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from eval.efficiency.flops.plans import Plan
 from eval.efficiency.flops.sizes import ModelSizes
-from holitom.hooks.decoder.rules import Stage
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
@@ -144,7 +144,7 @@ def _merging(sizes: ModelSizes, before: int, after: int) -> int:
     return 2 * (before - after) * after * sizes.dim
 
 
-def _stage_flops(plan: Plan, number: int, stage: Stage) -> int:
+def _stage_flops(plan: Plan, number: int, stage: DecoderStage) -> int:
     before, after = plan.spans[number : number + 2]
     if before == after:
         return 0

@@ -15,7 +15,7 @@ from holitom.hooks.decoder.inner_record import Counts, StageRecord
 from holitom.ops.short_sequences import Spans
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
+    from llava.model.visual_compressor import LayerPrompt
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SequenceState:
         Returns:
             None for layers that hold the whole prompt.
         """
-        from llava.model.static_cache import LayerPrompt  # noqa: PLC0415  (our runtime alone asks)
+        from llava.model.visual_compressor import LayerPrompt  # noqa: PLC0415  (our runtime alone asks)
 
         prompts = [LayerPrompt(stage.real_tokens, stage.shift) for stage in self.stages]
         before = LayerPrompt(self.stages[0].real_tokens) if shrunk else None

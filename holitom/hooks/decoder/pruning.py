@@ -6,18 +6,18 @@ from torch import Tensor
 
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.rules import Stage, StageRules
+from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.ops.pruning import prune_batch
-from holitom.ops.short_sequences import MergedBatch
+from holitom.ops.short_sequences import ShortSequences
 
 
-def prune(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
+def prune(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> ShortSequences:
     """The sequences with the ``counts`` best tokens of each span."""
     return prune_batch(hidden, scores, call.spans, call.first, counts)
 
 
-def pruning_stages(stages: Sequence[Stage]) -> StagedCompression:
+def pruning_stages(stages: Sequence[DecoderStage]) -> StagedCompression:
     """Pruning by the last token's attention, applied to no decoder yet.
 
     Raises:

@@ -12,11 +12,11 @@ from torch import Tensor
 from holitom.hooks.decoder.decoder_layers import score_tokens
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts, count_tokens
-from holitom.ops.short_sequences import MergedBatch, Spans
+from holitom.ops.short_sequences import ShortSequences, Spans
 
 
 @dataclass(frozen=True)
-class Stage:
+class DecoderStage:
     """Where to shorten the sequence, and how far.
 
     Attributes:
@@ -39,7 +39,7 @@ class Stage:
     shrinks_cache: bool = False
 
 
-def stage_counts(stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
+def stage_counts(stages: Sequence[DecoderStage], spans: tuple[Spans, ...]) -> list[Counts]:
     """Tokens that each stage leaves of every span of every row."""
     counts: list[Counts] = []
     current = original = count_tokens(spans)
@@ -55,7 +55,7 @@ def last_token_scores(call: ForwardCall, attention: Any, hidden: Tensor, rotary:
     return score_tokens(attention, hidden, rotary, call.current_padding)
 
 
-def planned_counts(stages: Sequence[Stage], spans: tuple[Spans, ...], outer: Any) -> tuple[list[Counts], None]:
+def planned_counts(stages: Sequence[DecoderStage], spans: tuple[Spans, ...], outer: Any) -> tuple[list[Counts], None]:
     """What the stages' own ``kept`` leave of every span of every row."""
     return stage_counts(stages, spans), None
 
@@ -77,9 +77,9 @@ class StageRules:
         merges: ``reduce`` averages what goes into its most similar kept token, which costs a product of the two.
     """
 
-    reduce: Callable[[ForwardCall, Counts, Tensor, Tensor], MergedBatch]
+    reduce: Callable[[ForwardCall, Counts, Tensor, Tensor], ShortSequences]
     score: Callable[[ForwardCall, Any, Tensor, tuple[Tensor, Tensor]], Tensor] = last_token_scores
-    plan: Callable[[Sequence[Stage], tuple[Spans, ...], Any], tuple[list[Counts], Any]] = planned_counts
+    plan: Callable[[Sequence[DecoderStage], tuple[Spans, ...], Any], tuple[list[Counts], Any]] = planned_counts
     scoring_mask: Callable[[Any, ForwardCall, Tensor], Any] | None = None
-    place: Callable[[tuple[Stage, ...], int], tuple[Stage, ...]] | None = None
+    place: Callable[[tuple[DecoderStage, ...], int], tuple[DecoderStage, ...]] | None = None
     merges: bool = False

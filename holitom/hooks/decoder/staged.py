@@ -22,10 +22,10 @@ from holitom.errors import InputError
 from holitom.hooks.call_names import TESTED, argument, cache_given, cache_in, check_call, returned_cache
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
-from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers
+from holitom.hooks.decoder.decoder_layers import checked_layers
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import InnerRecord, count_tokens, untouched_record
-from holitom.hooks.decoder.rules import Stage, StageRules
+from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.stages import (
     advance,
     positions_of,
@@ -34,11 +34,11 @@ from holitom.hooks.decoder.stages import (
     shrink_cache,
     shrunk_arguments,
 )
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
+    from llava.model.visual_compressor import LayerPrompt
 
 
 class StagedCompression(HookSet):
@@ -65,7 +65,7 @@ class StagedCompression(HookSet):
     _call = PerThread[ForwardCall]()  # the forward call that is running
     _passing = PerThread[bool]()  # a prefill is running that has nothing to compress
 
-    def __init__(self, stages: Sequence[Stage], rules: StageRules) -> None:
+    def __init__(self, stages: Sequence[DecoderStage], rules: StageRules) -> None:
         super().__init__()
         self.stages = tuple(stages)
         self.rules = rules
@@ -209,7 +209,7 @@ class StagedCompression(HookSet):
             )
 
     def _enter_scoring(
-        self, stage: Stage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, stage: DecoderStage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HookResult:
         """Pre-hook of the attention in the layer before a stage: score in a prefill under the mask the method wants."""
         call = self._call

@@ -12,8 +12,8 @@ from holitom.hooks.call_names import MASK_CACHE, argument
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import StageRecord, shortened_spans
-from holitom.hooks.decoder.rules import Stage
-from holitom.ops.short_sequences import MergedBatch
+from holitom.hooks.decoder.rules import DecoderStage
+from holitom.ops.short_sequences import ShortSequences
 from holitom.ops.token_ops import upload
 
 
@@ -23,7 +23,12 @@ def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
 
 
 def advance(
-    call: ForwardCall, stage: Stage, reduced: MergedBatch, scores: Tensor, decoder: Any, kwargs: dict[str, Any]
+    call: ForwardCall,
+    stage: DecoderStage,
+    reduced: ShortSequences,
+    scores: Tensor,
+    decoder: Any,
+    kwargs: dict[str, Any],
 ) -> None:
     """Note one stage of a prefill in ``call``: lengths, spans, kept positions, rotary embeddings and record.
 
@@ -52,7 +57,7 @@ def advance(
     call.first = reduced.first
 
 
-def _in_prompt(call: ForwardCall, reduced: MergedBatch) -> tuple[Tensor, Tensor]:
+def _in_prompt(call: ForwardCall, reduced: ShortSequences) -> tuple[Tensor, Tensor]:
     """``kept`` and ``source`` of a stage, which count from the sequence before it, as positions in the prompt."""
     if call.kept is None or call.source is None:
         return reduced.kept, reduced.source
@@ -65,7 +70,7 @@ def _in_prompt(call: ForwardCall, reduced: MergedBatch) -> tuple[Tensor, Tensor]
     return before.gather(1, reduced.kept % width), table.gather(1, call.source.to(device) % (long_seq + 1))
 
 
-def _renumbered(call: ForwardCall, reduced: MergedBatch, position_ids: Tensor) -> Tensor:
+def _renumbered(call: ForwardCall, reduced: ShortSequences, position_ids: Tensor) -> Tensor:
     """Positions without gaps from each row's first real token on, (batch, short_seq) int64; 0 at padding."""
     begins, gaps = upload(position_ids.device, call.prompt_first, reduced.first)
     start = position_ids.expand(call.state.batch, -1).gather(1, begins[:, None])
@@ -74,7 +79,7 @@ def _renumbered(call: ForwardCall, reduced: MergedBatch, position_ids: Tensor) -
 
 
 def short_mask(
-    config: Any, stage: Stage, hidden: Tensor, real_tokens: Tensor | None, cache: Cache | None
+    config: Any, stage: DecoderStage, hidden: Tensor, real_tokens: Tensor | None, cache: Cache | None
 ) -> Tensor | None:
     """Causal mask of a stage's layers, sized by its layer of the cache.
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.rules import Stage, StageRules, stage_counts
+from holitom.hooks.decoder.rules import DecoderStage, StageRules, stage_counts
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.ops.pruning import prune_batch
-from holitom.ops.short_sequences import MergedBatch, Spans
+from holitom.ops.short_sequences import ShortSequences, Spans
 
 
 def pruned_length(tokens: int, keep_ratio: float) -> int:
@@ -38,11 +38,13 @@ def late_pruning(layer: int, keep_ratio: float) -> StagedCompression:
         keep_ratio: share of a video's tokens that it sees, in (0, 1].
     """
     kept = partial(pruned_length, keep_ratio=keep_ratio)
-    stage = Stage(layer, kept, "prune_layer", keeps_all=keep_ratio == 1)
+    stage = DecoderStage(layer, kept, "prune_layer", keeps_all=keep_ratio == 1)
     return StagedCompression([stage], StageRules(reduce, plan=partial(plan, keep_ratio=keep_ratio)))
 
 
-def plan(stages: Sequence[Stage], spans: tuple[Spans, ...], outer: Any, keep_ratio: float) -> tuple[list[Counts], bool]:
+def plan(
+    stages: Sequence[DecoderStage], spans: tuple[Spans, ...], outer: Any, keep_ratio: float
+) -> tuple[list[Counts], bool]:
     """Tokens left of every span, and whether each ends in a newline that is outside what is pruned."""
     exempt = getattr(outer, "newline_mode", "no_token") == "one_token"
     kept = partial(kept_with_newline, keep_ratio=keep_ratio, exempt=exempt)
@@ -55,7 +57,7 @@ def kept_with_newline(length: int, keep_ratio: float, exempt: bool) -> int:
     return pruned_length(visual, keep_ratio) + length - visual
 
 
-def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
+def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> ShortSequences:
     """Keep the best tokens of every span, and the newline behind it."""
     if call.notes:
         scores = _raised(scores, call.spans)

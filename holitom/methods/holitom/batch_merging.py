@@ -10,7 +10,7 @@ from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
 from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
-from holitom.ops.short_sequences import MergedBatch, MergedSequence, Spans, kept_length, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, pad_rows
 
 
 def merge_sequence(
@@ -19,7 +19,7 @@ def merge_sequence(
     spans: Iterable[tuple[int, int]],
     merge_ratio: float,
     rule: MergeRule = "sequential",
-) -> MergedSequence:
+) -> ShortSequences:
     """:func:`~holitom.methods.holitom.inner_merging.merge_into_nearest` of spans that may come from anywhere.
 
     Args:
@@ -37,7 +37,7 @@ def merge_sequence(
         from holitom.ops.kernels import inner_merge  # noqa: PLC0415
 
         counts = [kept_length(stop - start, merge_ratio) for start, stop in spans]
-        return MergedSequence(*inner_merge.merge_spans(hidden, scores, spans, counts, rule == "sequential"))
+        return ShortSequences(*inner_merge.merge_spans(hidden, scores, spans, counts, rule == "sequential"))
     return merge_into_nearest(hidden, scores, spans, merge_ratio, rule)
 
 
@@ -64,7 +64,7 @@ def merge_batch(
     first: Sequence[int],
     merge_ratio: float,
     rule: MergeRule,
-) -> MergedBatch:
+) -> ShortSequences:
     """Merge every row on its own (:func:`merge_sequence`) and pad the results on the left to one length.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from holitom.ops.nearest import most_similar
-from holitom.ops.short_sequences import MergedSequence, kept_length
+from holitom.ops.short_sequences import ShortSequences, kept_length
 
 Rule = Literal["sequential", "mean"]
 
@@ -20,7 +20,7 @@ def merge_into_nearest(
     spans: Iterable[tuple[int, int]],
     merge_ratio: float,
     rule: Rule = "sequential",
-) -> MergedSequence:
+) -> ShortSequences:
     """Shorten every span of one sequence by ``merge_ratio``; tokens outside the spans stay as they are.
 
     HoliTom, Sec. 3.3. Each span keeps its :func:`kept_length` best scores (of equal scores the earlier token). Every
@@ -47,7 +47,7 @@ def merge_into_nearest(
         kept += [positions[end:start], chosen + start]
         source[start:stop] = target + start
         end = stop
-    return MergedSequence(torch.cat([*states, hidden[end:]]), torch.cat([*kept, positions[end:]]), source)
+    return ShortSequences(torch.cat([*states, hidden[end:]]), torch.cat([*kept, positions[end:]]), source)
 
 
 def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,11 +14,11 @@ from holitom.checks import is_finite_number, is_integer, require
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.rules import Stage, StageRules
+from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
-from holitom.ops.short_sequences import MergedBatch, Spans, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, pad_rows
 from holitom.tokens import newlines_before
 
 
@@ -52,12 +52,12 @@ def question_pruning(layer: int = 10, keep_ratio: float = 0.4) -> StagedCompress
     share = is_finite_number(keep_ratio) and 0 < keep_ratio <= 1
     require(share, "keep_ratio", keep_ratio, "in (0, 1]", "the paper uses 0.4")
     setting = "layer + 1 of PruneVid's inner stage"
-    stage = Stage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
+    stage = DecoderStage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
     return StagedCompression([stage], StageRules(reduce, score, partial(plan, keep_ratio=keep_ratio)))
 
 
 def plan(
-    stages: Sequence[Stage], spans: tuple[Spans, ...], outer: Any, keep_ratio: float
+    stages: Sequence[DecoderStage], spans: tuple[Spans, ...], outer: Any, keep_ratio: float
 ) -> tuple[list[Counts], list[list[_SpanGroups]]]:
     """Tokens left of every span, and the groups of every span of every row, found with one transfer per video.
 
@@ -122,7 +122,7 @@ def score(call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tenso
     return over_all_heads(attention, scores, "max")
 
 
-def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
+def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> ShortSequences:
     """Keep the best tokens of every group."""
     rows = []
     for row, (spans, begin) in enumerate(zip(call.spans, call.first, strict=True)):

@@ -33,7 +33,7 @@ from eval.claims.judging import (
 )
 from eval.claims.runner import contradicted, gather, verdicts, verify, write_claims
 from eval.claims.steps import Context, Step, key_of, path_of, take
-from eval.instruments.answering import Question
+from eval.instruments.answering import VideoPrompt
 from eval.instruments.kinds import stamped
 from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
@@ -68,7 +68,7 @@ def _kept_models() -> Iterator[None]:
 
 
 @cache
-def kept_question(layers: int) -> Question:
+def kept_question(layers: int) -> VideoPrompt:
     with TemporaryDirectory() as folder:
         return _make_question(layers, Path(folder))
 

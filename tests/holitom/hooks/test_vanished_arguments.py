@@ -11,7 +11,7 @@ from transformers import DynamicCache, Qwen2Model
 
 from eval.instruments.models.random_checkpoint import tiny_config
 from holitom.hooks.decoder.pruning import pruning_stages
-from holitom.hooks.decoder.rules import Stage
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.prompt.kept_positions import KeptPositions
 from holitom.methods.dycoke.decode import DycokeDecodePruning
@@ -47,7 +47,7 @@ def _run(decoder: Qwen2Model) -> None:
 
 
 def _stages() -> StagedCompression:
-    return pruning_stages([Stage(2, lambda length: length // 2)])
+    return pruning_stages([DecoderStage(2, lambda length: length // 2)])
 
 
 @pytest.mark.parametrize("name", OF_ATTENTION)

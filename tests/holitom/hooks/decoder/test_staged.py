@@ -9,7 +9,7 @@ from torch import nn
 from transformers import DynamicCache, StaticCache
 
 from holitom.hooks.decoder.pruning import pruning_stages
-from holitom.hooks.decoder.rules import Stage
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
@@ -256,7 +256,7 @@ def test_layers_that_do_not_fit():
     with pytest.raises(InputError, match=r"drop_layers = 7.*\[1, 5\]"):
         PdropConfig().build().inner.apply(model.model)
     with pytest.raises(InputError, match="out of order"):
-        pruning_stages([Stage(3, int), Stage(3, int)])
+        pruning_stages([DecoderStage(3, int), DecoderStage(3, int)])
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
