@@ -22,7 +22,7 @@ from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, P
 if TYPE_CHECKING:
     from llava.model.visual_compressor import LayerPrompt
 
-__all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "TowerStage", "all_tokens"]
+__all__ = ["Compressor", "InnerStage", "MethodConfig", "OuterStage", "Record", "TowerStage", "all_tokens"]
 
 
 class OuterStage(Protocol):
@@ -257,6 +257,13 @@ class Compressor:
         if self.inner is None or labels.shape[1] == seq:
             return labels
         return self.inner.align(labels)
+
+
+class MethodConfig(Protocol):
+    """Settings of one method; a frozen dataclass."""
+
+    def build(self) -> Compressor:
+        """A compressor with these settings, applied to no model yet."""
 
 
 def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
