@@ -15,10 +15,24 @@ from llava.video_structure import missing_bytes, structure_fault
 
 # codecs in which every packet of an MP4 or Matroska file is one shown frame, so that packets tell the frames' times;
 # VP8 and MPEG-4 have packets that show nothing, told by _shows_nothing; all others are counted by decoding them
-COUNTABLE_CODECS = frozenset({
-    "h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp8", "libvpx", "vp9", "libvpx-vp9", "mpeg4", "mjpeg",
-    "prores", "ffv1", "vvc",
-})  # fmt: skip
+COUNTABLE_CODECS = frozenset(
+    {
+        "h264",
+        "hevc",
+        "av1",
+        "libdav1d",
+        "libaom-av1",
+        "vp8",
+        "libvpx",
+        "vp9",
+        "libvpx-vp9",
+        "mpeg4",
+        "mjpeg",
+        "prores",
+        "ffv1",
+        "vvc",
+    }
+)
 
 
 @dataclass(frozen=True)
