@@ -175,6 +175,9 @@ class CompressedTokens:
         details: how they came about, a :class:`TokenDetails`; methods add what is their own.
         every_row: grid newlines follow every row of the video, also one that holds no token any more.
         observed: for pictures; None unless somebody asked for it.
+        merge_again: the same selection and merge, decisions and weights included, of other values of the original
+            tokens, (frames, tokens, channels) to (kept, channels); None where every token is the plain mean of those
+            whose source it is, as with methods that only select.
     """
 
     features: Float[Tensor, "kept dim"]
@@ -182,6 +185,7 @@ class CompressedTokens:
     details: Any
     every_row: bool = False
     observed: Observed | None = None
+    merge_again: Callable[[Tensor], Tensor] | None = None
 
 
 def newlines_before(index: Tensor, mode: str, tokens_per_frame: int, every_row: bool = False) -> Tensor:

@@ -27,20 +27,25 @@ class MRopeLayout:
     Args:
         model: with ``model.visual``, ``model.language_model`` and ``model.rope_deltas``.
         order: for a call of the tower, the order in which it keeps its merged patches, (tokens,); None for their own.
+        timestamps: the prompt has a timestamp before each frame of a video, which stays where it is.
     """
 
     newline_mode = "no_token"
 
-    def __init__(self, model: Any, order: Order) -> None:
+    def __init__(self, model: Any, order: Order, timestamps: bool = False) -> None:
         self.video_token_id: int = model.config.video_token_id
         self.body, self.tower, self.decoder = model.model, model.model.visual, model.model.language_model
         self.merged = self.tower.spatial_merge_size**2
         self.order = order
+        self.timestamps = timestamps
 
     def grids(self, arguments: dict[str, Any], call: TowerCall) -> list[VideoGrid]:
         """The tower is told the steps, rows and columns of patches of every video."""
         grid_thw = call.arguments["grid_thw"].tolist()
-        return [VideoGrid(steps, rows * cols // self.merged, rows * cols) for steps, rows, cols in grid_thw]
+        return [
+            VideoGrid(steps, rows * cols // self.merged, rows * cols, pieces=steps if self.timestamps else 1)
+            for steps, rows, cols in grid_thw
+        ]
 
     def cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
         """Merged patches back in raster order, then one part per video."""
@@ -89,8 +94,8 @@ def no_tower_places(model: nn.Module) -> TowerPlaces:
     )
 
 
-def mrope_entrance(model: nn.Module, order: Order, compressor: Any) -> PromptEntrance:
-    """The hooks by which the videos of a prompt reach the compressor.
+def mrope_entrance(model: nn.Module, order: Order, compressor: Any, timestamps: bool = False) -> PromptEntrance:
+    """The hooks by which the videos of a prompt reach the compressor; see :class:`MRopeLayout`.
 
     Raises:
         InputError: for an inner stage that numbers tokens anew.
@@ -100,4 +105,4 @@ def mrope_entrance(model: nn.Module, order: Order, compressor: Any) -> PromptEnt
             "the method numbers the tokens it keeps anew inside the LLM, which positions on three axes do not allow: "
             "use holitom or fastv, whose tokens keep their positions"
         )
-    return PromptEntrance(MRopeLayout(model, order), compressor).apply(model)
+    return PromptEntrance(MRopeLayout(model, order, timestamps), compressor).apply(model)

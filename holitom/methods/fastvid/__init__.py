@@ -21,6 +21,7 @@ alone. Videos of fewer than ``min_segments`` frames are refused, and so are newl
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from holitom.methods.fastvid.anchors import (
     cut_segments,
     frame_budget,
     merge_anchors,
+    merge_anchors_again,
     plan_anchors,
 )
 from holitom.methods.fastvid.pooling_head import PoolingHead
@@ -214,4 +216,16 @@ class FastVidOuter:
         used = "received_attention" if self.head is None else "pooling_head"
         salient = len(salient_at) // frames
         details = FastVidDetails(frames, tokens, plan.segments, source, kinds, used, salient, plan.frames, plan.counts)
-        return CompressedTokens(kept, index[order], details)
+        weight = self.config.anchor_weight
+        again = partial(
+            _merge_again, salient_at=salient_at, rest=rest, merged=merged.segments, order=order, weight=weight
+        )
+        return CompressedTokens(kept, index[order], details, merge_again=again)
+
+
+def _merge_again(
+    values: Tensor, salient_at: Tensor, rest: Tensor, merged: list, order: Tensor, weight: float
+) -> Tensor:
+    """Other values of the tokens, (frames, tokens, channels), kept and mixed as the tokens were."""
+    anchors = merge_anchors_again(values, rest, merged, weight).to(values.dtype)
+    return torch.cat([values.flatten(0, 1).index_select(0, salient_at), anchors])[order]

@@ -148,7 +148,8 @@ class FlashVidOuter:
         if budget.total >= tokens:
             return all_tokens(features)
         found = compress_frames(features, video.pooled("received_attention"), budget, config.rules())
-        return CompressedTokens(found.features, found.index, _details(found, *features.shape[:2]))
+        details = _details(found, *features.shape[:2])
+        return CompressedTokens(found.features, found.index, details, merge_again=found.merge_again)
 
     def nominal(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens of a video whose frames all meet the budget exactly."""

@@ -12,7 +12,7 @@ from holitom.hooks.decoder.inner_record import Counts, InnerRecord
 from holitom.hooks.decoder.staged import StagedCompression, StageRules
 from holitom.hooks.decoder.stages import Stage
 from holitom.methods.holitom.config import PAPER_LAYERS, InnerConfig
-from holitom.methods.holitom.inner_merging import merge_batch
+from holitom.methods.holitom.inner_merging import merge_batch, merge_batch_again
 from holitom.ops.short_sequences import MergedBatch, kept_length
 
 __all__ = ["InnerMerging", "InnerRecord"]
@@ -48,4 +48,5 @@ def merging_rules(config: InnerConfig) -> StageRules:
     def place(stages: tuple[Stage, ...], depth: int) -> tuple[Stage, ...]:
         return tuple(replace(stage, layer=config.layer_in(depth)) for stage in stages)
 
-    return StageRules(reduce, scoring_mask=None if config.causal else both_ways, place=place)
+    again = partial(merge_batch_again, rule=config.merge_rule)
+    return StageRules(reduce, scoring_mask=None if config.causal else both_ways, place=place, again=again)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, pad
 
 from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
@@ -138,3 +138,24 @@ def merge_batch(
         shifted = [(start - begin, stop - begin) for start, stop in row_spans]
         merged.append(merge_into_nearest(hidden[row, begin:], scores[row, begin:], shifted, merge_ratio, rule))
     return pad_rows(merged, first)
+
+
+def merge_batch_again(
+    values: Float[Tensor, "batch seq dim"], merged: MergedBatch, first: Sequence[int], rule: MergeRule
+) -> Float[Tensor, "batch short_seq dim"]:
+    """Other values of the tokens of a batch, averaged as :func:`merge_batch` averaged their states; zero at padding.
+
+    Args:
+        values: (batch, seq, dim).
+        merged: what became of the states.
+        first: per row, index of its first real token before.
+        rule: the rule they were merged by.
+    """
+    rows = []
+    for row, (begin, gap) in enumerate(zip(first, merged.first, strict=True)):
+        kept, source = merged.kept[row, gap:] - begin, merged.source[row, begin:] - begin
+        away = torch.ones_like(source).index_fill_(0, kept, 0)
+        others = away.argsort(descending=True, stable=True)[: len(source) - len(kept)]
+        nearest = torch.searchsorted(kept, source.index_select(0, others))
+        rows.append(pad(_average(values[row, begin:].float(), kept, others, nearest, rule), (0, 0, gap, 0)))
+    return torch.stack(rows).to(values.dtype)
