@@ -303,7 +303,8 @@ def check_against_naive_decoder(model: nn.Module, config: HolitomConfig, rows: l
         left = tokens_left(model, row, record.videos[used : used + count])
         places, before = [place for place, _ in left], {"image": images, "video": used}
         used, images = used + count, images + sum(not isinstance(piece, int) and piece[0] == "image" for piece in row)
-        naive = NaiveDeepStack(parts, layer, 0.0 if config.inner is None else config.inner.merge_ratio)
+        ratio, rule = (config.inner.merge_ratio, config.inner.merge_rule) if config.inner is not None else (0.0, "mean")
+        naive = NaiveDeepStack(parts, layer, ratio, rule)
         zero = torch.zeros(TEXT["hidden_size"])
         naive.deep = [
             torch.stack(
