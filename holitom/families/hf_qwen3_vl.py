@@ -16,7 +16,8 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLMoeForCondition
 
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
+from holitom.hooks.prompt.mrope_layout import mrope_entrance
+from holitom.hooks.tower.packed_attention import no_tower_places, packed_recorder
 from holitom.hooks.tower.signals import Recorder
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
@@ -38,7 +39,7 @@ def decoder(model: Any) -> nn.Module:
 
 def recorder(model: Any, name: str) -> Recorder:
     """Reads the attention of the last block."""
-    return mrope_recorder(model.model.visual.blocks[-1].attn, name)
+    return packed_recorder(model.model.visual.blocks[-1].attn, name)
 
 
 def entrance(model: Any, compressor: Any) -> PromptEntrance:

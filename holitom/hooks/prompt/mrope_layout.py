@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
-from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.hooks.tower.packed_attention import PackedReceivedAttentionRecorder
-from holitom.hooks.tower.signals import Recorder
 
 Order = Callable[[TowerCall], Tensor | None]
 
@@ -66,32 +63,6 @@ class MRopeLayout:
             return None
         counted = torch.arange(past, past + incoming, device=deltas.device)
         return (counted + deltas).expand(3, -1, -1)
-
-
-def mrope_recorder(attention: nn.Module, name: str) -> Recorder:
-    """The recorder of a signal on one attention module of the tower.
-
-    Raises:
-        InputError: for signals that are SigLIP's.
-    """
-    if name != "received_attention":
-        raise InputError(
-            f"the method needs the signal {name} of a SigLIP tower, which this model has not: use holitom, another "
-            "method that needs received_attention alone, or one without signals"
-        )
-    return PackedReceivedAttentionRecorder().apply(attention)
-
-
-def no_tower_places(model: nn.Module) -> TowerPlaces:
-    """None: the tower packs the patches of all frames into one sequence.
-
-    Raises:
-        InputError: always.
-    """
-    raise InputError(
-        "the method merges frames inside a SigLIP tower, which this model has not: use holitom, or another method "
-        "without a stage inside the tower"
-    )
 
 
 def mrope_entrance(model: nn.Module, order: Order, compressor: Any, timestamps: bool = False) -> PromptEntrance:
