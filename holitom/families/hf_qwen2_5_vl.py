@@ -16,7 +16,7 @@ from holitom.hooks.prompt.instance_slot import set_slot, slot
 from holitom.hooks.prompt.mrope_layout import mrope_entrance
 from holitom.hooks.prompt.prompt_layout import TowerCall
 from holitom.hooks.tower.packed_attention import no_tower_places, packed_recorder
-from holitom.hooks.tower.signals import Recorder
+from holitom.hooks.tower.parts import Recorder
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 

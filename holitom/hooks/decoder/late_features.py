@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from holitom.hooks.decoder.decoder_state import ForwardCall
-from holitom.ops.short_sequences import MergedBatch
+from holitom.ops.short_sequences import ShortSequences
 
 FEATURES, PLACES = "deepstack_visual_embeds", "visual_pos_masks"
-Again = Callable[[Tensor, MergedBatch, Sequence[int]], Tensor]
+Again = Callable[[Tensor, ShortSequences, Sequence[int]], Tensor]
 
 
 def spread(features: Float[Tensor, "visual dim"], places: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
@@ -35,13 +35,13 @@ def keep_late(call: ForwardCall, kwargs: dict[str, Any], layer: int) -> dict[str
     return {**kwargs, FEATURES: features[:layer]}
 
 
-def reduce_late(call: ForwardCall, reduced: MergedBatch, again: Again | None) -> None:
+def reduce_late(call: ForwardCall, reduced: ShortSequences, again: Again | None) -> None:
     """Reduce the features that are still to come as a stage reduced the hidden states; ``call`` is as it was before."""
     call.late = {number: (again or gather_kept)(part, reduced, call.first) for number, part in call.late.items()}
 
 
 def gather_kept(
-    values: Float[Tensor, "batch seq dim"], reduced: MergedBatch, first: Sequence[int]
+    values: Float[Tensor, "batch seq dim"], reduced: ShortSequences, first: Sequence[int]
 ) -> Float[Tensor, "batch short_seq dim"]:
     """Values of the kept tokens, zero at padding: what a stage that only drops tokens leaves."""
     kept = reduced.kept.to(values.device)[..., None]

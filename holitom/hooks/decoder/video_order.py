@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from holitom.ops.short_sequences import MergedBatch
+from holitom.ops.short_sequences import ShortSequences
 
 Order = Int[Tensor, "batch seq"]  # for each token in the order of the videos its place in reading order
 
@@ -30,7 +30,7 @@ def in_reading_order(values: Shaped[Tensor, "batch seq"], order: Order | None) -
     return values if order is None else torch.empty_like(values).scatter_(1, order.to(values.device), values)
 
 
-def reduced_in_reading_order(reduced: MergedBatch, order: Order | None) -> tuple[MergedBatch, Order | None]:
+def reduced_in_reading_order(reduced: ShortSequences, order: Order | None) -> tuple[ShortSequences, Order | None]:
     """What a stage made of a batch in the order of the videos, in reading order, and the order of what is left."""
     if order is None:
         return reduced, None

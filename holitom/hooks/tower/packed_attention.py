@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from holitom.errors import InputError
-from holitom.hooks.tower.frame_merging import TowerPlaces
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.hooks.tower.recorder import AttentionRecorder
-from holitom.hooks.tower.signals import Recorder
 from holitom.ops.attention_scores import received_by_segment
 
 

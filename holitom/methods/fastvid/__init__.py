@@ -32,7 +32,7 @@ from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
-    MergedAnchors,
+    JoinedSegments,
     choose_anchors,
     cut_segments,
     frame_budget,
@@ -196,35 +196,39 @@ class FastVidOuter:
         return cut_segments(fetched[3 * frames :], self.config.min_segments, self.config.similarity_threshold)
 
     def _assemble(
-        self, features: Tensor, salient_at: Tensor, rest: Tensor, merged: MergedAnchors, plan: AnchorPlan
+        self,
+        features: Tensor,
+        salient_at: Tensor,
+        rest: Tensor,
+        merged: tuple[Tensor, Tensor, Tensor, JoinedSegments],
+        plan: AnchorPlan,
     ) -> CompressedTokens:
         """Salient tokens and anchors in the order of their places, and what became of every token."""
         frames, tokens, _ = features.shape
-        index = torch.cat([salient_at, merged.index])
+        vectors, places, membership, segments = merged
+        index = torch.cat([salient_at, places])
         order = index.argsort()
         rows = order.argsort()
         own = features.flatten(0, 1).index_select(0, salient_at)
-        kept = torch.cat([own, merged.features.to(features.dtype)])[order]
-        salient_rows, anchor_rows = rows.split([len(salient_at), len(merged.index)])
+        kept = torch.cat([own, vectors.to(features.dtype)])[order]
+        salient_rows, anchor_rows = rows.split([len(salient_at), len(places)])
         source = torch.full((frames, tokens), -1, device=features.device)
-        joined = torch.cat([anchor_rows, anchor_rows.new_full((1,), -1)])[merged.membership]
+        joined = torch.cat([anchor_rows, anchor_rows.new_full((1,), -1)])[membership]
         source.scatter_(1, rest, joined)
         source.view(-1)[salient_at] = salient_rows
         kinds = torch.where(source < 0, TokenKind.DYNAMIC_DROPPED.value, TokenKind.CONTEXTUAL_MERGED.value)
-        kinds.view(-1)[merged.index] = TokenKind.CONTEXTUAL_CENTER.value
+        kinds.view(-1)[places] = TokenKind.CONTEXTUAL_CENTER.value
         kinds.view(-1)[salient_at] = TokenKind.DYNAMIC_KEPT.value
         used = "received_attention" if self.head is None else "pooling_head"
         salient = len(salient_at) // frames
         details = FastVidDetails(frames, tokens, plan.segments, source, kinds, used, salient, plan.frames, plan.counts)
         weight = self.config.anchor_weight
-        again = partial(
-            _merge_again, salient_at=salient_at, rest=rest, merged=merged.segments, order=order, weight=weight
-        )
+        again = partial(_merge_again, salient_at=salient_at, rest=rest, merged=segments, order=order, weight=weight)
         return CompressedTokens(kept, index[order], details, merge_again=again)
 
 
 def _merge_again(
-    values: Tensor, salient_at: Tensor, rest: Tensor, merged: list, order: Tensor, weight: float
+    values: Tensor, salient_at: Tensor, rest: Tensor, merged: JoinedSegments, order: Tensor, weight: float
 ) -> Tensor:
     """Other values of the tokens, (frames, tokens, channels), kept and mixed as the tokens were."""
     anchors = merge_anchors_again(values, rest, merged, weight).to(values.dtype)

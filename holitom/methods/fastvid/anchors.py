@@ -113,23 +113,7 @@ def choose_anchors(
     return torch.cat(found)
 
 
-@dataclass(frozen=True)
-class MergedAnchors:
-    """Anchors of a video, segment by segment and frame by frame.
-
-    Attributes:
-        features: merged vectors, float32.
-        index: frame * tokens_per_frame + position of every anchor.
-        membership: for every remaining token the anchor it joined in the first anchor frame at or after its own; -1
-            where its segment has none.
-        segments: per segment with anchors its first and last frame, its anchors (anchor_frames, count) among the
-            remaining tokens of the segment, and the anchor that each of them joined in each anchor frame.
-    """
-
-    features: Float[Tensor, "anchors dim"]
-    index: Int[Tensor, " anchors"]
-    membership: Int[Tensor, "frames rest"]
-    segments: list[tuple[int, int, Tensor, Tensor]]
+JoinedSegments = list[tuple[int, int, Tensor, Tensor]]
 
 
 def merge_anchors(
@@ -138,7 +122,7 @@ def merge_anchors(
     plan: AnchorPlan,
     anchors: Int[Tensor, "anchor_frames most"],
     anchor_weight: float,
-) -> MergedAnchors:
+) -> tuple[Float[Tensor, "anchors dim"], Int[Tensor, " anchors"], Int[Tensor, "frames rest"], JoinedSegments]:
     """Mix every anchor with the mean of the tokens that are most similar to it.
 
     In each anchor frame for itself, all remaining tokens of the segment join the anchor of largest cosine similarity,
@@ -153,12 +137,15 @@ def merge_anchors(
             1 / (m + 1) if that is more.
 
     Returns:
-        The merged anchors.
+        The merged vectors in float32, segment by segment and frame by frame; frame * tokens_per_frame + position of
+        each; for every remaining token the anchor it joined in the first anchor frame at or after its own, -1 where its
+        segment has none; and of every segment with anchors the first and last frame, the anchors among its remaining
+        tokens, (anchor_frames, count), and the one that each token joined in every anchor frame.
     """
     tokens, dim = features.shape[1:]
     (following,) = upload(features.device, plan.next_anchor())
     membership = torch.full_like(rest, -1)
-    segments = []
+    segments: JoinedSegments = []
     parts, places, done, row = [features.new_empty(0, dim, dtype=torch.float32)], [following[:0]], 0, 0
     for (first, last), frames, count in zip(plan.segments, plan.frames, plan.counts, strict=True):
         here = anchors[row : row + len(frames), :count]
@@ -178,13 +165,13 @@ def merge_anchors(
         spread = owner.gather(0, joined[None, :, None].expand(1, -1, owner.shape[2]))[0]
         membership[first : last + 1] = done + joined[:, None] * count + spread
         done += len(frames) * count
-    return MergedAnchors(torch.cat(parts), torch.cat(places), membership, segments)
+    return torch.cat(parts), torch.cat(places), membership, segments
 
 
 def merge_anchors_again(
     values: Float[Tensor, "frames tokens channels"],
     rest: Int[Tensor, "frames rest"],
-    merged: list[tuple[int, int, Tensor, Tensor]],
+    merged: JoinedSegments,
     anchor_weight: float,
 ) -> Float[Tensor, "anchors channels"]:
     """Other values of the tokens, mixed as :func:`merge_anchors` mixed the tokens; float32.
@@ -192,7 +179,7 @@ def merge_anchors_again(
     Args:
         values: of the tokens.
         rest: positions of the remaining tokens of every frame.
-        merged: ``segments`` of what that returned.
+        merged: the last that it returned.
         anchor_weight: what it was given.
     """
     parts = [values.new_empty(0, values.shape[-1], dtype=torch.float32)]

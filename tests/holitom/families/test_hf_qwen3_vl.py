@@ -19,6 +19,7 @@ from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.prunevid import PruneVidConfig, PruneVidInnerConfig
 from holitom.ops.merging_again import mean_of_sources
+from holitom.record.saving import saved_copy
 from llava.errors import InputError
 from tests.holitom.families.test_hf_qwen2_5_vl import (
     BATCH,
@@ -216,7 +217,7 @@ def test_inner_stages_and_the_record_see_each_video_as_one(model, config: Any) -
             count = sum(place in kept for place in places)
             best = sorted(places, key=lambda place: (-float(scores[place]), place))[:count]
             assert sorted(best) == [place for place in places if place in kept]
-        saved = record.saved().videos[video].stages[0]
+        saved = saved_copy(record).videos[video].stages[0]
         assert saved.kept.tolist() == inside.tolist()
         assert saved.scores.tolist() == pytest.approx(
             scores[torch.tensor(places)][torch.tensor(token).argsort()].tolist()
