@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eval.synthetic.answers.scores import NOTICE
-
-_NAMES = {"holitom_without_inner": "HoliTom, outer stage", "holitom": "HoliTom"}
+from holitom.methods import belongs, title_of
 
 
 def _new(width: float, height: float) -> tuple[Any, Any]:
@@ -39,12 +38,12 @@ def score_by_flops(record: dict[str, Any]) -> Any:
             lines.setdefault(name.partition("_r")[0], []).append(rows[name])
     for number, (method, points) in enumerate(lines.items()):
         points.sort(key=lambda row: row["gflops"])
-        strong = method.startswith("holitom")
+        strong = belongs(method, "holitom")
         axes.errorbar(
             [100 * row["gflops"] / full["gflops"] for row in points],
             [100 * row["score"] for row in points],
             yerr=[100 * row["error"] for row in points],
-            label=_NAMES.get(method, method), marker="osD^v<>pX*hP"[number % 12], capsize=2,
+            label=title_of(method), marker="osD^v<>pX*hP"[number % 12], capsize=2,
             linewidth=2.2 if strong else 1, alpha=1 if strong else 0.7,
         )  # fmt: skip
     axes.set_xlabel("prefill FLOPs of the language model, % of all tokens (the paper's formula)")

@@ -29,7 +29,7 @@ from eval.efficiency.flops.closed_form import (
 )
 from eval.efficiency.flops.counted import MetaRuns
 from eval.efficiency.flops.memory import peak_activation_bytes
-from eval.efficiency.flops.plans import NEWER, Plan, make_plan, plans_of, spread_index
+from eval.efficiency.flops.plans import Plan, make_plan, plans_of, spread_index
 from eval.efficiency.flops.real import closed_record, counted_record, deviations, largest_deviations, shares, to_count
 from eval.efficiency.flops.sizes import CHECKPOINTS, ModelSizes, model_config, sizes_of
 from eval.efficiency.flops.stand_ins import nominal_scene
@@ -489,7 +489,7 @@ def test_real_flops_is_a_function() -> None:
 @pytest.mark.parametrize("name", ["flashvid_r10", "earlytom_r10"])
 def test_newer_methods_count_what_the_closed_form_says(name: str) -> None:
     """FlashVID sends a quarter more to the LLM; EarlyTom's later tower layers and the projector see fewer frames."""
-    plans = {plan.name: plan for plan in plans_of("llava-onevision-0.5b", methods=NEWER)}
+    plans = {plan.name: plan for plan in plans_of("llava-onevision-0.5b", methods=("flashvid", "earlytom"))}
     plan, sizes = plans[name], plans[name].sizes
     run = MetaRuns(model_config(sizes.name), sizes).count(plan)
     assert run.llm == prefill_flops(plan)
