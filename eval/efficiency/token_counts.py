@@ -13,16 +13,19 @@ FLOPs are the paper's formula at the checkpoint's sizes. A table, then one line 
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.efficiency.sheets import TOKENS
 from eval.instruments.answering import Question, applied, inner_stages, tokens_per_layer
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
+from eval.instruments.sheets import terminal
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
 from holitom.methods import paper_rows, share_of
@@ -127,8 +130,8 @@ def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: 
         if deep not in questions:
             questions[deep] = _question(clip, geometry, deep)
             assert questions[deep].visual_tokens == frames * geometry.tokens_per_frame
+        print(path, file=sys.stderr, flush=True)
         records.append(measure(questions[deep], path, geometry, frames))
-        print(table_line(records[-1]), flush=True)
     return records
 
 
@@ -146,14 +149,6 @@ def measure(question: Question, path: Path, geometry: Geometry, frames: int) -> 
     }
 
 
-def table_line(record: dict[str, Any]) -> str:
-    """One line of the table."""
-    paper = record["nominal_tflops"]
-    cells = [record["config"], record["nominal"] or "-", record["measured"], f"{record['retained_before_llm']:.1%}"]
-    cells += ["-" if paper is None else f"{paper:.3f}", f"{record['measured_tflops']:.3f}"]
-    return "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}".format(*cells)
-
-
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
@@ -165,12 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = config_files(options.configs)
     geometry = geometry_of([load_config(path) for path in files])
     frames = geometry.frames if options.frames is None else options.frames
-    heading = "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}"
-    print(heading.format("config", "nominal tokens", "measured tokens", "kept", "nominal T", "measured T"))
     video = options.video or default_clip()
     settings = {"model": geometry.name, "frames": frames, "tokens_per_frame": geometry.tokens_per_frame}
-    result = {"video": video.name, **settings, "rows": measure_all(files, geometry, video, frames)}
-    print(json.dumps(stamped("tokens", result)))
+    rows = measure_all(files, geometry, video, frames)
+    print(terminal(TOKENS, rows))
+    print(json.dumps(stamped("tokens", {"video": video.name, **settings, "rows": rows})))
 
 
 if __name__ == "__main__":

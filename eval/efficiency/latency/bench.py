@@ -18,7 +18,6 @@ from torch import Tensor
 
 from eval.efficiency.latency.clips import ClipSource, draw_clip
 from eval.efficiency.latency.run import (
-    OWN_STAGES,
     STAGES,
     Prompt,
     Timing,
@@ -28,6 +27,7 @@ from eval.efficiency.latency.run import (
     run_once,
     token_counts,
 )
+from eval.efficiency.sheets import OWN_STAGES
 from eval.instruments.answering import prompt_ids
 from eval.instruments.measure import interleaved, spread, timed
 from eval.instruments.models.geometries import check_sizes, random_model

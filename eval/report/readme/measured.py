@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval.efficiency.sheets import METHODS, OUTER, TOKENS, outer_rows
 from eval.instruments.kinds import FAULTS, no_result, read_record
+from eval.instruments.sheets import markdown
 from llava.errors import InputError
 
 
@@ -39,21 +41,13 @@ def outer_section(record: dict[str, Any]) -> list[str]:
     result = record["result"]
     sizes = result["settings"]
     growth = result.get("growth")
-    names = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
-    if growth is not None:
-        names["longer"] = f"this project, {growth['frames'][1]} frames"
-    rows = []
-    for name, times in result["times"].items():
-        cpu = times["cpu_ms"]
-        span = f"{cpu['median']:.0f} ({cpu['min']:.0f} to {cpu['max']:.0f})"
-        rows.append(f"| {names[name]} | {span} | {times['wall_ms']['median']:.0f} |")
     ratio = "" if result["cpu_speedup"] is None else f"Ratio of CPU times {result['cpu_speedup']}; "
     if growth is not None:
         ratio += f"from {growth['frames'][0]} to {growth['frames'][1]} frames {growth['over_linear']} times linear; "
     return [
         f"**Outer stage**, {sizes['frames']} x {sizes['tokens']} x {sizes['dim']} {sizes['dtype']}, "
         f"{sizes['repetitions']} interleaved repetitions, {sizes['threads']} thread(s), synthetic clip:", "",
-        "| | CPU ms, median (range) | wall ms |", "|---|---|---|", *rows, "",
+        *markdown(OUTER, outer_rows(result)), "",
         f"{ratio}peak memory above the input {result['peak_above_input_mb']:.0f} MB. From {source(record)}.",
     ]  # fmt: skip
 
@@ -61,45 +55,26 @@ def outer_section(record: dict[str, Any]) -> list[str]:
 def counts_section(record: dict[str, Any]) -> list[str]:
     """Nominal and real token counts of every row."""
     result = record["result"]
-    rows = [
-        f"| {row['config']} | {row['nominal'] or '-'} | {row['measured']} | {_tera(row['nominal_tflops'])} "
-        f"| {_tera(row['measured_tflops'])} |"
-        for row in result["rows"]
-    ]
     return [
         f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, "
         "a tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends "
         "on the clip end under budget where little moves:", "",
-        "| config | nominal tokens | real tokens | nominal T | real T |", "|---|---|---|---|---|", *rows, "",
+        *markdown(TOKENS, result["rows"]), "",
         f"From {source(record)}.",
     ]  # fmt: skip
-
-
-def _tera(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def methods_section(record: dict[str, Any]) -> list[str]:
     """Time each method adds to a prefill."""
     result = record["result"]
     sizes = result["settings"]
-    rows = [
-        f"| {row['method']} | {_ms(row['signals_ms'])} | {_ms(row['outer_ms'])} | {_ms(row['inner_ms'])} "
-        f"| {_ms(row['total_ms'])} | {row['ratio']:.1f} |"
-        for row in result["rows"]
-    ]
     return [
         f"**Time each method adds to a prefill** at the 7B geometry, {sizes['frames']} x {sizes['tokens']} x "
         f"{sizes['dim']} {sizes['dtype']} on {sizes['device']}, {sizes['threads']} thread(s), {sizes['repetitions']} "
         "interleaved repetitions, medians in ms. What it saves is not in here:", "",
-        "| method | tower signals | outer stage | inner stage | total | / uniform |", "|---|---|---|---|---|---|",
-        *rows, "",
+        *markdown(METHODS, result["rows"]), "",
         f"From {source(record)}.",
     ]  # fmt: skip
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
 
 
 SECTIONS = {
