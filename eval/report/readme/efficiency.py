@@ -6,24 +6,21 @@ from typing import Any
 from eval.efficiency.sheets import DECODE, FLOPS, KERNELS, LATENCY, by_clip, decode_rows, flops_rows
 from eval.instruments.kinds import read_json
 from eval.instruments.sheets import markdown
-from eval.report.readme.measured import from_files, source
+from eval.report.readme.measured import from_files, section, source
 from llava.errors import InputError
 
 _MAIN = "llava-onevision-7b"
 # file, whether it must be of a GPU, what it measures, the command that does
+_TIMES, _CHECK = "time to first token and decoding", "bash scripts/gpu_check.sh"
+_BENCH = "bash scripts/bench_efficiency.sh"
 _WANTED = (
     ("flops.json", False, "FLOPs counted on the graph of the real size", "bash scripts/measure_cpu.sh"),
-    ("latency_llava-onevision-0.5b.json", False, "time to first token of the 0.5B model on a CPU",
-     "bash scripts/bench_efficiency.sh"),
-    ("latency_llava-onevision-7b.json", True, "time to first token and decoding of LLaVA-OneVision-7B on a GPU",
-     "bash scripts/bench_efficiency.sh"),
-    ("latency_llava-video-7b.json", True, "time to first token and decoding of LLaVA-Video-7B at 64 frames on a GPU",
-     "bash scripts/bench_efficiency.sh"),
-    ("bench_kernels.json", True, "the Triton kernels on a GPU, their launches and syncs",
-     "bash scripts/gpu_check.sh bench"),
-    ("bench_decode.json", True, "decoding with a static cache and with CUDA graphs on a GPU",
-     "bash scripts/bench_efficiency.sh"),
-)  # fmt: skip
+    ("latency_llava-onevision-0.5b.json", False, "time to first token of the 0.5B model on a CPU", _BENCH),
+    ("latency_llava-onevision-7b.json", True, f"{_TIMES} of LLaVA-OneVision-7B on a GPU", _BENCH),
+    ("latency_llava-video-7b.json", True, f"{_TIMES} of LLaVA-Video-7B at 64 frames on a GPU", _BENCH),
+    ("bench_kernels.json", True, "the Triton kernels on a GPU, their launches and syncs", f"{_CHECK} bench"),
+    ("bench_decode.json", True, "decoding with a static cache and with CUDA graphs on a GPU", _BENCH),
+)
 
 
 def flops_section(record: dict[str, Any]) -> list[str]:
@@ -31,13 +28,12 @@ def flops_section(record: dict[str, Any]) -> list[str]:
     result = record["result"]
     rows = [row for row in result["real"] if row["geometry"] == _MAIN]
     agree = sum(bool(row.get("agrees")) for row in result["rows"])
-    return [
+    text = (
         f"**FLOPs.** By the paper's formula {agree} of {len(result['rows'])} rows give the printed digits. Really, "
         f"tower and text included, a multiplication and its addition counted as two, {_MAIN} at the paper's token "
-        "counts (the graph of the real size under torch's FLOP counter):", "",
-        *markdown(FLOPS, flops_rows(rows)), "",
-        f"From {source(record)}.",
-    ]  # fmt: skip
+        "counts (the graph of the real size under torch's FLOP counter):"
+    )
+    return section(text, FLOPS, flops_rows(rows), f"From {source(record)}.")
 
 
 def latency_section(record: dict[str, Any]) -> list[str]:
@@ -60,24 +56,24 @@ def kernels_section(record: dict[str, Any]) -> list[str]:
     """Times, errors, launches and syncs of the parts that have a kernel."""
     result = record["result"]
     what = "kernels" if result["kernels_measured"] else "torch versions alone: no GPU that the kernels are written for"
-    return [
+    text = (
         f"**Parts that have a kernel** ({what}), at the sizes of LLaVA-OneVision-7B; ratio: plain torch code (on a "
-        "GPU the torch version) over ours; errors against float64 beside those of plain code:", "",
-        *markdown(KERNELS, result["rows"]), "", f"From {source(record)}.",
-    ]  # fmt: skip
+        "GPU the torch version) over ours; errors against float64 beside those of plain code:"
+    )
+    return section(text, KERNELS, result["rows"], f"From {source(record)}.")
 
 
 def decode_section(record: dict[str, Any]) -> list[str]:
     """Time per decoded token in every way of decoding, beside the bytes of a step."""
     result = record["result"]
     settings = result["settings"]
-    return [
+    text = (
         f"**Decoding, {settings['geometry']}**, random weights, {settings['frames']} frames, {settings['dtype']}, "
         f"{settings['attention']}, {settings['new_tokens']} tokens, {settings['repetitions']} interleaved repetitions, "
         "medians; the cache's share is that of the bytes a step must read. The first answer, which is no repetition, "
-        "holds what is done once, such as capturing a graph:", "",
-        *markdown(DECODE, decode_rows(result["rows"])), "", f"From {source(record)}.",
-    ]  # fmt: skip
+        "holds what is done once, such as capturing a graph:"
+    )
+    return section(text, DECODE, decode_rows(result["rows"]), f"From {source(record)}.")
 
 
 SECTIONS = {
@@ -123,8 +119,8 @@ def efficiency(results: Path) -> str:
         InputError: if a result file cannot be read.
     """
     lines: list[str] = []
-    for name, (kind, section) in SECTIONS.items():
-        lines += from_files(results, name, kind, section)
+    for name, (kind, make) in SECTIONS.items():
+        lines += from_files(results, name, kind, make)
     missing = not_measured(results)
     lines += ["**Not measured:**", "", *missing] if missing else ["Everything that the scripts measure was measured."]
     return "\n".join(lines).rstrip()
