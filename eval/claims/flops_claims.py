@@ -122,9 +122,10 @@ def token_row(row: PaperRow, findings: Findings) -> Judgement:
     over = max(gaps)
     verdict = CONTRADICTED if over > _WHOLE_TOKEN else REPRODUCED if _near(gaps) else PARTLY
     words = {
-        CONTRADICTED: "above the budget", REPRODUCED: "the budget is held",
+        CONTRADICTED: "above the budget",
+        REPRODUCED: "the budget is held",
         PARTLY: "under the budget: how much stands still decides" if over <= 0 else "a little above the budget",
-    }  # fmt: skip
+    }
     why = f"{words[verdict]}: {found['measured']} tokens on the clip, {found['nominal']} counted in the paper"
     return Judgement(verdict, why, ours, real[0] - paper[0])
 
@@ -172,22 +173,42 @@ def abstract_claims() -> list[Claim]:
     percent = {"percent": FLOPS_PERCENT}
     return [
         Claim(
-            "flops-6.9", "abstract", f"{FLOPS_PERCENT} % of the FLOPs, by the paper's formula and token counts",
-            percent, ("formula",), flops_share, CONTRADICTED,
+            "flops-6.9",
+            "abstract",
+            f"{FLOPS_PERCENT} % of the FLOPs, by the paper's formula and token counts",
+            percent,
+            ("formula",),
+            flops_share,
+            CONTRADICTED,
         ),
         Claim(
-            "flops-6.9-real-tokens", "abstract", f"{FLOPS_PERCENT} % of the FLOPs with the tokens really computed",
-            percent, ("token_counts",), flops_with_real_tokens, CONTRADICTED,
+            "flops-6.9-real-tokens",
+            "abstract",
+            f"{FLOPS_PERCENT} % of the FLOPs with the tokens really computed",
+            percent,
+            ("token_counts",),
+            flops_with_real_tokens,
+            CONTRADICTED,
         ),
         Claim(
-            "flops-6.9-everything", "abstract", f"{FLOPS_PERCENT} % of the FLOPs of the whole model",
-            percent, ("counted", "recorded_flops"), flops_of_everything, NOT_HERE,
+            "flops-6.9-everything",
+            "abstract",
+            f"{FLOPS_PERCENT} % of the FLOPs of the whole model",
+            percent,
+            ("counted", "recorded_flops"),
+            flops_of_everything,
+            NOT_HERE,
         ),
         Claim(
-            "tokens-90", "abstract", f"over {VISUAL_TOKENS_PERCENT:.0f} % of the visual tokens are removed",
-            {"percent": VISUAL_TOKENS_PERCENT}, ("token_counts",), tokens_removed, CONTRADICTED,
+            "tokens-90",
+            "abstract",
+            f"over {VISUAL_TOKENS_PERCENT:.0f} % of the visual tokens are removed",
+            {"percent": VISUAL_TOKENS_PERCENT},
+            ("token_counts",),
+            tokens_removed,
+            CONTRADICTED,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def table_claims() -> list[Claim]:

@@ -94,9 +94,14 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
                     label="Settings, segments, layers", language="json", elem_id="details", max_lines=26
                 )
         rows = gradio.Dataframe(
-            headers=HEADINGS, datatype="str", label="Side by side", elem_id="rows", wrap=True, column_widths=_WIDTHS,
+            headers=HEADINGS,
+            datatype="str",
+            label="Side by side",
+            elem_id="rows",
+            wrap=True,
+            column_widths=_WIDTHS,
             interactive=False,
-        )  # fmt: skip
+        )
         gradio.Markdown("### What became of each token")
         picture = gradio.Image(
             show_label=False, type="filepath", elem_id="map", interactive=False, buttons=["download", "fullscreen"]
@@ -146,9 +151,18 @@ def serve(page: Any, port: int, block: bool) -> str:
     address = f"http://{HOST}:{port}/"
     print(f"open {address} (Ctrl-C ends it)", flush=True)
     page.launch(
-        server_name=HOST, server_port=port, share=False, quiet=True, prevent_thread_lock=not block, ssr_mode=False,
-        enable_monitoring=False, footer_links=[], theme=gradio.themes.Base(**fonts), mcp_server=False, pwa=False,
-    )  # fmt: skip
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=not block,
+        ssr_mode=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=gradio.themes.Base(**fonts),
+        mcp_server=False,
+        pwa=False,
+    )
     return address
 
 

@@ -205,18 +205,28 @@ def told(reply: Reply) -> list[list[str]]:
         assert full.seconds_to_first_token is not None
         share = row.tokens[1] / full.tokens[0]
         faster = full.seconds_to_first_token / row.seconds_to_first_token
-        lines.append([
-            row.name, row.answer, f"{row.tokens[0]}", f"{row.tokens[1]} ({share:.1%})", f"{row.tokens[2]}",
-            f"{1000 * row.tflops:.4g}", f"{1000 * row.seconds_to_first_token:.0f} ({faster:.2f}x)",
-        ])  # fmt: skip
+        lines.append(
+            [
+                row.name,
+                row.answer,
+                f"{row.tokens[0]}",
+                f"{row.tokens[1]} ({share:.1%})",
+                f"{row.tokens[2]}",
+                f"{1000 * row.tflops:.4g}",
+                f"{1000 * row.seconds_to_first_token:.0f} ({faster:.2f}x)",
+            ]
+        )
     return lines
 
 
 def as_text(reply: Reply) -> str:
     """Settings, segments and layers as JSON, to be looked at and kept."""
     said = {
-        "settings": reply.settings, "segments": reply.segments, "visual_tokens_per_layer": reply.per_layer,
-        "sampled_frames": list(reply.clip.indices), "reader": reply.clip.reader,
+        "settings": reply.settings,
+        "segments": reply.segments,
+        "visual_tokens_per_layer": reply.per_layer,
+        "sampled_frames": list(reply.clip.indices),
+        "reader": reply.clip.reader,
         "rows": [asdict(row) for row in reply.rows],
-    }  # fmt: skip
+    }
     return json.dumps(said, indent=1)

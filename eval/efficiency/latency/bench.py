@@ -93,9 +93,11 @@ class LatencyBench:
         else:
             check_sizes(read_config(options.checkpoint), options.geometry, options.checkpoint)
             self.tokenizer, self.model, _, _ = load_pretrained_model(
-                options.checkpoint, device_map=options.device, torch_dtype=options.dtype,
+                options.checkpoint,
+                device_map=options.device,
+                torch_dtype=options.dtype,
                 attn_implementation=options.attention,
-            )  # fmt: skip
+            )
         self.processor = self.model.get_vision_tower().image_processor
 
     def preprocess(self, clip: VideoClip) -> Tensor:

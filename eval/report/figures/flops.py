@@ -47,9 +47,12 @@ def _lines(axes: Any, points: Sequence[tuple[PaperRow, float]]) -> None:
         pairs.sort()
         strong = method.startswith("HoliTom")
         axes.plot(
-            *zip(*pairs, strict=True), marker=_MARKERS[number % len(_MARKERS)], label=method,
-            linewidth=2.2 if strong else 1, alpha=1 if strong else 0.7,
-        )  # fmt: skip
+            *zip(*pairs, strict=True),
+            marker=_MARKERS[number % len(_MARKERS)],
+            label=method,
+            linewidth=2.2 if strong else 1,
+            alpha=1 if strong else 0.7,
+        )
     axes.axhline(100, color="black", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     ticks = [5, 10, 20, 50, 100]

@@ -43,9 +43,12 @@ def score_by_flops(record: dict[str, Any]) -> Any:
             [100 * row["gflops"] / full["gflops"] for row in points],
             [100 * row["score"] for row in points],
             yerr=[100 * row["error"] for row in points],
-            label=title_of(method), marker="osD^v<>pX*hP"[number % 12], capsize=2,
-            linewidth=2.2 if strong else 1, alpha=1 if strong else 0.7,
-        )  # fmt: skip
+            label=title_of(method),
+            marker="osD^v<>pX*hP"[number % 12],
+            capsize=2,
+            linewidth=2.2 if strong else 1,
+            alpha=1 if strong else 0.7,
+        )
     axes.set_xlabel("prefill FLOPs of the language model, % of all tokens (the paper's formula)")
     axes.set_ylabel(f"score %, split {result['split']}")
     axes.legend(fontsize=7, ncols=2)
@@ -75,9 +78,14 @@ def ablation(name: str, grid: dict[str, Any], rows: dict[str, dict[str, Any]]) -
     _full(axes, next(row for point, row in rows.items() if point.startswith("vanilla_f")))
     heights, errors = ([100 * rows[point][key] for point in points] for key in ("score", "error"))
     axes.errorbar(
-        range(len(points)) if values is None else values, heights, yerr=errors, marker="o", capsize=2,
-        linestyle="" if values is None else "-", label=name,
-    )  # fmt: skip
+        range(len(points)) if values is None else values,
+        heights,
+        yerr=errors,
+        marker="o",
+        capsize=2,
+        linestyle="" if values is None else "-",
+        label=name,
+    )
     if values is None:
         labels = [point.replace(",", "\n").replace("_without_inner", " w/o inner") for point in points]
         axes.set_xticks(range(len(points)), labels, fontsize=6, rotation=20)

@@ -38,10 +38,14 @@ def measured_tflops(run: Run, geometry: Geometry) -> float | None:
 def efficiency_table(section: Section) -> Table:
     """Tokens, FLOPs and times of each method; times of ours are not part of benchmark runs."""
     header = [
-        "Method", "Tokens before LLM, % (paper / measured)", "Mean over layers, % (measured)",
-        "TFLOPs (paper / its formula / with measured tokens)", "% of vanilla (paper / its formula)",
-        "Time to first token, ms: tower + other + LLM (paper / ours)", "Decoding, tokens/s (paper / ours)",
-    ]  # fmt: skip
+        "Method",
+        "Tokens before LLM, % (paper / measured)",
+        "Mean over layers, % (measured)",
+        "TFLOPs (paper / its formula / with measured tokens)",
+        "% of vanilla (paper / its formula)",
+        "Time to first token, ms: tower + other + LLM (paper / ours)",
+        "Decoding, tokens/s (paper / ours)",
+    ]
     rows = [_line(section, row) for row in section.rows if row.paper is not None]
     notes: Sequence[str] = (
         "FLOPs by the paper's formula: the language model's prefill over visual tokens alone, at the paper's sizes.",

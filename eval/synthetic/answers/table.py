@@ -171,12 +171,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for grid in grids.values():
         grid["points"] = {name: point for name, point in grid["points"].items() if name in rows}
     result = {
-        "notice": NOTICE, "table": options.table, "split": options.split, "rows": rows, "duels": duels,
+        "notice": NOTICE,
+        "table": options.table,
+        "split": options.split,
+        "rows": rows,
+        "duels": duels,
         "frames": {name: config.model.num_frames for name, config in runs.items()},
         "settings": {name: config.as_dict()["compressor"] for name, config in runs.items()},
-        "ablations": grids, "checkpoint": checkpoint_hash(options.checkpoint),
-        "data": campaign.data_hash(), "limit": options.limit, **provenance(),
-    }  # fmt: skip
+        "ablations": grids,
+        "checkpoint": checkpoint_hash(options.checkpoint),
+        "data": campaign.data_hash(),
+        "limit": options.limit,
+        **provenance(),
+    }
     print(json.dumps(stamped("tiny", result)))
 
 
