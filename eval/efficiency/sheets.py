@@ -63,6 +63,18 @@ def outer_rows(result: Row) -> list[Row]:
     return [{"name": (OUTER_NAMES | longer)[name], **times} for name, times in result["times"].items()]
 
 
+# rows of the paper, as eval.paper.rows.as_record gives them
+FORMULA = (
+    Column("model"),
+    Column("method"),
+    Column("kept %", "retained_percent"),
+    Column("tokens", "tokens", lambda ends: " > ".join(map(str, ends))),
+    Column("paper T", "paper_tflops", ".1f"),
+    Column("ours T", "tflops", ".3f"),
+    Column("difference", form="+.3f"),
+    Column("paper %", "paper_percent"),
+    Column("ours %", "percent"),
+)
 # FLOPs of a prefill, for rows of flops_rows
 FLOPS = (
     Column("config"),

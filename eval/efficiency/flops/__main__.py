@@ -25,7 +25,7 @@ from typing import Any
 from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
 from eval.efficiency.flops.real import MAIN, count_plans, shares
 from eval.efficiency.flops.sizes import CHECKPOINTS
-from eval.efficiency.sheets import FLOPS, flops_rows
+from eval.efficiency.sheets import FLOPS, FORMULA, flops_rows
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
 from eval.instruments.sheets import terminal
@@ -53,13 +53,7 @@ def measured_counts(results: Path) -> list[dict[str, Any]]:
 
 def print_rows(records: list[dict[str, Any]]) -> None:
     """The table."""
-    line = "{:<19} {:<15} {:>4} {:>13} {:>7} {:>7} {:>6} {:>7} {:>6}"
-    print(line.format("model", "method", "kept", "tokens", "paper T", "ours T", "diff", "paper %", "ours %"))
-    for record in records:
-        model, method, kept, tokens, paper, ours, difference, percent, our_percent, _ = record.values()
-        percent = "-" if percent is None else percent
-        numbers = (f"{paper:.1f}", f"{ours:.3f}", f"{difference:+.3f}", percent, our_percent)
-        print(line.format(model, method, f"{kept}%", "{} > {}".format(*tokens), *numbers))
+    print(terminal(FORMULA, records))
     print(f"{sum(record['agrees'] for record in records)} of {len(records)} rows agree with the printed digits")
 
 
