@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eval.instruments.sheets import ABSENT, Column, factor, milliseconds, per
+from eval.instruments.sheets import ABSENT, TableColumn, factor, milliseconds, per
 
 Row = Mapping[str, Any]
 OUTER_NAMES = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
@@ -22,37 +22,37 @@ def spread(value: Mapping[str, float]) -> str:
 
 
 TOKENS = (
-    Column("config"),
-    Column("nominal tokens", "nominal"),
-    Column("real tokens", "measured"),
-    Column("kept", "retained_before_llm", ".1%", detail=True),
-    Column("nominal T", "nominal_tflops", ".2f"),
-    Column("real T", "measured_tflops", ".2f"),
+    TableColumn("config"),
+    TableColumn("nominal tokens", "nominal"),
+    TableColumn("real tokens", "measured"),
+    TableColumn("kept", "retained_before_llm", ".1%", detail=True),
+    TableColumn("nominal T", "nominal_tflops", ".2f"),
+    TableColumn("real T", "measured_tflops", ".2f"),
 )
 METHODS = (
-    Column("method"),
-    Column("tokens to LLM", "tokens_to_llm", detail=True),
-    Column("tower signals", "signals_ms", ".1f"),
-    Column("outer stage", "outer_ms", ".1f"),
-    Column("inner stage", "inner_ms", ".1f"),
-    Column("total", "total_ms", ".1f"),
-    Column("/ uniform", "ratio", ".1f"),
+    TableColumn("method"),
+    TableColumn("tokens to LLM", "tokens_to_llm", detail=True),
+    TableColumn("tower signals", "signals_ms", ".1f"),
+    TableColumn("outer stage", "outer_ms", ".1f"),
+    TableColumn("inner stage", "inner_ms", ".1f"),
+    TableColumn("total", "total_ms", ".1f"),
+    TableColumn("/ uniform", "ratio", ".1f"),
 )
 OUTER = (
-    Column("", "name"),
-    Column("CPU ms, median (range)", "cpu_ms", spread),
-    Column("wall ms", "wall_ms.median", ".0f"),
+    TableColumn("", "name"),
+    TableColumn("CPU ms, median (range)", "cpu_ms", spread),
+    TableColumn("wall ms", "wall_ms.median", ".0f"),
 )
 KERNELS = (
-    Column("", "name"),
-    Column("type", "dtype"),
-    Column("ms", form=".3f"),
-    Column("ratio", form=".2f"),
-    Column("error", form=".1e"),
-    Column("plain code's", "plain_error", ".1e"),
-    Column("operators"),
-    Column("launches", form="d"),
-    Column("syncs"),
+    TableColumn("", "name"),
+    TableColumn("type", "dtype"),
+    TableColumn("ms", form=".3f"),
+    TableColumn("ratio", form=".2f"),
+    TableColumn("error", form=".1e"),
+    TableColumn("plain code's", "plain_error", ".1e"),
+    TableColumn("operators"),
+    TableColumn("launches", form="d"),
+    TableColumn("syncs"),
 )
 
 
@@ -65,30 +65,32 @@ def outer_rows(result: Row) -> list[Row]:
 
 # rows of the paper, as eval.paper.rows.as_record gives them
 FORMULA = (
-    Column("model"),
-    Column("method"),
-    Column("kept %", "retained_percent"),
-    Column("tokens", "tokens", lambda ends: " > ".join(map(str, ends))),
-    Column("paper T", "paper_tflops", ".1f"),
-    Column("ours T", "tflops", ".3f"),
-    Column("difference", form="+.3f"),
-    Column("paper %", "paper_percent"),
-    Column("ours %", "percent"),
+    TableColumn("model"),
+    TableColumn("method"),
+    TableColumn("kept %", "retained_percent"),
+    TableColumn("tokens", "tokens", lambda ends: " > ".join(map(str, ends))),
+    TableColumn("paper T", "paper_tflops", ".1f"),
+    TableColumn("ours T", "tflops", ".3f"),
+    TableColumn("difference", form="+.3f"),
+    TableColumn("paper %", "paper_percent"),
+    TableColumn("ours %", "percent"),
 )
 # FLOPs of a prefill, for rows of flops_rows
 FLOPS = (
-    Column("config"),
-    Column("tokens, newlines included", lambda row: f"{row['tokens']['before_llm']} > {_inside(row)}", short="tokens"),
-    Column("tower T", "prefill.tower", per(1e12, ".2f")),
-    Column("projector T", "prefill.projector", per(1e12, ".2f")),
-    Column("method T", "prefill.method", per(1e12, ".3f"), detail=True),
-    Column("LLM T", "prefill.llm", per(1e12, ".2f")),
-    Column("LLM, of vanilla", lambda row: row["prefill"]["llm"] / row["full"]["llm"], ".1%"),
-    Column("total T", "prefill.total", per(1e12, ".2f"), detail=True),
-    Column("prefill, of vanilla", lambda row: row["prefill"]["total"] / row["full"]["total"], ".1%"),
-    Column("a later token G", "decode_per_token", per(1e9, ".2f")),
-    Column("KV cache MB", "kv_cache_bytes", per(1e6, ".1f")),
-    Column("peak MB", "peak_activation_bytes", per(1e6, ".0f"), detail=True),
+    TableColumn("config"),
+    TableColumn(
+        "tokens, newlines included", lambda row: f"{row['tokens']['before_llm']} > {_inside(row)}", short="tokens"
+    ),
+    TableColumn("tower T", "prefill.tower", per(1e12, ".2f")),
+    TableColumn("projector T", "prefill.projector", per(1e12, ".2f")),
+    TableColumn("method T", "prefill.method", per(1e12, ".3f"), detail=True),
+    TableColumn("LLM T", "prefill.llm", per(1e12, ".2f")),
+    TableColumn("LLM, of vanilla", lambda row: row["prefill"]["llm"] / row["full"]["llm"], ".1%"),
+    TableColumn("total T", "prefill.total", per(1e12, ".2f"), detail=True),
+    TableColumn("prefill, of vanilla", lambda row: row["prefill"]["total"] / row["full"]["total"], ".1%"),
+    TableColumn("a later token G", "decode_per_token", per(1e9, ".2f")),
+    TableColumn("KV cache MB", "kv_cache_bytes", per(1e6, ".1f")),
+    TableColumn("peak MB", "peak_activation_bytes", per(1e6, ".0f"), detail=True),
 )
 
 
@@ -125,18 +127,18 @@ def _own_share(row: Row) -> float | None:
 
 
 LATENCY = (
-    Column("config"),
-    Column("tokens before > inside the LLM, of the budget", _tokens, short="tokens"),
-    Column("tower", "stages_ms.tower", milliseconds),
-    Column("projector", "stages_ms.projector", milliseconds, detail=True),
-    Column("LLM prefill", "stages_ms.prefill", milliseconds),
-    Column("method: tower + outer + inner", _own, short="tower + outer + inner"),
-    Column("its share of vanilla", _own_share, ".1%", short="share"),
-    Column("first token", "stages_ms.time_to_first_token", lambda value: f"{milliseconds(value)} {span(value)}"),
-    Column("faster", "against_vanilla.time_to_first_token", factor),
-    Column("a later token", "stages_ms.time_per_output_token", milliseconds),
-    Column("faster", "against_vanilla.time_per_output_token", factor),
-    Column("peak MB", "peak_memory_mb", ".0f"),
+    TableColumn("config"),
+    TableColumn("tokens before > inside the LLM, of the budget", _tokens, short="tokens"),
+    TableColumn("tower", "stages_ms.tower", milliseconds),
+    TableColumn("projector", "stages_ms.projector", milliseconds, detail=True),
+    TableColumn("LLM prefill", "stages_ms.prefill", milliseconds),
+    TableColumn("method: tower + outer + inner", _own, short="tower + outer + inner"),
+    TableColumn("its share of vanilla", _own_share, ".1%", short="share"),
+    TableColumn("first token", "stages_ms.time_to_first_token", lambda value: f"{milliseconds(value)} {span(value)}"),
+    TableColumn("faster", "against_vanilla.time_to_first_token", factor),
+    TableColumn("a later token", "stages_ms.time_per_output_token", milliseconds),
+    TableColumn("faster", "against_vanilla.time_per_output_token", factor),
+    TableColumn("peak MB", "peak_memory_mb", ".0f"),
 )
 
 
@@ -146,17 +148,17 @@ def by_clip(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 DECODE = (
-    Column("prompt"),
-    Column("way"),
-    Column(
+    TableColumn("prompt"),
+    TableColumn("way"),
+    TableColumn(
         "ms a token", lambda row: "not measured" if row["found"] is None else milliseconds(row["found"]["ms_per_token"])
     ),
-    Column("tokens/s", "found.tokens_per_second", ".1f"),
-    Column("over eager", "over_eager", factor),
-    Column("over vanilla in the same way", "over_vanilla", factor, short="over vanilla"),
-    Column("first answer ms", "found.first_answer_ms", ".0f"),
-    Column("copied MB", "found.copied_bytes", per(1e6, ".2f")),
-    Column("operators", "found.operators"),
+    TableColumn("tokens/s", "found.tokens_per_second", ".1f"),
+    TableColumn("over eager", "over_eager", factor),
+    TableColumn("over vanilla in the same way", "over_vanilla", factor, short="over vanilla"),
+    TableColumn("first answer ms", "found.first_answer_ms", ".0f"),
+    TableColumn("copied MB", "found.copied_bytes", per(1e6, ".2f")),
+    TableColumn("operators", "found.operators"),
 )
 
 

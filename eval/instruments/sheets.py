@@ -13,7 +13,7 @@ ABSENT = "-"
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column.
 
     Attributes:
@@ -63,7 +63,7 @@ def per(unit: float, form: str) -> Callable[[float], str]:
     return lambda value: format(value / unit, form)
 
 
-def markdown(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def markdown(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Lines of a table as GitHub shows it, without the columns of detail."""
     shown = [column for column in columns if not column.detail]
     lines = [[column.heading for column in shown], *([column.text(row) for column in shown] for row in rows)]
@@ -71,7 +71,7 @@ def markdown(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> li
     return [head, f"|{'---|' * len(shown)}", *rest]
 
 
-def terminal(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
+def terminal(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> str:
     """The table with aligned columns, the first to the left."""
     lines = [[column.short or column.heading for column in columns]]
     lines += [[column.text(row) for column in columns] for row in rows]

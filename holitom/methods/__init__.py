@@ -1,12 +1,14 @@
-"""Methods by name: one frozen dataclass per file or folder; every one of them is found by itself."""
+"""Methods by name: one frozen dataclass per file or folder; every one of them is found by itself.
+
+Each is a :class:`holitom.compressor.MethodConfig`.
+"""
 
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from holitom.compressor import Compressor
 from holitom.errors import InputError, shown
 
 Config = TypeVar("Config", bound=type)
@@ -38,13 +40,6 @@ class MethodFacts:
 
 
 _FACTS: dict[str, MethodFacts] = {}
-
-
-class MethodConfig(Protocol):
-    """Settings of one method; a frozen dataclass."""
-
-    def build(self) -> Compressor:
-        """A compressor with these settings, applied to no model yet."""
 
 
 def register(name: str, facts: MethodFacts | None = None, **variants: MethodFacts) -> Callable[[Config], Config]:

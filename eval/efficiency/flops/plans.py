@@ -13,7 +13,7 @@ from eval.instruments.answering import inner_stages
 from eval.paper.formula import outer_tokens
 from eval.paper.scores import CONFIGS, paper_methods
 from holitom.compressor import Compressor
-from holitom.hooks.decoder.stages import Stage, stage_counts
+from holitom.hooks.decoder.rules import DecoderStage, stage_counts
 from holitom.settings import RunConfig, load_config
 from llava.model.newlines import count_newlines
 
@@ -46,7 +46,7 @@ class Plan:
     newlines: int
     text: tuple[int, int]
     spans: tuple[int, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[DecoderStage, ...]
     tower_frames: tuple[int, ...]
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 from eval.claims.parity.__main__ import LIMITS
 from eval.efficiency.sheets import METHODS, OUTER, TOKENS, outer_rows
 from eval.instruments.kinds import FAULTS, no_result, read_record
-from eval.instruments.sheets import Column, markdown
+from eval.instruments.sheets import TableColumn, markdown
 from llava.errors import InputError
 
 
@@ -19,7 +19,7 @@ def source(record: dict[str, Any]) -> str:
     )
 
 
-def section(text: str, columns: Sequence[Column], rows: Iterable[Mapping[str, Any]], source: str) -> list[str]:
+def section(text: str, columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]], source: str) -> list[str]:
     """Lines of a table with what it is above and where it comes from below."""
     return [text, "", *markdown(columns, rows), "", source]
 
@@ -36,9 +36,9 @@ PARITY_NAMES = {
     "earlytom_tower": "EarlyTom inside the tower",
 }
 PARITY = (
-    Column("", lambda row: PARITY_NAMES[row["kind"]]),
-    Column("largest absolute error", "error", ".1e"),
-    Column("limit", lambda row: f"{LIMITS[row['kind']]:.0e}".replace("e-0", "e-")),
+    TableColumn("", lambda row: PARITY_NAMES[row["kind"]]),
+    TableColumn("largest absolute error", "error", ".1e"),
+    TableColumn("limit", lambda row: f"{LIMITS[row['kind']]:.0e}".replace("e-0", "e-")),
 )
 
 

@@ -1,12 +1,14 @@
 """One description of a table, two renderers: the same text in both, dashes for what is absent, details on one alone."""
 
-from eval.instruments.sheets import Column, factor, markdown, milliseconds, per, terminal
+from eval.instruments.sheets import TableColumn, factor, markdown, milliseconds, per, terminal
 
 COLUMNS = (
-    Column("", "name"),
-    Column("tera", "flops.total", per(1e12, ".2f")),
-    Column("kept", form=".1%", detail=True),
-    Column("how much faster than vanilla", lambda row: row["times"] and row["times"]["ratio"], factor, short="faster"),
+    TableColumn("", "name"),
+    TableColumn("tera", "flops.total", per(1e12, ".2f")),
+    TableColumn("kept", form=".1%", detail=True),
+    TableColumn(
+        "how much faster than vanilla", lambda row: row["times"] and row["times"]["ratio"], factor, short="faster"
+    ),
 )
 ROWS = [
     {"name": "one", "flops": {"total": 1.5e12}, "kept": 0.25, "times": {"ratio": 2}},
