@@ -39,9 +39,6 @@ class MethodFacts:
     threshold: str = "of the method"
 
 
-_FACTS: dict[str, MethodFacts] = {}
-
-
 def register(name: str, facts: MethodFacts | None = None, **variants: MethodFacts) -> Callable[[Config], Config]:
     """Class decorator: make a method's configuration known as ``name``.
 
@@ -55,7 +52,7 @@ def register(name: str, facts: MethodFacts | None = None, **variants: MethodFact
         if name in _METHODS:
             raise ValueError(f"two methods are called {name!r}")
         _METHODS[name] = cls
-        _FACTS.update({name: facts or MethodFacts()} | {f"{name}_{key}": value for key, value in variants.items()})
+        cls._facts = {name: facts or MethodFacts()} | {f"{name}_{key}": value for key, value in variants.items()}  # type: ignore[attr-defined] # a place beside its settings
         return cls
 
     return add
@@ -80,10 +77,17 @@ def method_config(name: str) -> type:
     return known[name]
 
 
+def all_facts() -> dict[str, MethodFacts]:
+    """What is said of every method and variant, by name."""
+    found: dict[str, MethodFacts] = {}
+    for cls in available_methods().values():
+        found |= cls._facts  # type: ignore[attr-defined] # set by register
+    return found
+
+
 def facts_of(name: str) -> MethodFacts:
     """What is said of a method or one of its variants; of an unknown name nothing but itself."""
-    available_methods()
-    return _FACTS.get(name, MethodFacts())
+    return all_facts().get(name, MethodFacts())
 
 
 def title_of(name: str) -> str:
@@ -93,8 +97,7 @@ def title_of(name: str) -> str:
 
 def paper_rows(method: str | None = None) -> dict[str, str]:
     """Names in the paper's tables, of one method and its variants or of all -> names here."""
-    available_methods()
-    known = {name: facts.paper_row for name, facts in _FACTS.items() if method is None or belongs(name, method)}
+    known = {name: facts.paper_row for name, facts in all_facts().items() if method is None or belongs(name, method)}
     return {row: name for name, row in known.items() if row is not None}
 
 

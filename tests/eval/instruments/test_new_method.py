@@ -16,7 +16,7 @@ from eval.report.tables.efficiency import inner_layer
 from eval.synthetic.answers.table import main_runs, split_name
 from holitom import methods
 from holitom.compressor import Compressor
-from holitom.methods import MethodFacts, available_methods, facts_of, register, share_of, title_of
+from holitom.methods import MethodFacts, all_facts, available_methods, facts_of, register, share_of, title_of
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.uniform import UniformConfig, UniformOuter
 from holitom.settings import load_config, method_defaults
@@ -40,7 +40,6 @@ def told(monkeypatch) -> Iterator[str]:
 
 def _registered(monkeypatch, name: str, facts: MethodFacts | None) -> Iterator[str]:
     monkeypatch.setattr(methods, "_METHODS", available_methods())  # all are imported before the copy is made
-    monkeypatch.setattr(methods, "_FACTS", dict(methods._FACTS))
 
     @register(name, facts)
     @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def test_its_own_words_and_colour_are_used(told: str) -> None:
 
 
 def test_styles_differ() -> None:
-    names = [*methods._FACTS, "vanilla"]
+    names = [*all_facts(), "vanilla"]
     own = [style(name) for name in names if name == "vanilla" or facts_of(name).style]
     assert len(own) == len(set(own)) == 13
 
