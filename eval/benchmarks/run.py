@@ -65,13 +65,17 @@ def parser() -> Parser:
     found.add_argument("--data", type=Path, help="folder with data/ and hf/; the current folder and HF_HOME without it")
     found.add_argument("--include-path", type=Path, help="task definitions of your own (synthvid needs none)")
     found.add_argument(
-        "--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS,
+        "--harness",
+        choices=(HARNESS, PAPER_HARNESS),
+        default=HARNESS,
         help=f"whose task definitions ask, read and score: {PAPER_HARNESS} is the paper's (default {HARNESS})",
-    )  # fmt: skip
+    )
     found.add_argument(
-        "--harness-folder", type=Path, default=HARNESS_FOLDER,
+        "--harness-folder",
+        type=Path,
+        default=HARNESS_FOLDER,
         help=f"where lmms-eval {PAPER_HARNESS} is; bash scripts/harness_030.sh puts it there",
-    )  # fmt: skip
+    )
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
     found.add_argument(
@@ -184,11 +188,23 @@ def make_job(options: argparse.Namespace) -> Job:
         definitions = str(options.harness_folder.resolve())
     output = options.output or default_output(options, tasks)
     return Job(
-        model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
-        str(output.resolve()), options.config, options.set,
-        str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
-        options.harness, definitions,
-    )  # fmt: skip
+        model,
+        arguments,
+        tasks,
+        options.limit,
+        None if include is None else str(include.resolve()),
+        str(output.resolve()),
+        options.config,
+        options.set,
+        str(named),
+        fixture,
+        options.on_bad_video,
+        options.num_processes,
+        time.time(),
+        options.save_records,
+        options.harness,
+        definitions,
+    )
 
 
 def environment(job: Job, data: Path | None) -> dict[str, str]:

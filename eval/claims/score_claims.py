@@ -20,9 +20,11 @@ NEEDS = (
     "bash scripts/verify_claims.sh --checkpoint DIR --data DIR"
 )
 _TASKS = {
-    "MVBench": "mvbench", "EgoSchema": "egoschema_subset", "LongVideoBench": "longvideobench_val_v",
+    "MVBench": "mvbench",
+    "EgoSchema": "egoschema_subset",
+    "LongVideoBench": "longvideobench_val_v",
     "VideoMME": "videomme",
-}  # fmt: skip
+}
 
 
 def tiny_row(findings: Findings, name: str) -> tuple[str, dict[str, Any]] | None:
@@ -166,10 +168,14 @@ def accuracy_claims() -> list[Claim]:
     steps = (*BENCHMARKS, *TINY)
     found = [
         Claim(
-            "accuracy-99.1", "abstract", f"{ACCURACY_PERCENT} % of the uncompressed model's mean score",
-            {"percent": ACCURACY_PERCENT}, steps, retained_accuracy,
+            "accuracy-99.1",
+            "abstract",
+            f"{ACCURACY_PERCENT} % of the uncompressed model's mean score",
+            {"percent": ACCURACY_PERCENT},
+            steps,
+            retained_accuracy,
         )
-    ]  # fmt: skip
+    ]
     for row in main_rows():
         text = f"{row.method} at {row.retained} %: scores on the four benchmarks"
         name, judge = scores_identity(row), partial(score_row, row)

@@ -96,8 +96,9 @@ def speed_claims() -> list[Claim]:
     """The abstract's two ratios, their direction here, and two for each bar of the figure."""
     claims = []
     for name, printed, what in (
-        ("ttft", TTFT_RATIO, "times faster to the first token"), ("decode", DECODE_RATIO, "times the decoding speed"),
-    ):  # fmt: skip
+        ("ttft", TTFT_RATIO, "times faster to the first token"),
+        ("decode", DECODE_RATIO, "times the decoding speed"),
+    ):
         judge = partial(ratio_claim, "holitom_r10", _MEASURES[name], printed)
         text = f"{printed} {what} (HoliTom at 10 %)"
         claims.append(Claim(f"{name}-{printed}", "abstract", text, {"ratio": printed}, STEPS, judge))
@@ -109,9 +110,12 @@ def speed_claims() -> list[Claim]:
         for name, measure in _MEASURES.items() if method != "Vanilla" else ():
             ratio = round(printed_ratios[measure], _DIGITS)
             paper = {
-                "ratio": ratio, "tower ms": times.tower_ms, "other ms": times.other_ms, "llm ms": times.llm_ms,
+                "ratio": ratio,
+                "tower ms": times.tower_ms,
+                "other ms": times.other_ms,
+                "llm ms": times.llm_ms,
                 "tokens per second": times.decode_tokens_per_second,
-            }  # fmt: skip
+            }
             what = "times faster to the first token" if name == "ttft" else "times the decoding speed"
             text = f"{method} at {share} %: {ratio} {what}"
             judge = partial(ratio_claim, config, measure, ratio)

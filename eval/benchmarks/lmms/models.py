@@ -173,9 +173,19 @@ class Answering:
             return Entry(task, doc_id, None, prompt, named, bad_video=str(error))
         text = self._generate(request, prompt, path, clip)
         entry = Entry(
-            task, doc_id, key, prompt, str(path), sha256, text, tokens_of(self._compressor.record, self._layers),
-            clip.reader, len(clip.indices), digest(clip.indices), time.perf_counter() - start,
-        )  # fmt: skip
+            task,
+            doc_id,
+            key,
+            prompt,
+            str(path),
+            sha256,
+            text,
+            tokens_of(self._compressor.record, self._layers),
+            clip.reader,
+            len(clip.indices),
+            digest(clip.indices),
+            time.perf_counter() - start,
+        )
         if self._records is not None:  # before the answer: a logged answer has its record
             self._records.add(self._compressor.record, clip, entry)
         self._log.add(entry)

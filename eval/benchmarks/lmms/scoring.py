@@ -11,12 +11,31 @@ Doc = Mapping[str, Any]
 LETTERS = string.ascii_uppercase
 # what is no category in a metric dict or a question
 _RESULTS = frozenset(
-    ("score", "correct", "answer", "pred", "pred_answer", "parsed", "parsed_pred", "gt_answer", "ground_truth",
-     "target", "question_id", "id")
-)  # fmt: skip
+    (
+        "score",
+        "correct",
+        "answer",
+        "pred",
+        "pred_answer",
+        "parsed",
+        "parsed_pred",
+        "gt_answer",
+        "ground_truth",
+        "target",
+        "question_id",
+        "id",
+    )
+)
 _CATEGORIES = (
-    "duration", "domain", "sub_category", "task_type", "duration_group", "question_category", "family", "category",
-)  # fmt: skip
+    "duration",
+    "domain",
+    "sub_category",
+    "task_type",
+    "duration_group",
+    "question_category",
+    "family",
+    "category",
+)
 
 
 @dataclass(frozen=True)

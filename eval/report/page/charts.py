@@ -15,19 +15,12 @@ from typing import Any
 import numpy as np
 
 from eval.report.page.blocks import Chart
+from holitom.methods import facts_of, title_of
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "p", "h", "<", ">", "d", "8")
-# methods keep their colour and marker in every chart; others follow in their order of appearance
-_KNOWN = (
-    "holitom", "holitom_without_inner", "visionzip", "prunevid", "fastvid", "vidcom2", "vanilla", "fastv", "pdrop",
-    "dycoke", "evs", "uniform", "random",
-)  # fmt: skip
-TITLES = {
-    "holitom": "HoliTom", "holitom_without_inner": "HoliTom (w/o M)", "visionzip": "VisionZip", "prunevid": "PruneVid",
-    "fastvid": "FastVID", "vidcom2": "VidCom2", "vanilla": "all tokens", "fastv": "FastV", "pdrop": "PDrop",
-    "dycoke": "DyCoke", "evs": "EVS", "uniform": "uniform", "random": "random",
-}  # fmt: skip
+_FULL = ("#000000", "X", "solid")
+_TAKEN = 13  # places of the colours and markers that methods bring
 _HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
 _WIDTH = 6.8  # inches
 
@@ -61,9 +54,17 @@ def plain(text: str) -> str:
     return html.escape(str(text), quote=False)
 
 
+def method_label(method: str) -> str:
+    """What a method is called: its name in the paper's tables if it is in them."""
+    return "all tokens" if method == "vanilla" else facts_of(method).paper_row or title_of(method)
+
+
 def style(method: str, place: int = 0) -> tuple[str, str, str]:
-    """Colour, marker and dash of a method, the same in every chart."""
-    number = _KNOWN.index(method) if method in _KNOWN else len(_KNOWN) + place
+    """Colour, marker and dash: a method's own in every chart; others follow in their order of appearance."""
+    own = _FULL if method == "vanilla" else facts_of(method).style
+    if own is not None:
+        return own
+    number = _TAKEN + place
     dash = ("solid", "dotted")[number // len(_COLOURS) % 2]
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], dash
 

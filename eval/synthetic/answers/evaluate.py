@@ -177,11 +177,17 @@ class Answerer:
         counts = [before] * layers if compressor is None else compressor.record.tokens_per_layer(layers)
         answer = self.tokenizer.decode([token]).strip()
         return Answer(
-            id=item.identity, family=item.family, clip=str(item.clip.name), answer=answer,
-            right=letter_of(answer) == LETTERS[item.question.answer], before=before, outer=counts[0],
-            inside=counts[-1], flops=paper_flops(counts, config.hidden_size, config.intermediate_size),
+            id=item.identity,
+            family=item.family,
+            clip=str(item.clip.name),
+            answer=answer,
+            right=letter_of(answer) == LETTERS[item.question.answer],
+            before=before,
+            outer=counts[0],
+            inside=counts[-1],
+            flops=paper_flops(counts, config.hidden_size, config.intermediate_size),
             seconds=seconds,
-        )  # fmt: skip
+        )
 
 
 def needed_signals(compressors: Iterable[Compressor | None]) -> set[str]:

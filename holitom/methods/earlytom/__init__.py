@@ -26,7 +26,7 @@ from torch import Tensor
 from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
 from holitom.compressor import Compressor
 from holitom.hooks.tower.frame_merging import FrameMerging
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.earlytom.frame_merging import (
     FramePlan,
     MergeRule,
@@ -66,7 +66,7 @@ PUBLISHED: dict[str, dict[float, tuple[float, tuple[int, ...]]]] = {
 }
 
 
-@register("earlytom")
+@register("earlytom", MethodFacts("EarlyTom"))
 @dataclass(frozen=True)
 class EarlyTomConfig:
     """Settings of EarlyTom.

@@ -29,7 +29,7 @@ from torch import Tensor
 from holitom.checks import is_finite_number, is_integer, require, require_finite, require_retain_ratio
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
     JoinedSegments,
@@ -46,7 +46,10 @@ from holitom.ops.token_ops import exact_cosine, highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 
-@register("fastvid")
+@register(
+    "fastvid",
+    MethodFacts("FastVID", "FastVID", ("#E69F00", "v", "solid"), threshold="of frame vectors, not of tokens"),
+)
 @dataclass(frozen=True)
 class FastVidConfig:
     """Settings of FastVID.

@@ -4,14 +4,25 @@ from dataclasses import dataclass, field
 
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.inner import merging_stage
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
-@register("holitom")
+@register(
+    "holitom",
+    MethodFacts(
+        "HoliTom",
+        "HoliTom",
+        ("#0072B2", "o", "solid"),
+        share_settings=lambda share, _: [f"outer.retain_ratio={share}"],
+        share=lambda settings: None if settings.outer is None else settings.outer.retain_ratio,
+        threshold="a token is static over a pair above it",
+    ),
+    without_inner=MethodFacts("HoliTom, outer stage", "HoliTom (w/o M)", ("#D55E00", "s", "solid")),
+)
 @dataclass(frozen=True)
 class HolitomConfig:
     """Both stages, or one of them.

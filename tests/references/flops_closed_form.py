@@ -1,4 +1,4 @@
-"""Real FLOPs of every stage from closed form: what the matrix products of a run cost, from sizes alone.
+"""An oracle of :mod:`eval.efficiency.flops.counted`: what the matrix products of a run cost, from sizes alone.
 
 A multiplication with its addition counts as two. (The paper's formula counts it as one and leaves out the tower, text,
 grouped-query attention and a third of the feed-forward layers; see :mod:`eval.paper.formula`.) Norms, activations,
@@ -10,37 +10,19 @@ counter does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
+from eval.efficiency.flops.counted import MethodFlops
 from eval.efficiency.flops.plans import Plan
+from eval.efficiency.flops.real import prefill_parts
 from eval.efficiency.flops.sizes import ModelSizes
+from eval.efficiency.flops.stand_ins import scene
 from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.ops.clustering import SMALLEST_STRIPPED, STRIPS
-
-SCENE_FRAMES, SCENE_STILL = 8, 0.55  # the nominal scene: a cut every 8 frames, 55 % of the positions stand still
-
-
-@dataclass(frozen=True)
-class MethodFlops:
-    """What a method adds.
-
-    Attributes:
-        signals: reading side signals in the tower.
-        outer: the stage before the language model.
-        inner: the stages inside it.
-    """
-
-    signals: int
-    outer: int
-    inner: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.signals + self.outer + self.inner
+from tests.references.flops_memory import peak_activation_bytes
 
 
 def tower_flops(sizes: ModelSizes, frames: Sequence[int] | None = None) -> int:
@@ -108,15 +90,6 @@ def signal_flops(sizes: ModelSizes, signals: tuple[str, ...]) -> int:
     return sizes.frames * sum(costs[name] for name in signals)
 
 
-def scene(sizes: ModelSizes) -> tuple[int, list[int]]:
-    """Static tokens of every segment of the nominal scene, and the lengths of its segments in frames.
-
-    What HoliTom's clustering costs depends on what a clip shows; this scene is what it is counted on.
-    """
-    whole, rest = divmod(sizes.frames, SCENE_FRAMES)
-    return int(SCENE_STILL * sizes.tokens_per_frame), [SCENE_FRAMES] * whole + [rest] * (rest > 0)
-
-
 def gram_pairs(points: int) -> int:
     """Pairs whose inner product a gram matrix of ``points`` takes: all, or one triangle of it in strips."""
     step = points if points < SMALLEST_STRIPPED else -(-points // STRIPS)
@@ -165,3 +138,42 @@ def method_flops(plan: Plan) -> MethodFlops | None:
         return None
     clusters = clustering_flops(plan.sizes, settings.retain_ratio)
     return MethodFlops(signal_flops(plan.sizes, outer.signals), clusters, inner)
+
+
+def closed_record(plan: Plan) -> dict[str, Any]:
+    """One row of :func:`eval.efficiency.flops.real.record`, from closed form and with an estimated peak."""
+    sizes = plan.sizes
+    return {
+        "geometry": sizes.name,
+        "config": plan.name,
+        "prefill": prefill_parts(
+            tower_flops(sizes, plan.tower_frames),
+            projector_flops(sizes, plan.tower_frames[-1]),
+            prefill_flops(plan),
+            prefill_flops(plan, square=True),
+            method_flops(plan),
+        ),
+        "decode_per_token": decode_flops(plan),
+        "kv_cache_bytes": kv_cache_bytes(plan),
+        "peak_activation_bytes": peak_activation_bytes(plan),
+        "tokens": plan.tokens,
+    }
+
+
+def deviations(closed: dict[str, Any], counted: dict[str, Any]) -> dict[str, float]:
+    """Relative difference of one row's closed form from the count, by stage; the peak, an estimate, among them."""
+    names = ("tower", "projector", "llm", "llm_square", "method", "total")
+    pairs = {name: (closed["prefill"][name] or 0, counted["prefill"][name] or 0) for name in names}
+    for name in ("decode_per_token", "kv_cache_bytes", "peak_activation_bytes"):
+        pairs[name] = closed[name], counted[name]
+    return {name: abs(ours - theirs) / max(theirs, 1) for name, (ours, theirs) in pairs.items()}
+
+
+def largest_deviations(closed: Sequence[dict[str, Any]], counted: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Largest deviation of every stage over all counted rows; empty if none was counted."""
+    rows = {(row["geometry"], row["config"]): row for row in closed}
+    found: dict[str, float] = {}
+    for row in counted:
+        for name, value in deviations(rows[row["geometry"], row["config"]], row).items():
+            found[name] = max(value, found.get(name, 0.0))
+    return found
