@@ -24,10 +24,19 @@ from typing import Any
 
 from eval.efficiency.flops.output import show
 from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
-from eval.efficiency.flops.real import closed_record, count_plans, largest_deviations, shares, to_count
+from eval.efficiency.flops.real import (
+    MAIN,
+    closed_record,
+    count_plans,
+    largest_deviations,
+    newer_records,
+    shares,
+    to_count,
+)
 from eval.efficiency.flops.sizes import CHECKPOINTS
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
+from eval.paper.formula import TERA
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -99,6 +108,7 @@ def real_flops(geometries: Sequence[str], text: int, count: str) -> dict[str, An
         "largest_deviation": max(exact, default=None),
         "largest_deviations": largest,
         "headline": shares(closed),
+        "newer": newer_records((before, text - before)) if count != "none" and MAIN in geometries else [],
     }
 
 
@@ -129,6 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     differ = print_differences(measured_counts(options.results))
     real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.count)
     show(real)
+    for row in real["newer"]:
+        prefill, whole = row["prefill"], real["newer"][0]["prefill"]["total"]
+        stages = ", ".join(f"{name} {prefill[name] / TERA:.2f}" for name in ("tower", "projector", "llm", "method"))
+        print(f"{row['config']:<20} {prefill['total'] / TERA:6.2f} T ({prefill['total'] / whole:.1%}): {stages}")
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
     result = {"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}
     print(json.dumps(stamped("flops", result)))

@@ -154,12 +154,16 @@ def _stage_flops(plan: Plan, number: int, stage: Stage) -> int:
 
 
 def method_flops(plan: Plan) -> MethodFlops | None:
-    """What the method itself computes; None where its outer stage has no closed form here (all but HoliTom's)."""
+    """What the method itself computes; None where its outer stage has no closed form here.
+
+    That is all but HoliTom's, and HoliTom's behind a tower that merges frames, where a clip decides how many it sees.
+    """
     outer = plan.compressor.outer if plan.compressor is not None else None
     inner = sum(_stage_flops(plan, number, stage) for number, stage in enumerate(plan.stages))
     if outer is None:
         return MethodFlops(0, 0, inner)
-    settings = plan.config.compressor.outer if isinstance(outer, HolitomOuter) else None
+    merged = plan.compressor is not None and plan.compressor.tower is not None
+    settings = plan.config.compressor.outer if isinstance(outer, HolitomOuter) and not merged else None
     if settings is None or settings.static_rule != "clusters" or settings.contextual_ratio:
         return None
     clusters = clustering_flops(plan.sizes, settings.retain_ratio)

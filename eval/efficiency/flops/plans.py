@@ -30,7 +30,8 @@ _METHODS = (
     "holitom_without_inner",
     "holitom",
 )
-NEWER = ("flashvid", "earlytom")  # methods that are younger than the paper, with a nominal count of their own
+# methods that are younger than the paper, with a nominal count of their own, and this project's extension of HoliTom
+NEWER = ("flashvid", "earlytom", "holitom_tower")
 
 
 @dataclass(frozen=True)

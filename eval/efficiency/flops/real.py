@@ -16,7 +16,7 @@ from eval.efficiency.flops.closed_form import (
 )
 from eval.efficiency.flops.counted import Counted, MetaRuns
 from eval.efficiency.flops.memory import peak_activation_bytes
-from eval.efficiency.flops.plans import Plan
+from eval.efficiency.flops.plans import NEWER, Plan, plans_of
 from eval.efficiency.flops.sizes import model_config
 from eval.paper.rows import main_rows
 from eval.paper.scores import config_name
@@ -91,6 +91,16 @@ def count_plans(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
     runs = MetaRuns(model_config(sizes.name), sizes)
     for plan in plans:
         yield counted_record(plan, runs.count(plan))
+
+
+def newer_records(text: tuple[int, int]) -> list[dict[str, Any]]:
+    """Counts of vanilla, HoliTom and what is younger than the paper, each at its lowest retention.
+
+    Frames that merge inside the tower are as many as the method's settings allow, whatever a video shows.
+    """
+    plans = plans_of(MAIN, text, methods=("vanilla", "holitom", *NEWER))
+    lowest = {plan.name.partition("_r")[0]: plan for plan in plans}
+    return list(count_plans(list(lowest.values())))
 
 
 def deviations(closed: dict[str, Any], counted: dict[str, Any]) -> dict[str, float]:

@@ -486,7 +486,7 @@ def test_real_flops_is_a_function() -> None:
     assert result["closed_form"][0]["prefill"]["llm"] > 9e14
 
 
-@pytest.mark.parametrize("name", ["flashvid_r10", "earlytom_r10"])
+@pytest.mark.parametrize("name", ["flashvid_r10", "earlytom_r10", "holitom_tower_r10"])
 def test_newer_methods_count_what_the_closed_form_says(name: str) -> None:
     """FlashVID sends a quarter more to the LLM; EarlyTom's later tower layers and the projector see fewer frames."""
     plans = {plan.name: plan for plan in plans_of("llava-onevision-0.5b", methods=NEWER)}
@@ -498,6 +498,11 @@ def test_newer_methods_count_what_the_closed_form_says(name: str) -> None:
     if name == "flashvid_r10":
         assert plan.spans == (801, 241)
         assert (run.tower, run.method.signals) == (tower, received)
+        return
+    if name == "holitom_tower_r10":
+        assert method_flops(plan) is None
+        assert plan.tower_frames == (*[32] * 7, *[4] * 19)
+        assert run.tower == tower + received * 4 // 32, "read behind the last layer, which sees 4 frames"
         return
     assert [plan.tower_frames[layer] for layer in (8, 9, 21, 22, 23, 24)] == [32, 20, 20, 12, 12, 8]
     assert sum(plan.tower_frames) / (26 * 32) == pytest.approx(0.707, abs=5e-4)
