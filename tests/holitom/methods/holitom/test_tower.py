@@ -11,7 +11,7 @@ from torch import Tensor
 
 from holitom import InnerConfig, OuterConfig, TowerConfig
 from holitom.methods.holitom import HolitomConfig
-from holitom.methods.holitom.tower import StillFrameMerging
+from holitom.methods.holitom.tower import StillFrameMerging, still_groups
 from holitom.record.prompt import load_record, save_record
 from holitom.tokens import TokenKind
 from llava.errors import InputError
@@ -56,6 +56,15 @@ def test_groups_and_frames_are_the_naive_ones(seed, frames, patches, moving, sha
     # other values per frame go the same way
     values = torch.arange(frames * patches, dtype=torch.float32).view(frames, patches)
     torch.testing.assert_close(rules.merge(values, plan), rules.merge(values[..., None], plan)[..., 0])
+
+
+def test_a_share_that_is_just_met_is_enough() -> None:
+    """7 of 10 patches are 0.7 of them, though 0.7 * 10 is more than 7 in double precision."""
+    counts = torch.tensor([[10, 0, 0], [10, 7, 0], [10, 8, 7]])
+    assert still_groups(counts, 10, 0.7) == [(0, 2)]
+    assert still_groups(counts, 10, 0.8) == [(0, 0), (1, 2)]
+    assert still_groups(counts[:, :2], 10, 0.7) == [(0, 1), (2, 2)]
+    assert still_groups(torch.full((3, 3), 4), 4, 1.0) == [(0, 2)]
 
 
 def test_frames_that_stand_alone_are_not_touched_and_half_precision_stays() -> None:
