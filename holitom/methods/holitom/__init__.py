@@ -10,7 +10,7 @@ from holitom.errors import InputError
 from holitom.hooks.tower.frame_merging import FrameMerging
 from holitom.methods import register
 from holitom.methods.holitom.config import InnerConfig, OuterConfig, TowerConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.tower import StillFrameMerging, spread
@@ -42,7 +42,7 @@ class HolitomConfig:
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
         outer = HolitomOuter(self.outer) if self.outer is not None else None
-        inner = InnerMerging(self.inner) if self.inner is not None else None
+        inner = merging_stage(self.inner) if self.inner is not None else None
         tower = None if self.tower is None else FrameMerging(self.tower.layers, StillFrameMerging(self.tower))
         return Compressor(outer, inner, tower)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from holitom import InnerConfig, OuterConfig, TowerConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.tower import StillFrameMerging, still_groups
-from holitom.record.prompt import load_record, save_record
+from holitom.record.file import load_record
+from holitom.record.saving import save_record
 from holitom.tokens import TokenKind
 from llava.errors import InputError
 from llava.model.visual_inputs import VisualEncoder
