@@ -11,7 +11,7 @@ from torch import nn
 from holitom.compressor import Compressor, Record
 from holitom.errors import InputError
 from holitom.methods import available_methods
-from holitom.methods.holitom.config import InnerConfig, OuterConfig
+from holitom.methods.holitom.config import InnerConfig, OuterConfig, TowerConfig
 from holitom.settings import RunConfig, from_mapping, load_compressor, load_config
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "OuterConfig",
     "Record",
     "RunConfig",
+    "TowerConfig",
     "available_methods",
     "holitom",
     "load_compressor",

@@ -15,6 +15,7 @@ from eval.claims.judging import (
     first,
     not_here,
 )
+from eval.paper.newer import NEWER_PAPERS
 from eval.paper.scores import EFFICIENCY, config_stem, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
@@ -120,4 +121,17 @@ def speed_claims() -> list[Claim]:
             text = f"{method} at {share} %: {ratio} {what}"
             judge = partial(ratio_claim, config, measure, ratio)
             claims.append(Claim(figure_identity(measure, config), "efficiency figure", text, paper, STEPS, judge))
+    return claims
+
+
+def newer_speed_claims() -> list[Claim]:
+    """Times to first token that papers of younger methods print, as ratios to their own uncompressed run."""
+    claims = []
+    for paper in NEWER_PAPERS:
+        for share, milliseconds in paper.first_token_ms.items():
+            config, ratio = config_stem(paper.method, share), round(paper.vanilla_ms / milliseconds, _DIGITS)
+            printed = {"ratio": ratio, "ms": milliseconds, "vanilla ms": paper.vanilla_ms}
+            text = f"{paper.method} at {share} %: {ratio} times faster to the first token"
+            judge = partial(ratio_claim, config, _MEASURES["ttft"], ratio)
+            claims.append(Claim(config.replace("_r", "-ttft-r"), paper.source, text, printed, STEPS, judge))
     return claims

@@ -28,6 +28,7 @@ KINDS = {
     "benchmark": "eval.benchmarks.run",
     "verdict_rule": "eval.claims.operating_characteristics",
     "harness_versions": "eval.benchmarks.versions",
+    "tradeoff": "eval.efficiency.tradeoff",
     "stages": "eval.efficiency.stages",
     "readers": "eval.efficiency.readers",
     "video_fuzz": "tests.fuzz_videos",

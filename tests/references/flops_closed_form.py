@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eval.efficiency.flops.by_layer import head_flops, layer_flops, projector_flops, tower_flops
 from eval.efficiency.flops.counted import MethodFlops
 from eval.efficiency.flops.plans import Plan
 from eval.efficiency.flops.real import prefill_parts
@@ -23,44 +24,6 @@ from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.ops.clustering import SMALLEST_STRIPPED, STRIPS
 from tests.references.flops_memory import peak_activation_bytes
-
-
-def tower_flops(sizes: ModelSizes, frames: Sequence[int] | None = None) -> int:
-    """The tower: patch embedding of all frames, and in each layer four projections, attention, feed-forward.
-
-    Args:
-        sizes: of the checkpoint.
-        frames: what each layer sees; None: all of them.
-    """
-    patches, width = sizes.patches, sizes.tower_dim
-    embedding = 2 * patches * 3 * sizes.patch**2 * width
-    projections, attention = 4 * 2 * patches * width**2, 2 * 2 * patches**2 * width
-    feed_forward = 2 * 2 * patches * width * sizes.tower_inner
-    seen = sizes.frames * sizes.tower_layers if frames is None else sum(frames)
-    return sizes.frames * embedding + seen * (projections + attention + feed_forward)
-
-
-def projector_flops(sizes: ModelSizes, frames: int | None = None) -> int:
-    """The projector on all patches of ``frames`` frames, or all (pooling comes after it, without a matrix product)."""
-    widths = sizes.tower_dim * sizes.dim + (sizes.projector_layers - 1) * sizes.dim**2
-    return (sizes.frames if frames is None else frames) * sizes.patches * 2 * widths
-
-
-def attention_pairs(queries: int, keys: int, square: bool) -> int:
-    """Pairs of query and key that an attention computes; a causal prefill has as many queries as keys."""
-    return queries * keys if square or queries < keys else queries * (queries + 1) // 2
-
-
-def layer_flops(sizes: ModelSizes, new: int, keys: int, square: bool) -> int:
-    """One layer of the language model on ``new`` tokens that see ``keys`` tokens, themselves included."""
-    projections = 2 * new * sizes.dim * (2 * sizes.query_width + 2 * sizes.key_width)
-    attention = 2 * 2 * attention_pairs(new, keys, square) * sizes.query_width
-    return projections + attention + 3 * 2 * new * sizes.dim * sizes.inner
-
-
-def head_flops(sizes: ModelSizes) -> int:
-    """Logits of one position."""
-    return 2 * sizes.dim * sizes.vocabulary
 
 
 def prefill_flops(plan: Plan, square: bool = False) -> int:
@@ -128,12 +91,16 @@ def _stage_flops(plan: Plan, number: int, stage: DecoderStage) -> int:
 
 
 def method_flops(plan: Plan) -> MethodFlops | None:
-    """What the method itself computes; None where its outer stage has no closed form here (all but HoliTom's)."""
+    """What the method itself computes; None where its outer stage has no closed form here.
+
+    That is all but HoliTom's, and HoliTom's behind a tower that merges frames, where a clip decides how many it sees.
+    """
     outer = plan.compressor.outer if plan.compressor is not None else None
     inner = sum(_stage_flops(plan, number, stage) for number, stage in enumerate(plan.stages))
     if outer is None:
         return MethodFlops(0, 0, inner)
-    settings = plan.config.compressor.outer if isinstance(outer, HolitomOuter) else None
+    merged = plan.compressor is not None and plan.compressor.tower is not None
+    settings = plan.config.compressor.outer if isinstance(outer, HolitomOuter) and not merged else None
     if settings is None or settings.static_rule != "clusters" or settings.contextual_ratio:
         return None
     clusters = clustering_flops(plan.sizes, settings.retain_ratio)

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
-from eval.efficiency.flops.real import MAIN, count_plans, shares
+from eval.efficiency.flops.real import MAIN, count_plans, newer_records, shares
 from eval.efficiency.flops.sizes import CHECKPOINTS
 from eval.efficiency.sheets import FLOPS, FORMULA, flops_rows
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
 from eval.instruments.sheets import terminal
+from eval.paper.formula import TERA
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -96,7 +97,8 @@ def real_flops(geometries: Sequence[str], text: int, only: Sequence[str] | None 
     for name in sorted(wanted - known):
         raise InputError(f"--only {name} is no row of {', '.join(geometries)}: name some of {', '.join(sorted(known))}")
     rows = [row for each in plans.values() for row in count_plans([plan for plan in each if plan.name in wanted])]
-    return {"real": rows, "headline": shares(rows)}
+    newer = newer_records((before, text - before)) if only is None and MAIN in geometries else []
+    return {"real": rows, "headline": shares(rows), "newer": newer}
 
 
 def show(real: dict[str, Any]) -> None:
@@ -141,6 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     differ = print_differences(measured_counts(options.results))
     real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.only)
     show(real)
+    for row in real["newer"]:
+        prefill, whole = row["prefill"], real["newer"][0]["prefill"]["total"]
+        stages = ", ".join(f"{name} {prefill[name] / TERA:.2f}" for name in ("tower", "projector", "llm", "method"))
+        print(f"{row['config']:<20} {prefill['total'] / TERA:6.2f} T ({prefill['total'] / whole:.1%}): {stages}")
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
     result = {"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}
     print(json.dumps(stamped("flops", result)))

@@ -164,7 +164,7 @@ class MetaRuns:
         """Tower, projector and pooling, with the recorders of an applied compressor."""
         names: tuple[Any, ...] = () if compressor is None or compressor.outer is None else compressor.outer.signals
         if compressor is not None and compressor.tower is not None:
-            names = (*names, *compressor.tower.layers)
+            names = (*names, *compressor.tower.nominal_frames(self.sizes.frames, self.sizes.tower_layers))
         if names in self._encoded:
             return self._encoded[names]
         shape, model = (self.sizes.frames, 3, self.sizes.side, self.sizes.side), self.model.get_model()

@@ -137,3 +137,17 @@ def plans_of(
     files = [path for path in (CONFIGS / name.replace("-", "_")).glob("*.yaml") if path.stem.split("_r")[0] in methods]
     files.sort(key=lambda path: (methods.index(_row(path)[0]), -_row(path)[1]))
     return [make_plan(sizes_of(name), path.stem, load_config(path), _row(path)[1], text) for path in files]
+
+
+def newer_methods(name: str) -> list[str]:
+    """Methods with rows for a checkpoint outside the paper's tables whose work has a nominal size, by name.
+
+    That is a count of tokens of their own, or frames that merge in the tower, of which settings bound how many.
+    """
+    found: list[str] = []
+    for path in sorted((CONFIGS / name.replace("-", "_")).glob("*.yaml")):
+        method, compressor = _row(path)[0], load_config(path).build()
+        sized = compressor is not None and (hasattr(compressor.outer, "nominal") or compressor.tower is not None)
+        if method not in (*paper_methods(), *found) and sized:
+            found.append(method)
+    return found

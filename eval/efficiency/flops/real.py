@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eval.efficiency.flops.counted import Counted, MetaRuns, MethodFlops
-from eval.efficiency.flops.plans import Plan
+from eval.efficiency.flops.plans import Plan, newer_methods, plans_of
 from eval.efficiency.flops.sizes import model_config
 from eval.paper.rows import main_rows
 from eval.paper.scores import config_name
@@ -57,6 +57,16 @@ def count_plans(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
     if plans:
         runs = MetaRuns(model_config(plans[0].sizes.name), plans[0].sizes)
         yield from (record(plan, runs.count(plan)) for plan in plans)
+
+
+def newer_records(text: tuple[int, int]) -> list[dict[str, Any]]:
+    """Counts of vanilla, HoliTom and what is younger than the paper, each at its lowest retention.
+
+    Frames that merge inside the tower are as many as the method's settings allow, whatever a video shows.
+    """
+    plans = plans_of(MAIN, text, methods=("vanilla", "holitom", *newer_methods(MAIN)))
+    lowest = {plan.name.partition("_r")[0]: plan for plan in plans}
+    return list(count_plans(list(lowest.values())))
 
 
 def shares(rows: Sequence[dict[str, Any]], config: str = "holitom_r10") -> dict[str, Any] | None:

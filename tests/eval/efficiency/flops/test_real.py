@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.efficiency.flops import counted as flops_counted
 from eval.efficiency.flops.__main__ import main
+from eval.efficiency.flops.by_layer import projector_flops, tower_flops
 from eval.efficiency.flops.counted import MetaRuns
-from eval.efficiency.flops.plans import Plan, make_plan, plans_of, spread_index
+from eval.efficiency.flops.plans import Plan, make_plan, newer_methods, plans_of, spread_index
 from eval.efficiency.flops.real import count_plans, record, shares
 from eval.efficiency.flops.sizes import CHECKPOINTS, ModelSizes, model_config, sizes_of
 from eval.efficiency.flops.stand_ins import nominal_scene, scene
@@ -38,9 +39,7 @@ from tests.references.flops_closed_form import (
     largest_deviations,
     method_flops,
     prefill_flops,
-    projector_flops,
     signal_flops,
-    tower_flops,
 )
 from tests.references.flops_memory import peak_activation_bytes
 
@@ -501,10 +500,10 @@ def test_the_72b_model_is_far_above_the_others() -> None:
     assert vanilla["prefill"]["llm"] > 9e14
 
 
-@pytest.mark.parametrize("name", ["flashvid_r10", "earlytom_r10"])
+@pytest.mark.parametrize("name", ["flashvid_r10", "earlytom_r10", "holitom_tower_r10"])
 def test_newer_methods_count_what_the_closed_form_says(name: str) -> None:
     """FlashVID sends a quarter more to the LLM; EarlyTom's later tower layers and the projector see fewer frames."""
-    plans = {plan.name: plan for plan in plans_of("llava-onevision-0.5b", methods=("flashvid", "earlytom"))}
+    plans = {plan.name: plan for plan in plans_of("llava-onevision-0.5b", methods=newer_methods("llava-onevision-7b"))}
     plan, sizes = plans[name], plans[name].sizes
     run = MetaRuns(model_config(sizes.name), sizes).count(plan)
     assert run.llm == prefill_flops(plan)
@@ -513,6 +512,11 @@ def test_newer_methods_count_what_the_closed_form_says(name: str) -> None:
     if name == "flashvid_r10":
         assert plan.spans == (801, 241)
         assert (run.tower, run.method.signals) == (tower, received)
+        return
+    if name == "holitom_tower_r10":
+        assert method_flops(plan) is None
+        assert plan.tower_frames == (*[32] * 7, *[4] * 19)
+        assert run.tower == tower + received * 4 // 32, "read behind the last layer, which sees 4 frames"
         return
     assert [plan.tower_frames[layer] for layer in (8, 9, 21, 22, 23, 24)] == [32, 20, 20, 12, 12, 8]
     assert sum(plan.tower_frames) / (26 * 32) == pytest.approx(0.707, abs=5e-4)
