@@ -226,7 +226,7 @@ def _lvbench(writer: Writer) -> None:
     writer.count("lvbench", rows, writer.clips)
 
 
-def _in_text(clip: Clip, family: int, generator: random.Random) -> dict[str, str]:
+def _in_text(clip: DrawnClip, family: int, generator: random.Random) -> dict[str, str]:
     """A question with its options below it, and the letter of the right one."""
     question = ask(clip, family, 4, generator)
     options = [f"({LETTERS[number]}) {option}" for number, option in enumerate(question.options)]

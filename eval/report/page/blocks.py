@@ -190,7 +190,7 @@ class Cards:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Highlights:
     """Sentences, each with the number that it is about, and what the number was read from."""
 
     slug: str
@@ -207,7 +207,7 @@ class Browser:
     kind: str = "browser"
 
 
-Block = Sheet | Text | Notice | Chart | Picture | Tally | Cards | Facts | Browser
+Block = Sheet | Text | Notice | Chart | Picture | Tally | Cards | Highlights | Browser
 
 
 @dataclass(frozen=True)

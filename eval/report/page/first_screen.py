@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.claims.catalogue import all_claims
 from eval.claims.judging import KINDS, NOT_HERE
-from eval.report.page.blocks import Card, Cards, Cell, Column, Facts, Notice, Section, Sheet
+from eval.report.page.blocks import Card, Cards, Cell, Column, Highlights, Notice, Section, Sheet
 from eval.report.page.claims import VERDICTS, claims_of, numbers_of
 from eval.report.page.sources import Sources
 
@@ -81,7 +81,7 @@ def surprises(sources: Sources) -> Section:
     title = "What contradicts or surprises"
     if not facts:
         return Section("surprises", title, [Notice("Nothing that is recorded here does.", "absent")])
-    return Section("surprises", title, [Facts("surprise-facts", title, facts)])
+    return Section("surprises", title, [Highlights("surprise-facts", title, facts)])
 
 
 def _contradicted(_: Sources, known: Mapping[str, Any]) -> list[Fact]:
