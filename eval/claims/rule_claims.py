@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from eval.claims.judging import CONTRADICTED, REPRODUCED, Claim, Findings, Judgement, all_hold
+from eval.claims.judging import ACCURACY, CONTRADICTED, REPRODUCED, Claim, Findings, Judgement, all_hold
 
 THRESHOLDS = {25: 0.80, 20: 0.80, 15: 0.80, 10: 0.65}  # similarity above which a token stands still, by share
 MERGE_LAYER, MERGE_LAYER_72B, MERGE_RATIO = 18, 60, 0.5
@@ -166,5 +166,5 @@ def rule_claims() -> list[Claim]:
             )
         )
     text = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
-    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED))
+    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED, ACCURACY))
     return claims

@@ -52,6 +52,7 @@ def record_of(claim: Claim, judgement: Judgement, findings: Mapping[str, Finding
         evidence["command"] = STEPS[by].command if by in STEPS else finding.command
     return {
         "id": claim.identity,
+        "kind": claim.kind,
         "source": claim.source,
         "claim": claim.text,
         "paper": dict(claim.paper),

@@ -795,7 +795,7 @@ def test_command_line(tmp_path: Path, capsys, monkeypatch) -> None:
     assert len(document["claims"]) == 11 + 1
     assert document["claims"][-1]["id"] == "optimal-segmentation"
     fields = {"id", "source", "claim", "paper", "ours", "difference", "verdict", "why", "needs", "evidence", "seconds"}
-    fields.add("cells")
+    fields |= {"cells", "kind"}
     for claim in document["claims"]:
         assert set(claim) == fields
         assert set(claim["evidence"]) == {"command", "commit", "device", "samples", "file", "when"}
