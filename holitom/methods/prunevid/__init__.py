@@ -142,6 +142,7 @@ class PruneVidDetails(PlainDetails):
 class PruneVidOuter:
     """PruneVid's outer stage as the compressor calls it."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
     checks_features = True
