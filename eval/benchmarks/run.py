@@ -52,7 +52,7 @@ JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
 # a result is named and compared by its configuration and --set: --model-args must not change them unseen
 _OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
-_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video"})
+_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch"})
 
 
 def parser() -> Parser:
@@ -84,6 +84,19 @@ def parser() -> Parser:
         "--save-records",
         action="store_true",
         help=f"keep what became of every question's tokens in {RECORDS}/, for holitom.show --record",
+    )
+    found.add_argument(
+        "--reuse",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="encode a video once for all its questions where the method allows it; answers are the same (default)",
+    )
+    found.add_argument(
+        "--prefetch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="videos that are read while the model answers, each in memory; 0 reads none ahead (default 1)",
     )
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
     found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. outer.retain_ratio=0.2")
@@ -148,6 +161,8 @@ def _check_counts(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least 1")
+    if options.prefetch < 0:
+        raise InputError(f"--prefetch = {options.prefetch} is out of range: it must be at least 0")
     gpus = torch.cuda.device_count()
     if 0 < gpus < options.num_processes:
         raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")
@@ -187,7 +202,7 @@ def make_job(options: argparse.Namespace) -> Job:
         model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
         str(output.resolve()), options.config, options.set,
         str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
-        options.harness, definitions,
+        options.harness, definitions, options.reuse, options.prefetch,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Work on the next items while the caller is busy with one: a background thread and a bounded queue."""
+"""Who does what when: the next items in the background while the caller is busy with one, and shares of processes."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -38,6 +38,23 @@ def ahead(
             yield _call(waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def shares(videos: Iterable[Hashable], processes: int) -> list[int]:
+    """Which process answers each question: all about one video the same, the one that has fewest when it first comes.
+
+    Args:
+        videos: what tells the video of each question, in order.
+        processes: at least 1.
+    """
+    order = list(videos)
+    questions = Counter(order)
+    load, owner = [0] * processes, dict[Hashable, int]()
+    for video in order:
+        if video not in owner:
+            owner[video] = load.index(min(load))
+            load[owner[video]] += questions[video]
+    return [owner[video] for video in order]
 
 
 def _call(waiting: deque[tuple[Item, Future[Result]]]) -> tuple[Item, Callable[[], Result]]:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from tqdm import tqdm
 
-from eval.benchmarks.lmms.ahead import ahead
+from eval.benchmarks.lmms.ahead import ahead, shares
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
 from eval.benchmarks.lmms.questions import stock_prompt, task_of, tokens_of, video_of
 from eval.benchmarks.lmms.records import RecordFolder
@@ -42,6 +42,10 @@ from llava.video import ReaderChoice, VideoClip, load_video, uniform_indices
 SCORING_SEED = 0  # of the harness' random guesses, set after the last answer: they depend on the answers alone
 _PADDING = "__padding_only__"  # in the harness' metadata of a request that is there to make the processes' shares equal
 _IDLE_QUESTIONS = 3  # so many without compression show that it is off
+
+
+class ShareAnswered(Exception):
+    """Ends the harness' evaluation where a process has answered its share: scores are made of all shares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,7 @@ class Answering:
         setup_key = digest({**setup, "compressor": settings["compressor"]})
         self.served = Served(setup, setup_key, settings, identity)
         self.tasks: dict[str, Any] = {}
+        self.share: tuple[int, int] | None = None  # number of this process and of all, to answer a share alone
         self._log = AnswerLog(Path(answers), int(os.environ.get("RANK", "0")))
         self._records = None if records is None else RecordFolder(Path(records), facts_of(run, pretrained))
         self._prefetch = prefetch
@@ -167,16 +172,29 @@ class Answering:
         return -1 if self._quiet else self._rank  # type: ignore[attr-defined]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """Answer one request after the other; the text of a bad video is empty."""
+        """Answer one request after the other; the text of a bad video is empty.
+
+        Raises:
+            ShareAnswered: when a process that answers a share has done so.
+        """
+        if self.share is not None:
+            videos = [str(found.path or found.error) for found in map(self._look_up, requests)]
+            rank, processes = self.share
+            owners = shares(videos, processes)
+            self._answer_all([request for request, owner in zip(requests, owners, strict=True) if owner == rank])
+            raise ShareAnswered
+        self._answer_all(requests)
+        random.seed(SCORING_SEED)
+        entries = (self.served.entries.get((request.args[4], request.args[3])) for request in requests)
+        return ["" if entry is None or entry.answer is None else entry.answer for entry in entries]
+
+    def _answer_all(self, requests: list[Any]) -> None:
         asked = {(request.args[4], request.args[3]): request for request in requests if not _is_padding(request)}
         new = [request for key, request in asked.items() if key not in self.served.entries]
         with closing(ahead(self._prepare, map(self._look_up, new), self._prefetch)) as coming:
             for request in tqdm(requests, desc="Questions", disable=self.rank != 0):
                 self._answer(request, coming)
         self._check_compressed(last=True)
-        random.seed(SCORING_SEED)
-        entries = (self.served.entries.get((request.args[4], request.args[3])) for request in requests)
-        return ["" if entry is None or entry.answer is None else entry.answer for entry in entries]
 
     def _answer(self, request: Any, coming: Iterator[tuple[Question, Callable[[], Ready]]]) -> None:
         """See that a request is answered; the harness repeats one to make the processes' shares equal."""
@@ -253,6 +271,7 @@ class Answering:
             self._records.add(self._compressor.record, clip, entry)
         self._log.add(entry)
         self.served.computed += 1
+        self.served.encoded = self._slot.encoded
         return entry
 
     def _hand_over(self, path: Path, ready: Ready) -> VideoClip:
