@@ -38,7 +38,7 @@ METHODS: list[dict[str, Any]] = [
     {"method": "holitom", "retain_ratio": 0.2, "merge_layer": 3},  # acts inside the LLM as well
     {"method": "fastv"},  # reads the question, inside the LLM
     {"method": "prunevid", "inner": {"layer": 2}},  # both
-    {"method": "earlytom", "tower_layers": [1], "inner": None},  # acts inside the tower as well
+    {"method": "earlytom", "tower_layers": [0], "inner": None},  # acts inside the tower as well
     {"method": "fastvid", "side_signals": "received_attention"},  # leaves gaps in the positions
 ]
 
