@@ -23,6 +23,7 @@ from eval.instruments.cli import Parser, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
+from eval.instruments.progress import progress
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops
 from eval.paper.rows import main_rows, other_backbone_rows
 from holitom.settings import RunConfig, load_config
@@ -140,7 +141,7 @@ def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: 
     clip = load_video(video, frames)
     questions: dict[bool, Question] = {}
     records = []
-    for path in paths:
+    for path in progress(paths, "Rows"):
         compressor = load_config(path).build()
         deep = compressor is not None and compressor.tower is not None
         if deep not in questions:

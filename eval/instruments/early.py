@@ -142,6 +142,14 @@ def _calls(tree: ast.AST, name: str) -> list[ast.Call]:
     return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == name]
 
 
+def _reader(tree: ast.Module) -> ast.FunctionDef:
+    """The function that reads the command line: ``main``, or the first that it calls to do so."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    main = functions["main"]
+    called = [node.func.id for node in ast.walk(main) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    return next(one for one in (main, *(functions[n] for n in called if n in functions)) if _calls(one, "parse_args"))
+
+
 def answer(module: str) -> None:
     """Parse ``sys.argv`` as a command of ours does; returns where there is nothing to say, or nothing is known.
 
@@ -153,8 +161,7 @@ def answer(module: str) -> None:
     """
     try:
         names = _names(f"{module}.__main__" if (source_of(f"{module}.__main__")) else module)
-        found = [n for n in names.tree.body if isinstance(n, ast.FunctionDef) and _calls(n, "parse_args")]
-        function = found[-1]  # others read the arguments of other commands
+        function = _reader(names.tree)
         body: list[ast.stmt] = []
         for statement in function.body:
             call = _calls(statement, "parse_args")

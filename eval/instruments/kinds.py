@@ -19,7 +19,7 @@ KINDS = {
     "tiny": "eval.synthetic.answers.table", "answers": "eval.report.page.keep_answers",
     "training": "eval.synthetic.training", "claims": "eval.claims", "benchmark": "eval.benchmarks.run",
     "verdict_rule": "eval.claims.operating_characteristics", "harness_versions": "eval.benchmarks.versions",
-    "stages": "eval.efficiency.stages", "readers": "eval.efficiency.readers",
+    "stages": "eval.efficiency.stages", "reuse": "eval.benchmarks.reuse", "readers": "eval.efficiency.readers",
     "video_fuzz": "tests.fuzz_videos", "video_matrix": "tests.video_matrix",
     "other": "eval.instruments.record",
 }  # fmt: skip

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from tqdm import tqdm
 
 from eval.benchmarks.lmms.ahead import ahead, shares
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
@@ -33,6 +32,7 @@ from eval.benchmarks.lmms.settings import run_config, stages_that_compress
 from eval.benchmarks.lmms.videos import GivenPixels, ReadVideo, VideoReading, blank_pixels, without_pictures
 from eval.benchmarks.setup import setup_of, video_digest
 from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
+from eval.instruments.progress import progress
 from holitom.compressor import Compressor
 from holitom.run_facts import facts_of
 from holitom.watching import watched
@@ -192,7 +192,7 @@ class Answering:
         asked = {(request.args[4], request.args[3]): request for request in requests if not _is_padding(request)}
         new = [request for key, request in asked.items() if key not in self.served.entries]
         with closing(ahead(self._prepare, map(self._look_up, new), self._prefetch)) as coming:
-            for request in tqdm(requests, desc="Questions", disable=self.rank != 0):
+            for request in progress(requests, "Questions", quiet=self.rank != 0):
                 self._answer(request, coming)
         self._check_compressed(last=True)
 

@@ -18,6 +18,7 @@ from eval.efficiency.flops.counted import Counted, MetaRuns
 from eval.efficiency.flops.memory import peak_activation_bytes
 from eval.efficiency.flops.plans import Plan
 from eval.efficiency.flops.sizes import model_config
+from eval.instruments.progress import progress
 from eval.paper.rows import main_rows
 from eval.paper.scores import config_name
 
@@ -89,7 +90,7 @@ def count_plans(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
         return
     sizes = plans[0].sizes
     runs = MetaRuns(model_config(sizes.name), sizes)
-    for plan in plans:
+    for plan in progress(plans, "Rows counted"):
         yield counted_record(plan, runs.count(plan))
 
 

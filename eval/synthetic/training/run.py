@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
+from eval.instruments.progress import progress
 from eval.instruments.record import write_whole
 from eval.synthetic.training.features import kept_features
 from eval.synthetic.training.frames import Frames
@@ -160,7 +161,8 @@ class StageRun:
         """Train until the stage's last step or the deadline; returns whether the last step was reached."""
         begun = saved = time.monotonic()
         if self.done < self.stage.steps:
-            for batch in self.batches(workers):
+            bar = progress(self.batches(workers), self.stage.name, self.stage.steps, self.done)
+            for batch in bar:
                 self.step(batch)
                 now = time.monotonic()
                 if self.done % _LOG_EVERY == 0:

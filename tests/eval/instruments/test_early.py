@@ -1,5 +1,6 @@
 """Help and complaints about arguments come before any import that takes seconds."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -49,7 +50,9 @@ def test_every_command_answers_without_its_imports() -> None:
         if name in LISTS:
             assert answers == [None, None]
             continue
-        assert answers[0] is not None, f"{name} --help waits for its imports: {__name__} says what it may use"
+        assert answers[0] is not None, (
+            f"{name} --help waits for its imports: eval.instruments.early says what it may use"
+        )
         assert answers[0][:2] == [0, "usage:"]
         assert answers[1] is not None, name
         assert answers[1][0] == 2
@@ -79,6 +82,14 @@ def test_the_help_is_the_commands_own(capsys: pytest.CaptureFixture[str], monkey
     shown = capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["python -m eval.benchmarks.run"])
     assert shown == parser().format_help()
+
+
+def test_nothing_but_the_reading_of_arguments_is_run() -> None:
+    """A function that builds a command line for another command is no reader, whatever it does before."""
+    source = "def work(options):\n    burn()\n    parser().parse_args(['a'])\n"
+    source += "def read(words):\n    parser().parse_args(words)\n    burn()\n"
+    source += "def main(words=None):\n    options = read(words)\n    work(options)\n"
+    assert early._reader(ast.parse(source)).name == "read"
 
 
 def test_right_arguments_are_left_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ METHODS: list[dict[str, Any]] = [
     {"method": "fastv"},  # reads the question, inside the LLM
     {"method": "prunevid", "inner": {"layer": 2}},  # both
     {"method": "earlytom", "tower_layers": [0], "inner": None},  # acts inside the tower as well
-    {"method": "fastvid", "side_signals": "received_attention"},  # leaves gaps in the positions
+    {"method": "fastvid", "min_segments": 2},  # leaves gaps in the positions
 ]
 
 
