@@ -7,9 +7,10 @@ The task definitions are lmms-eval's own, of the installed release or with ``--h
 ``--data`` lie ``data/<dataset id>`` with the questions and ``hf`` with the videos (``python -m eval.benchmarks.data
 verify`` checks both); nothing is downloaded. Every answer is on disk before the next question begins: the same command
 continues a run that was stopped, whatever stopped it. ``result.json`` and ``samples.jsonl`` are written when all
-questions are answered; they do not depend on ``--num-processes``, and two runs differ in ``times`` alone. ``--tasks
-synthvid`` asks this project's own benchmark, which is made on first use in ``outputs/synthvid`` (or the folder
-SYNTHVID_DATA), and needs no ``--data``.
+questions are answered; they do not depend on ``--num-processes``, and two runs differ in ``times`` alone. A video is
+read while the model answers, and encoded once for all its questions; ``--prefetch 0 --no-reuse`` does neither and
+gives the same answers. ``--tasks synthvid`` asks this project's own benchmark, which is made on first use in
+``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def code_digest() -> str:
     found = {f"{root.name}/{path.relative_to(root)}": path for root in packages for path in root.rglob("*.py")}
     found |= {
         name: Path(__file__).parent / "lmms" / name
-        for name in ("models.py", "questions.py", "ahead.py", "reuse.py", "videos.py")
+        for name in ("models.py", "questions.py", "preparing.py", "ahead.py", "reuse.py", "videos.py")
     }
     return digest({name: file_digest(path) for name, path in found.items()})
 

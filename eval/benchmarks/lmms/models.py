@@ -16,28 +16,28 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from eval.benchmarks.lmms.ahead import ahead, shares
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
-from eval.benchmarks.lmms.questions import stock_prompt, task_of, tokens_of, video_of
+from eval.benchmarks.lmms.preparing import Preparing, Question, Ready
+from eval.benchmarks.lmms.questions import task_of, tokens_of
 from eval.benchmarks.lmms.records import RecordFolder
 from eval.benchmarks.lmms.reuse import KeptVideos, ReusingSlot
 from eval.benchmarks.lmms.settings import run_config, stages_that_compress
-from eval.benchmarks.lmms.videos import GivenPixels, ReadVideo, VideoReading, blank_pixels, without_pictures
-from eval.benchmarks.setup import setup_of, video_digest
+from eval.benchmarks.setup import setup_of
 from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
 from eval.instruments.progress import progress
 from holitom.compressor import Compressor
 from holitom.run_facts import facts_of
 from holitom.watching import watched
 from llava.errors import InputError, VideoError
-from llava.video import ReaderChoice, VideoClip, load_video, uniform_indices
+from llava.video import ReaderChoice, VideoClip, uniform_indices
 
 SCORING_SEED = 0  # of the harness' random guesses, set after the last answer: they depend on the answers alone
 _PADDING = "__padding_only__"  # in the harness' metadata of a request that is there to make the processes' shares equal
@@ -48,30 +48,8 @@ class ShareAnswered(Exception):
     """Ends the harness' evaluation where a process has answered its share: scores are made of all shares."""
 
 
-@dataclass(frozen=True, eq=False)
-class Question:
-    """A request, its words and its video; ``error`` instead of what could not be found."""
-
-    request: Any
-    prompt: str = ""
-    path: Path | None = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A question that can be answered: the entry of the log, or the video; neither if its tokens are kept."""
-
-    sha256: str
-    key: str
-    logged: Entry | None = None
-    video: ReadVideo | None = None
-
-
-class Answering:
+class Answering(Preparing):
     """What both models add to their stock class; mixed in before it."""
-
-    stock_id: ClassVar[str]
 
     def __init__(
         self,
@@ -114,7 +92,7 @@ class Answering:
         if not torch.cuda.is_available():
             known = {"device_map": "auto", "device": "cpu", **known}
         self._on_bad_video = on_bad_video
-        self._video_reader: ReaderChoice = video_reader
+        self._video_reader = video_reader
         identity = checkpoint_identity(local_checkpoint(pretrained))
         super().__init__(pretrained=pretrained, **known)  # type: ignore[call-arg]
         model: Any = self.model  # type: ignore[attr-defined]
@@ -134,17 +112,7 @@ class Answering:
         self._records = None if records is None else RecordFolder(Path(records), facts_of(run, pretrained))
         self._prefetch = prefetch
         self._reading = self._set_up_reading(records is not None, plain=not reuse and prefetch == 0)
-        self._clip: VideoClip | None = None
         self._quiet = False
-
-    def _set_up_reading(self, records: bool, plain: bool) -> VideoReading:
-        """How videos are read; in the plain way the stock model makes pixel values of the pictures itself."""
-        self._given: GivenPixels | None = None
-        if plain:
-            return VideoReading(None, True)
-        processor: Any = self._image_processor  # type: ignore[has-type]
-        self._given = self._image_processor = GivenPixels(processor)
-        return VideoReading(processor.preprocess, records)
 
     def close(self) -> None:
         """Let another run write the log."""
@@ -213,37 +181,6 @@ class Answering:
         """Refused: only generated answers are logged."""
         raise InputError("tasks scored by likelihood are not supported: use a stock model")
 
-    def _look_up(self, request: Any) -> Question:
-        """Words and video of a request; in the thread that asks, which owns the harness' tasks."""
-        _, _, _, doc_id, task, split = request.args
-        doc = self.task_dict[task][split][doc_id]  # type: ignore[attr-defined]
-        prompt = ""
-        try:
-            prompt = stock_prompt(request, doc, self.stock_id)
-            return Question(request, prompt, video_of(request, doc))
-        except Exception as error:  # raised when the question's turn has come
-            return Question(request, prompt, error=error)
-
-    def _prepare(self, question: Question) -> Ready:
-        """Everything before the model, by whichever thread reads.
-
-        Raises:
-            VideoError: the video cannot be used.
-        """
-        if question.error is not None:
-            raise question.error
-        _, kwargs, _, doc_id, task, split = question.request.args
-        path = question.path
-        assert path is not None
-        sha256 = video_digest(path)
-        key = digest([self.served.setup_key, task, split, doc_id, question.prompt, kwargs, sha256])
-        logged = self._log.get(key)
-        if logged is not None and (self._records is None or self._records.has(task, doc_id, key)):
-            return Ready(sha256, key, logged)
-        if self._slot.has((path, sha256)):
-            return Ready(sha256, key)
-        return Ready(sha256, key, video=self._reading.read((path, sha256), partial(self._load, path)))
-
     def _serve(self, question: Question, ready: Callable[[], Ready]) -> Entry:
         """The entry of one question: from the log, from the model, or a bad video that is counted."""
         _, _, _, doc_id, task, _ = question.request.args
@@ -273,36 +210,6 @@ class Answering:
         self.served.computed += 1
         self.served.encoded = self._slot.encoded
         return entry
-
-    def _hand_over(self, path: Path, ready: Ready) -> VideoClip:
-        """Put the video where the stock model asks for it: its frames, or in their stead its kept tokens."""
-        kept = self._slot.find((path, ready.sha256))
-        video = ready.video
-        if kept is not None:
-            side = self.model.get_vision_tower().config.image_size  # type: ignore[attr-defined]
-            video = ReadVideo(kept.clip, blank_pixels(len(kept.clip.indices), side))
-        elif video is None:  # forgotten since the question was prepared
-            video = self._reading.fresh(partial(self._load, path))
-        if kept is None:
-            self._slot.expect(video.clip if self._records is not None else without_pictures(video.clip))
-        self._clip = video.clip
-        if self._given is not None and video.pixels is not None:
-            self._given.give(video.clip.frames, video.pixels)
-        return video.clip
-
-    def _load(self, path: Path) -> VideoClip:
-        frames = int(self.max_frames_num)  # type: ignore[attr-defined]
-        return load_video(path, frames, self._video_reader, choose=self.choose_frames)
-
-    @property
-    def clip(self) -> VideoClip:
-        """The clip of the question in hand."""
-        assert self._clip is not None
-        return self._clip
-
-    def choose_frames(self, total_frames: int, fps: float) -> list[int]:
-        """The stock model's choice of frames."""
-        raise NotImplementedError
 
     def _generate(self, request: Any, prompt: str, path: Path, clip: VideoClip) -> str:
         """The stock model's answer about the frames read; an error unless all of them reached the model."""

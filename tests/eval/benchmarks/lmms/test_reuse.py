@@ -14,6 +14,7 @@ import torch
 
 from eval.benchmarks.lmms import models, worker
 from eval.benchmarks.lmms.harness import evaluate
+from eval.benchmarks.lmms.questions import video_of
 from eval.benchmarks.lmms.reuse import KeptVideo, KeptVideos, ReusingSlot
 from eval.benchmarks.run import make_job, parser, prepare
 from holitom.compressor import Compressor, all_tokens
@@ -156,7 +157,7 @@ def test_a_stage_that_says_nothing_runs_for_every_question(harness: Harness) -> 
 
 def test_an_error_comes_with_its_own_question(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second video is read while the first one is asked about; its damage is told when its turn has come."""
-    broken = models.video_of(harness.requests[-1], harness.task_dict["videomme"]["test"][5])
+    broken = video_of(harness.requests[-1], harness.task_dict["videomme"]["test"][5])
     model = harness.model(prefetch=3)
     load = model._load
 
