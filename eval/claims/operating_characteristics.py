@@ -27,6 +27,7 @@ from eval.claims.judging import CONTRADICTED, REPRODUCED, UNDECIDED
 from eval.claims.score_rule import DISAGREEMENT, EGOSCHEMA, Measured, Overlap, judge_lead, judge_score
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
+from eval.instruments.progress import progress
 from eval.instruments.significance import clustered_mean, interval, mcnemar, paired_difference, paired_p
 from llava.errors import InputError
 
@@ -221,12 +222,12 @@ def simulate(repetitions: int, say: Callable[[str], None] = lambda text: None) -
     found: dict[str, Any] = stamped("verdict_rule", {"disagreement": DISAGREEMENT, "cells": 4 * _ROWS})
     found["repetitions"] = {"coverage, p-values": repetitions, "bootstrap": fewer, "power": fewer, "worlds": worlds}
     found |= {"correlation": CORRELATION, "coverage": {}, "paired": {}, "paired_coverage": {}, "power": {}}
-    for place, (name, shape) in enumerate((SHAPES | OTHERS).items()):
+    for place, (name, shape) in enumerate(progress((SHAPES | OTHERS).items(), "Coverage")):
         say(name)
         found["coverage"][name] = coverage(shape, repetitions, place)
         found["paired"][name] = paired(shape, repetitions, 100 + place)
         found["paired_coverage"][name] = paired_coverage(shape, fewer, 200 + place)
-    for place, (name, shape) in enumerate(SHAPES.items()):
+    for place, (name, shape) in enumerate(progress(SHAPES.items(), "Verdicts")):
         say(f"verdicts of {name}")
         found["power"][name] = {
             str(gap): verdicts(shape, gap, fewer, 300 + 10 * place + gap, DISAGREEMENT) for gap in TRUE_DIFFERENCES

@@ -25,6 +25,7 @@ from eval.instruments.cli import Parser, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
+from eval.instruments.progress import progress
 from eval.instruments.sheets import terminal
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
@@ -124,7 +125,7 @@ def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: 
     clip = load_video(video, frames)
     questions: dict[bool, VideoPrompt] = {}
     records = []
-    for path in paths:
+    for path in progress(paths, "Rows"):
         compressor = load_config(path).build()
         deep = compressor is not None and compressor.tower is not None
         if deep not in questions:

@@ -30,6 +30,7 @@ KINDS = {
     "harness_versions": "eval.benchmarks.versions",
     "tradeoff": "eval.efficiency.tradeoff",
     "stages": "eval.efficiency.stages",
+    "reuse": "eval.benchmarks.reuse",
     "readers": "eval.efficiency.readers",
     "video_fuzz": "tests.fuzz_videos",
     "video_matrix": "tests.video_matrix",

@@ -45,6 +45,7 @@ class EvsConfig:
 class EvsOuter:
     """EVS on the pooled tokens of one video."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = True
     checks_features = True

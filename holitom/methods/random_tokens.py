@@ -43,6 +43,7 @@ class RandomConfig:
 class RandomOuter:
     """Selects the drawn positions of every frame."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
 

@@ -39,6 +39,7 @@ class UniformConfig:
 class UniformOuter:
     """Selects the same strided positions of every frame."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
 

@@ -5,6 +5,7 @@
 It runs beside another release than the installed one, so it imports nothing of this project.
 """
 
+import argparse
 import hashlib
 import importlib
 import inspect
@@ -156,8 +157,11 @@ def tokens_without_limit() -> int:
 
 def main() -> None:
     """Print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video", help="a file whose frames are read")
+    options = parser.parse_args()
     found = {task.config.task: of_task(task) for task in load_tasks()}
-    frames = frames_of(sys.argv[1])
+    frames = frames_of(options.video)
     facts = {
         "folder": str(Path(str(importlib.import_module("lmms_eval").__file__)).parent),
         "frames": frames,

@@ -211,6 +211,7 @@ def make_result(asked: Asked, served: Served, outcome: Outcome, samples: Sequenc
     questions = [(sample["subtask"], sample["doc_id"]) for sample in samples]
     seconds = [entry.seconds for entry in served.entries.values() if entry.bad_video is None]
     computed = {"questions_computed": served.computed, "questions_resumed": served.resumed}
+    computed["videos_encoded"] = served.encoded
     return {
         "schema": SCHEMA,
         "config": {

@@ -8,6 +8,7 @@ from typing import Any
 from eval.efficiency.flops.counted import Counted, MetaRuns, MethodFlops
 from eval.efficiency.flops.plans import Plan, newer_methods, plans_of
 from eval.efficiency.flops.sizes import model_config
+from eval.instruments.progress import progress
 from eval.paper.rows import main_rows
 from eval.paper.scores import config_name
 from holitom.methods.holitom import HolitomOuter
@@ -56,7 +57,7 @@ def count_plans(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
     """Run plans of one checkpoint without values."""
     if plans:
         runs = MetaRuns(model_config(plans[0].sizes.name), plans[0].sizes)
-        yield from (record(plan, runs.count(plan)) for plan in plans)
+        yield from (record(plan, runs.count(plan)) for plan in progress(plans, "Rows counted"))
 
 
 def newer_records(text: tuple[int, int]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--frames", type=int, help="(default: those of the geometry; the files' num_frames is not read)"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="for decoder and tower alike")
     parser.add_argument("--repetitions", type=int, default=10, help="after one warm-up (default: 10)")
     parser.add_argument("--clip", type=Path, nargs="+", help="video files")
@@ -80,6 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _complete(options: argparse.Namespace, parser: Parser) -> None:
     """Defaults that follow from other options; what does not go together is an error."""
     cuda = torch.cuda.is_available()
+    options.device = options.device or ("cuda" if cuda else "cpu")
     if options.frames is None:
         options.frames = FRAMES[options.geometry]
     for name in ("frames", "repetitions", "new_tokens", "threads"):

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
+from eval.instruments.progress import progress
 from eval.paper.grids import load_grid
 from eval.paper.scores import CONFIGS, paper_methods
 from eval.synthetic.answers.campaign import BLANK, Campaign, checkpoint_hash, run
@@ -109,10 +109,13 @@ def measure(campaign: Campaign, runs: dict[str, RunConfig], workers: int) -> tup
         asked[f"{FULL}_f{frames}"] = load_config(TINY / f"{FULL}.yaml", [f"model.num_frames={frames}"])
     asked[BLANK] = asked[f"{FULL}_f{min(config.model.num_frames for config in runs.values())}"]
 
-    def report(done: int, blocks: int) -> None:
-        print(f"{done} of {blocks} blocks of clips", file=sys.stderr, flush=True)
+    with progress([], "Blocks of clips", 0) as bar:
 
-    answers = run(campaign, asked, workers, report)
+        def report(done: int, blocks: int) -> None:
+            bar.total = blocks
+            bar.update(done - bar.n)
+
+        answers = run(campaign, asked, workers, report)
     rows = {name: scores(answers[name], answers[baseline(name, asked)]) for name in asked}
     return rows, {f"{a} - {b}": duel(answers, a, b) for a, b in DUELS if a in answers and b in answers}
 

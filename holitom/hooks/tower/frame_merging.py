@@ -67,6 +67,8 @@ class FrameMerging(Generic[Plan]):
         rules: how.
     """
 
+    question_free = True  # the rules see states of the tower, which no question reaches
+
     def __init__(self, layers: Sequence[int], rules: MergeRules[Plan]) -> None:
         self.layers = tuple(layers)
         self.rules = rules

@@ -95,6 +95,7 @@ class DycokeConfig:
 class DycokeOuter:
     """DyCoke's temporal merging of one video."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
     checks_features = True

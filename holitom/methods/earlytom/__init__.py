@@ -188,6 +188,7 @@ class EarlyTomOuter:
     """EarlyTom's selection of tokens as the compressor calls it."""
 
     checks_features = True
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
 

@@ -123,6 +123,7 @@ class FastVidDetails(PlainDetails):
 class FastVidOuter:
     """FastVID's outer stage as the compressor calls it."""
 
+    question_free = True
     keeps_positions = True
     checks_features = True
 

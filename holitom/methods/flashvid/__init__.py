@@ -129,6 +129,7 @@ class FlashVidOuter:
     """FlashVID's outer stage as the compressor calls it."""
 
     checks_features = True
+    question_free = True
     signals: tuple[str, ...] = ("received_attention",)
     keeps_positions = False
 

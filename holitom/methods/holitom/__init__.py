@@ -61,6 +61,7 @@ class HolitomConfig:
 class HolitomOuter:
     """HoliTom's outer stage as the compressor calls it; the work is done in :mod:`~holitom.methods.holitom.outer`."""
 
+    question_free = True
     signals: tuple[str, ...] = ("received_attention",)
     keeps_positions = False
     checks_features = True

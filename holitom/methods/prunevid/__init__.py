@@ -135,6 +135,7 @@ class PruneVidConfig:
 class PruneVidOuter:
     """PruneVid's outer stage as the compressor calls it."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
     checks_features = True

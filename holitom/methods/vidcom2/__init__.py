@@ -42,6 +42,7 @@ class Vidcom2Config:
 class Vidcom2Outer:
     """VidCom2 on the pooled tokens of one video."""
 
+    question_free = True
     signals: tuple[str, ...] = ()
     keeps_positions = False
     checks_features = True

@@ -79,6 +79,7 @@ class VisionzipConfig:
 class VisionzipOuter:
     """VisionZip on the pooled tokens of one video."""
 
+    question_free = True
     signals: tuple[str, ...] = ("received_attention", "key_metric")
     keeps_positions = False
     checks_features = True
