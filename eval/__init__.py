@@ -65,6 +65,14 @@ def _runs_a_module_of_ours() -> bool:
     return [name.partition(".")[0] for name in named] == [PACKAGE]
 
 
+def _answer_arguments() -> None:
+    """Help and complaints about arguments before the imports of the command that is started."""
+    if sys.argv[:1] == ["-m"] and _runs_a_module_of_ours():
+        early = importlib.import_module(f"{PACKAGE}.instruments.early")
+        early.answer(early.asked())
+
+
+_answer_arguments()
 if __name__ == "holitom_eval":
     if "eval" not in sys.modules and _runs_a_module_of_ours():
         claim()

@@ -33,6 +33,8 @@ class OuterStage(Protocol):
         keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
             otherwise they are numbered without gaps.
 
+    A stage whose tokens follow from the video alone, the same for every question and every time, says so by
+    ``question_free = True``; without it they are never used for another question about the video.
     A stage that refuses features which are not finite along with a transfer that it makes anyway says so by
     ``checks_features = True``; for all others the compressor does it.
     """
@@ -99,6 +101,12 @@ class Compressor:
     def keeps_positions(self) -> bool:
         """Whether the outer stage leaves gaps in the positions (asked by the model)."""
         return self.outer is not None and self.outer.keeps_positions
+
+    @property
+    def question_free(self) -> bool:
+        """Whether all stages before the LLM say that they see the video alone; a stage that says nothing does not."""
+        stages = [stage for stage in (self.outer, self.tower) if stage is not None]
+        return all(getattr(stage, "question_free", False) for stage in stages)
 
     @property
     def record(self) -> Record:

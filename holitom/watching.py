@@ -32,6 +32,7 @@ class Watched:
         own = outer.signals if outer is not None else ()
         self.signals = own if _SIGNAL in own else (*own, _SIGNAL)
         self.keeps_positions = outer is not None and outer.keeps_positions
+        self.question_free = outer is None or getattr(outer, "question_free", False)
 
     @torch.no_grad()
     def __call__(self, video: EncodedVideo) -> CompressedTokens:

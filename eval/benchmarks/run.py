@@ -7,9 +7,10 @@ The task definitions are lmms-eval's own, of the installed release or with ``--h
 ``--data`` lie ``data/<dataset id>`` with the questions and ``hf`` with the videos (``python -m eval.benchmarks.data
 verify`` checks both); nothing is downloaded. Every answer is on disk before the next question begins: the same command
 continues a run that was stopped, whatever stopped it. ``result.json`` and ``samples.jsonl`` are written when all
-questions are answered; they do not depend on ``--num-processes``, and two runs differ in ``times`` alone. ``--tasks
-synthvid`` asks this project's own benchmark, which is made on first use in ``outputs/synthvid`` (or the folder
-SYNTHVID_DATA), and needs no ``--data``.
+questions are answered; they do not depend on ``--num-processes``, and two runs differ in ``times`` alone. A video is
+read while the model answers, and encoded once for all its questions; ``--prefetch 0 --no-reuse`` does neither and
+gives the same answers. ``--tasks synthvid`` asks this project's own benchmark, which is made on first use in
+``outputs/synthvid`` (or the folder SYNTHVID_DATA), and needs no ``--data``.
 """
 
 import argparse
@@ -52,7 +53,7 @@ JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
 # a result is named and compared by its configuration and --set: --model-args must not change them unseen
 _OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
-_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video"})
+_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch"})
 
 
 def parser() -> Parser:
@@ -65,13 +66,17 @@ def parser() -> Parser:
     found.add_argument("--data", type=Path, help="folder with data/ and hf/; the current folder and HF_HOME without it")
     found.add_argument("--include-path", type=Path, help="task definitions of your own (synthvid needs none)")
     found.add_argument(
-        "--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS,
+        "--harness",
+        choices=(HARNESS, PAPER_HARNESS),
+        default=HARNESS,
         help=f"whose task definitions ask, read and score: {PAPER_HARNESS} is the paper's (default {HARNESS})",
-    )  # fmt: skip
+    )
     found.add_argument(
-        "--harness-folder", type=Path, default=HARNESS_FOLDER,
+        "--harness-folder",
+        type=Path,
+        default=HARNESS_FOLDER,
         help=f"where lmms-eval {PAPER_HARNESS} is; bash scripts/harness_030.sh puts it there",
-    )  # fmt: skip
+    )
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
     found.add_argument(
@@ -84,6 +89,19 @@ def parser() -> Parser:
         "--save-records",
         action="store_true",
         help=f"keep what became of every question's tokens in {RECORDS}/, for holitom.show --record",
+    )
+    found.add_argument(
+        "--reuse",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="encode a video once for all its questions where the method allows it; answers are the same (default)",
+    )
+    found.add_argument(
+        "--prefetch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="videos that are read while the model answers, each in memory; 0 reads none ahead (default 1)",
     )
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
     found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. outer.retain_ratio=0.2")
@@ -148,6 +166,8 @@ def _check_counts(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least 1")
+    if options.prefetch < 0:
+        raise InputError(f"--prefetch = {options.prefetch} is out of range: it must be at least 0")
     gpus = torch.cuda.device_count()
     if 0 < gpus < options.num_processes:
         raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")
@@ -184,11 +204,25 @@ def make_job(options: argparse.Namespace) -> Job:
         definitions = str(options.harness_folder.resolve())
     output = options.output or default_output(options, tasks)
     return Job(
-        model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
-        str(output.resolve()), options.config, options.set,
-        str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
-        options.harness, definitions,
-    )  # fmt: skip
+        model,
+        arguments,
+        tasks,
+        options.limit,
+        None if include is None else str(include.resolve()),
+        str(output.resolve()),
+        options.config,
+        options.set,
+        str(named),
+        fixture,
+        options.on_bad_video,
+        options.num_processes,
+        time.time(),
+        options.save_records,
+        options.harness,
+        definitions,
+        options.reuse,
+        options.prefetch,
+    )
 
 
 def environment(job: Job, data: Path | None) -> dict[str, str]:

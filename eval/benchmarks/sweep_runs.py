@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +191,8 @@ def _run_in_one_process(requests: Sequence[Request]) -> dict[str, str]:
         states.touch()
         words = [sys.executable, "-P", "-m", f"{PACKAGE}.benchmarks.sweep_runs", str(work), str(states)]
         search = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
-        ended = subprocess.run(words, env={**os.environ, "PYTHONPATH": search, "TQDM_DISABLE": "1"}, check=False)
+        quiet = {} if sys.stderr.isatty() else {"TQDM_DISABLE": "1"}
+        ended = subprocess.run(words, env={**os.environ, **quiet, "PYTHONPATH": search}, check=False)
         found: dict[str, str] = {}
         for line in states.read_text().splitlines():
             state = json.loads(line)
@@ -229,10 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     requests = [Request.from_json(raw) for raw in json.loads(options.requests.read_text())]
     states = options.states.resolve()
     words = [request.arguments() for request in requests]  # before the current folder changes
-    entered = False
+    entered, begun = False, time.monotonic()
     for number, request in enumerate(requests):
         _say(states, {"name": request.name})
-        print(f"point {number + 1} of {len(requests)}: {request.name}", flush=True)
+        print(f"point {number + 1} of {len(requests)}: {request.name}{_left(begun, number, len(requests))}", flush=True)
         reason = ""
         try:
             if not entered:
@@ -245,6 +248,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
         _say(states, {"name": request.name, "reason": reason})
+
+
+def _left(begun: float, done: int, points: int) -> str:
+    """About how long the rest takes, once a point is done."""
+    if not done:
+        return ""
+    seconds = (time.monotonic() - begun) / done * (points - done)
+    return f" (about {timedelta(seconds=round(seconds))} left)"
 
 
 def _say(path: Path, state: dict[str, str]) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from eval.claims.catalogue import all_claims
@@ -91,7 +91,8 @@ class Display:
 
     def __init__(self, console: Console, steps: int) -> None:
         self.console = console
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        times = TimeElapsedColumn(), TimeRemainingColumn()
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=steps)
         self.step = ""
@@ -151,9 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     display = Display(console, len(needed_steps(claims)))
     context = Context(
-        options.output, options.quick, options.workers, options.results, options.checkpoint, options.data,
-        start + QUICK_SECONDS if options.quick else None, display.say,
-    )  # fmt: skip
+        options.output,
+        options.quick,
+        options.workers,
+        options.results,
+        options.checkpoint,
+        options.data,
+        start + QUICK_SECONDS if options.quick else None,
+        display.say,
+    )
     try:
         with display.progress:
             records = verify(claims, context, display.report)

@@ -14,6 +14,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from eval.instruments.progress import progress
+
 _SAMPLE_SECONDS = 0.005
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -63,7 +65,7 @@ def interleaved(runs: Mapping[Key, Callable[[], Value]], repetitions: int) -> di
     The first round warms up and is left out.
     """
     found: dict[Key, list[Value]] = {key: [] for key in runs}
-    for repetition in range(repetitions + 1):
+    for repetition in progress(range(repetitions + 1), "Rounds"):
         for key, run in runs.items():
             value = run()
             if repetition:
@@ -84,8 +86,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-_STATE = {"driver": "driver_version", "sm_mhz": "clocks.sm", "max_sm_mhz": "clocks.max.sm", "memory_mhz": "clocks.mem",
-          "power_w": "power.draw", "power_limit_w": "power.limit", "temperature_c": "temperature.gpu"}  # fmt: skip
+_STATE = {
+    "driver": "driver_version",
+    "sm_mhz": "clocks.sm",
+    "max_sm_mhz": "clocks.max.sm",
+    "memory_mhz": "clocks.mem",
+    "power_w": "power.draw",
+    "power_limit_w": "power.limit",
+    "temperature_c": "temperature.gpu",
+}
 
 
 def device_state() -> dict[str, str] | None:

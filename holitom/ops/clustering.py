@@ -228,16 +228,9 @@ def merged_members(
     width: int,
     center_weight: float | None,
 ) -> Float[Tensor, "batch width dim"]:
-    """Weighted sum of each cluster's points; the arguments are those of :func:`merge_clusters`.
-
-    Bags of rows are added in order by one thread each, unlike scattered additions, and every row is read once.
-    """
+    """Weighted sum of each cluster's points; the arguments are those of :func:`merge_clusters`."""
     batch, _, dim = points.shape
-    groups = torch.arange(batch, device=points.device)[:, None]
-    bag = torch.where(assignment < 0, batch * width, groups * width + assignment).flatten()
-    order = bag.argsort(stable=True)
-    bag = bag.index_select(0, order)
-    first = torch.searchsorted(bag, torch.arange(batch * width + 1, device=points.device))
+    order, bag, first = bags(assignment, width)
     rows = points.flatten(0, 1)
     rows = rows if rows.dtype == torch.float64 else rows.float()
     if center_weight is None:
@@ -249,3 +242,26 @@ def merged_members(
         weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
         merged = embedding_bag(order, rows, first, mode="sum", per_sample_weights=weights)
     return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
+
+
+def member_sums(
+    points: Float[Tensor, "batch n dim"], owner: Int[Tensor, "batch n"], width: int
+) -> tuple[Float[Tensor, "batch width dim"], Int[Tensor, "batch width 1"]]:
+    """Sum and number of each cluster's points; ``owner`` is -1 for points that are left out."""
+    batch, _, dim = points.shape
+    order, _, first = bags(owner, width)
+    sums = embedding_bag(order, points.flatten(0, 1), first, mode="sum")[:-1]
+    return sums.view(batch, width, dim), first.diff().view(batch, width, 1)
+
+
+def bags(owner: Int[Tensor, "batch n"], width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of all points, cluster after cluster, the bag of each and where the bags begin.
+
+    Bags of rows are added in order by one thread each, unlike scattered additions, and every row is read once. What is
+    left out (``owner`` -1) fills the last bag.
+    """
+    groups = torch.arange(len(owner), device=owner.device)[:, None]
+    bag = torch.where(owner < 0, len(owner) * width, groups * width + owner).flatten()
+    order = bag.argsort(stable=True)
+    bag = bag.index_select(0, order)
+    return order, bag, torch.searchsorted(bag, torch.arange(len(owner) * width + 1, device=owner.device))

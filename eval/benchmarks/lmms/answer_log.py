@@ -31,7 +31,7 @@ class Entry:
         reader: who decoded the video.
         frames: how many frames were shown to the model.
         frames_sha256: of their indices.
-        seconds: from reading the video to the answer.
+        seconds: from the question's turn to its answer; what was done ahead of its turn does not count.
         bad_video: why the video could not be used; None for a good one.
     """
 
@@ -62,6 +62,7 @@ class Served:
         entries: by (task, doc_id).
         computed: questions answered by the model in this run.
         resumed: questions whose answer was in the log.
+        encoded: how often a video went through the vision tower.
     """
 
     setup: dict[str, Any]
@@ -71,6 +72,7 @@ class Served:
     entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
     computed: int = 0
     resumed: int = 0
+    encoded: int = 0
 
 
 _DIGEST = "sha256"  # of the rest of a line

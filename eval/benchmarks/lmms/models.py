@@ -14,36 +14,42 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from eval.benchmarks.lmms.ahead import ahead, shares
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
-from eval.benchmarks.lmms.questions import stock_prompt, task_of, tokens_of, video_of
+from eval.benchmarks.lmms.preparing import Preparing, Question, Ready
+from eval.benchmarks.lmms.questions import task_of, tokens_of
 from eval.benchmarks.lmms.records import RecordFolder
+from eval.benchmarks.lmms.reuse import KeptVideos, ReusingSlot
 from eval.benchmarks.lmms.settings import run_config, stages_that_compress
-from eval.benchmarks.setup import setup_of, video_digest
+from eval.benchmarks.setup import setup_of
 from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
+from eval.instruments.progress import progress
 from holitom.compressor import Compressor
 from holitom.run_facts import facts_of
 from holitom.watching import watched
 from llava.errors import InputError, VideoError
-from llava.video import ReaderChoice, VideoClip, load_video, uniform_indices
+from llava.video import ReaderChoice, VideoClip, uniform_indices
 
 SCORING_SEED = 0  # of the harness' random guesses, set after the last answer: they depend on the answers alone
 _PADDING = "__padding_only__"  # in the harness' metadata of a request that is there to make the processes' shares equal
 _IDLE_QUESTIONS = 3  # so many without compression show that it is off
 
 
-class Answering:
-    """What both models add to their stock class; mixed in before it."""
+class ShareAnswered(Exception):
+    """Ends the harness' evaluation where a process has answered its share: scores are made of all shares."""
 
-    stock_id: ClassVar[str]
+
+class Answering(Preparing):
+    """What both models add to their stock class; mixed in before it."""
 
     def __init__(
         self,
@@ -54,6 +60,8 @@ class Answering:
         on_bad_video: str = "stop",
         records: str | None = None,
         video_reader: ReaderChoice = "auto",
+        reuse: bool = True,
+        prefetch: int = 1,
         **arguments: Any,
     ) -> None:
         """Load the checkpoint and put the method on.
@@ -66,6 +74,9 @@ class Answering:
             on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
             video_reader: of :func:`llava.video.load_video`; "decord-as-is" shows what the stock models see.
             records: folder for the record of every question, or None to keep none.
+            reuse: encode a video once for all its questions, where the method allows it (``question_free``).
+            prefetch: videos that are read while the model answers; 0 reads each when its question comes. Neither
+                changes an answer.
             **arguments: of the stock model, and settings of the method (``retain_ratio=0.15``).
 
         Raises:
@@ -75,16 +86,19 @@ class Answering:
         known = {name: value for name, value in arguments.items() if name in stock}
         run = run_config(config, method, {name: value for name, value in arguments.items() if name not in stock})
         self._check_arguments(pretrained, on_bad_video, known)
+        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
+            raise InputError(f"prefetch = {prefetch!r} is out of range: it must be an integer of at least 0")
         known = {"max_frames_num": run.model.num_frames, "conv_template": run.model.conv_template, **known}
         if not torch.cuda.is_available():
             known = {"device_map": "auto", "device": "cpu", **known}
         self._on_bad_video = on_bad_video
-        self._video_reader: ReaderChoice = video_reader
+        self._video_reader = video_reader
         identity = checkpoint_identity(local_checkpoint(pretrained))
         super().__init__(pretrained=pretrained, **known)  # type: ignore[call-arg]
         model: Any = self.model  # type: ignore[attr-defined]
         compressor = run.build() or Compressor(None, None)
         self._compressor = (compressor if records is None else watched(compressor)).apply(model)
+        self._slot = model.visual_compressor = ReusingSlot(self._compressor, KeptVideos() if reuse else None)
         self._layers = int(model.config.num_hidden_layers)
         arguments = {**{name: value.default for name, value in stock.items()}, **known}
         setup = setup_of(model, self.stock_id, arguments, identity["weights_sha256"])
@@ -93,10 +107,11 @@ class Answering:
         setup_key = digest({**setup, "compressor": settings["compressor"]})
         self.served = Served(setup, setup_key, settings, identity)
         self.tasks: dict[str, Any] = {}
+        self.share: tuple[int, int] | None = None  # number of this process and of all, to answer a share alone
         self._log = AnswerLog(Path(answers), int(os.environ.get("RANK", "0")))
         self._records = None if records is None else RecordFolder(Path(records), facts_of(run, pretrained))
-        self._clip: VideoClip | None = None
-        self._clip_key: str | None = None
+        self._prefetch = prefetch
+        self._reading = self._set_up_reading(records is not None, plain=not reuse and prefetch == 0)
         self._quiet = False
 
     def close(self) -> None:
@@ -125,22 +140,38 @@ class Answering:
         return -1 if self._quiet else self._rank  # type: ignore[attr-defined]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """Answer one request after the other; the text of a bad video is empty."""
-        texts = []
-        for request in tqdm(requests, desc="Questions", disable=self.rank != 0):
-            task, doc_id = request.args[4], request.args[3]
-            entry = self.served.entries.get((task, doc_id))  # the harness repeats one to make shares equal
-            if entry is None and (request.metadata or {}).get(_PADDING):
-                texts.append("")  # another process' question, for one that has none of its own
-                continue
-            if entry is None:
-                self.tasks[task] = task_of(request)
-                entry = self.served.entries[task, doc_id] = self._serve(request)
-                self._check_compressed(last=False)
-            texts.append(entry.answer or "")
-        self._check_compressed(last=True)
+        """Answer one request after the other; the text of a bad video is empty.
+
+        Raises:
+            ShareAnswered: when a process that answers a share has done so.
+        """
+        if self.share is not None:
+            videos = [str(found.path or found.error) for found in map(self._look_up, requests)]
+            rank, processes = self.share
+            owners = shares(videos, processes)
+            self._answer_all([request for request, owner in zip(requests, owners, strict=True) if owner == rank])
+            raise ShareAnswered
+        self._answer_all(requests)
         random.seed(SCORING_SEED)
-        return texts
+        entries = (self.served.entries.get((request.args[4], request.args[3])) for request in requests)
+        return ["" if entry is None or entry.answer is None else entry.answer for entry in entries]
+
+    def _answer_all(self, requests: list[Any]) -> None:
+        asked = {(request.args[4], request.args[3]): request for request in requests if not _is_padding(request)}
+        new = [request for key, request in asked.items() if key not in self.served.entries]
+        with closing(ahead(self._prepare, map(self._look_up, new), self._prefetch)) as coming:
+            for request in progress(requests, "Questions", quiet=self.rank != 0):
+                self._answer(request, coming)
+        self._check_compressed(last=True)
+
+    def _answer(self, request: Any, coming: Iterator[tuple[Question, Callable[[], Ready]]]) -> None:
+        """See that a request is answered; the harness repeats one to make the processes' shares equal."""
+        task, doc_id = request.args[4], request.args[3]
+        if (task, doc_id) in self.served.entries or _is_padding(request):
+            return  # padding is another process' question, for one that has none of its own
+        self.tasks[task] = task_of(request)
+        self.served.entries[task, doc_id] = self._serve(*next(coming))
+        self._check_compressed(last=False)
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
         """Refused: rounds are not logged one by one."""
@@ -150,59 +181,44 @@ class Answering:
         """Refused: only generated answers are logged."""
         raise InputError("tasks scored by likelihood are not supported: use a stock model")
 
-    def _serve(self, request: Any) -> Entry:
+    def _serve(self, question: Question, ready: Callable[[], Ready]) -> Entry:
         """The entry of one question: from the log, from the model, or a bad video that is counted."""
-        _, kwargs, _, doc_id, task, split = request.args
-        doc = self.task_dict[task][split][doc_id]  # type: ignore[attr-defined]
-        prompt = stock_prompt(request, doc, self.stock_id)
-        path: Path | None = None
+        _, _, _, doc_id, task, _ = question.request.args
+        path = question.path
+        start = time.perf_counter()
         try:
-            path = video_of(request, doc)
-            sha256 = video_digest(path)
-            key = digest([self.served.setup_key, task, split, doc_id, prompt, kwargs, sha256])
-            logged = self._log.get(key)
-            if logged is not None and (self._records is None or self._records.has(task, doc_id, key)):
+            found = ready()
+            if found.logged is not None:
                 self.served.resumed += 1
-                return replace(logged, video=str(path))
-            start = time.perf_counter()
-            clip = self._read(path, sha256)
+                return replace(found.logged, video=str(path))
+            assert path is not None
+            clip = self._hand_over(path, found)
         except VideoError as error:
             if self._on_bad_video == "stop":
                 raise VideoError(f"{error} (task {task}, question {doc_id}; --on-bad-video count goes on)") from error
             named = str(path) if path is not None else str(error).partition(": ")[0]
-            return Entry(task, doc_id, None, prompt, named, bad_video=str(error))
-        text = self._generate(request, prompt, path, clip)
+            return Entry(task, doc_id, None, question.prompt, named, bad_video=str(error))
+        text = self._generate(question.request, question.prompt, path, clip)
         entry = Entry(
-            task, doc_id, key, prompt, str(path), sha256, text, tokens_of(self._compressor.record, self._layers),
-            clip.reader, len(clip.indices), digest(clip.indices), time.perf_counter() - start,
-        )  # fmt: skip
+            task,
+            doc_id,
+            found.key,
+            question.prompt,
+            str(path),
+            found.sha256,
+            text,
+            tokens_of(self._compressor.record, self._layers),
+            clip.reader,
+            len(clip.indices),
+            digest(clip.indices),
+            time.perf_counter() - start,
+        )
         if self._records is not None:  # before the answer: a logged answer has its record
             self._records.add(self._compressor.record, clip, entry)
         self._log.add(entry)
         self.served.computed += 1
+        self.served.encoded = self._slot.encoded
         return entry
-
-    def _read(self, path: Path, sha256: str) -> VideoClip:
-        """The clip, kept for the next question about the same video."""
-        if self._clip is None or self._clip_key != sha256:
-            self._clip = None  # before the next one takes memory
-            self._clip = self._load(path)
-            self._clip_key = sha256
-        return self._clip
-
-    def _load(self, path: Path) -> VideoClip:
-        frames = int(self.max_frames_num)  # type: ignore[attr-defined]
-        return load_video(path, frames, self._video_reader, choose=self.choose_frames)
-
-    @property
-    def clip(self) -> VideoClip:
-        """The clip of the question in hand."""
-        assert self._clip is not None
-        return self._clip
-
-    def choose_frames(self, total_frames: int, fps: float) -> list[int]:
-        """The stock model's choice of frames."""
-        raise NotImplementedError
 
     def _generate(self, request: Any, prompt: str, path: Path, clip: VideoClip) -> str:
         """The stock model's answer about the frames read; an error unless all of them reached the model."""
@@ -242,6 +258,10 @@ class Answering:
                 settings = self.served.config["compressor"]
                 what = f"by the {stage} stage, though {settings} asks for it"
                 raise InputError(f"nothing was compressed in {len(tokens)} question(s) {what}")
+
+
+def _is_padding(request: Any) -> bool:
+    return bool((request.metadata or {}).get(_PADDING))
 
 
 @cache

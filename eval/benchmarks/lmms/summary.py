@@ -20,8 +20,17 @@ from llava.errors import InputError
 
 STAGES = ("before_llm", "inside_llm", "layer_mean")
 _PACKAGES = (
-    "torch", "transformers", "accelerate", "lmms_eval", "holitom", "decord", "av", "numpy", "pillow", "datasets",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "accelerate",
+    "lmms_eval",
+    "holitom",
+    "decord",
+    "av",
+    "numpy",
+    "pillow",
+    "datasets",
+)
 # of a sample of the harness; everything else in it is the metric dict
 _SAMPLE_KEYS = frozenset(
     ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "token_counts", "doc_hash", "input_media")
@@ -202,6 +211,7 @@ def make_result(asked: Asked, served: Served, outcome: Outcome, samples: Sequenc
     questions = [(sample["subtask"], sample["doc_id"]) for sample in samples]
     seconds = [entry.seconds for entry in served.entries.values() if entry.bad_video is None]
     computed = {"questions_computed": served.computed, "questions_resumed": served.resumed}
+    computed["videos_encoded"] = served.encoded
     return {
         "schema": SCHEMA,
         "config": {

@@ -56,6 +56,8 @@ class Job:
         harness: version of lmms-eval whose definitions ask, read and score.
         definitions: folder of that version, None for the installed one.
         save_records: keep every question's record, see :mod:`eval.benchmarks.lmms.records`.
+        reuse: encode a video once for all its questions.
+        prefetch: videos read while the model answers; neither changes an answer.
     """
 
     model: str
@@ -74,6 +76,8 @@ class Job:
     save_records: bool = False
     harness: str = HARNESS
     definitions: str | None = None
+    reuse: bool = True
+    prefetch: int = 1
 
     @property
     def folder(self) -> Path:
@@ -89,20 +93,31 @@ class Job:
         return self.folder / LOGS / f"rank-{rank}.error"
 
 
-def answer(job: Job) -> tuple[Any, Any]:
-    """Load the model and answer; returns it with the harness' outcome."""
+def answer(job: Job, share: int | None = None) -> tuple[Any, Any]:
+    """Load the model and answer; returns it with the harness' outcome, None for a share.
+
+    Args:
+        job: what is asked.
+        share: number of the process, if it answers the questions about its videos alone.
+    """
     built = getattr(models, CLASSES[job.model])
     records = str(job.folder / RECORDS) if job.save_records else None
-    model = built(answers=str(job.folder / ANSWERS), on_bad_video=job.on_bad_video, records=records, **job.arguments)
+    ways = {"on_bad_video": job.on_bad_video, "reuse": job.reuse, "prefetch": job.prefetch}
+    model = built(answers=str(job.folder / ANSWERS), records=records, **ways, **job.arguments)
+    if share is not None:
+        model.share = (share, job.processes)
+        os.environ.update(RANK="0", WORLD_SIZE="1")  # the harness would share out questions, and each video with them
     try:
         return model, evaluate(model, job.model, job.tasks, job.limit, job.include_path, job.definitions)
+    except models.ShareAnswered:
+        return model, None
     finally:
         model.close()
 
 
 def answer_share(job: Job, rank: int) -> None:
     """Answer this process' share and leave it for :func:`score`."""
-    model, _ = answer(job)
+    model, _ = answer(job, rank)
     served: Served = model.served
     entries = [asdict(entry) for entry in served.entries.values()]
     facts = {entry.name: getattr(served, entry.name) for entry in fields(served)}
@@ -127,7 +142,7 @@ def collect(job: Job) -> Served:
             if (entry.task, entry.doc_id) in entries:
                 raise InputError(f"task {entry.task}, question {entry.doc_id} was answered by two processes")
             entries[entry.task, entry.doc_id] = entry
-    counts = {name: sum(share[name] for share in shares) for name in ("computed", "resumed")}
+    counts = {name: sum(share[name] for share in shares) for name in ("computed", "resumed", "encoded")}
     return replace(Served(**{**shares[0], "entries": {}}), entries=entries, **counts)
 
 

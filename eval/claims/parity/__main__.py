@@ -31,6 +31,7 @@ from eval.claims.parity.newer_cases import (
 )
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import stamped
+from eval.instruments.progress import progress
 from llava.errors import InputError
 
 LIMITS = {
@@ -103,7 +104,7 @@ def compare(folder: Path) -> Iterator[Outcome]:
     cases = list(_checks(folder))
     if not cases:
         raise InputError(f"{str(folder)!r} holds no {', '.join(f'{kind}_*' for kind in CHECKS)} or e2e/out_* case")
-    for name, kind, check in cases:
+    for name, kind, check in progress(cases, "Cases"):
         try:
             error, differences = check()
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as problem:

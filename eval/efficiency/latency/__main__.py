@@ -36,11 +36,12 @@ import torch
 
 from eval.efficiency.latency.bench import LatencyBench
 from eval.efficiency.latency.clips import clip_sources
-from eval.efficiency.latency.table import print_table
+from eval.efficiency.sheets import LATENCY, by_clip
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
+from eval.instruments.sheets import terminal
 from holitom.settings import load_config
 from llava.errors import InputError
 from llava.model.builder import DTYPES
@@ -60,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--frames", type=int, help="(default: those of the geometry; the files' num_frames is not read)"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="for decoder and tower alike")
     parser.add_argument("--repetitions", type=int, default=10, help="after one warm-up (default: 10)")
     parser.add_argument("--clip", type=Path, nargs="+", help="video files")
@@ -79,6 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _complete(options: argparse.Namespace, parser: Parser) -> None:
     """Defaults that follow from other options; what does not go together is an error."""
     cuda = torch.cuda.is_available()
+    options.device = options.device or ("cuda" if cuda else "cpu")
     if options.frames is None:
         options.frames = FRAMES[options.geometry]
     for name in ("frames", "repetitions", "new_tokens", "threads"):
@@ -139,6 +141,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "new_tokens": options.new_tokens,
         "rows": rows,
     }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """One line per row, every time beside the tokens it belongs to; factors and shares are against vanilla."""
+    weights = "random weights" if result["random_weights"] else result["checkpoint"]
+    print(
+        f"{result['geometry']} ({weights}), {result['frames']} frames, {result['dtype']}, {result['attention']}, "
+        f"{result['device']}; medians of {result['repetitions']} in ms"
+    )
+    for clip, rows in by_clip(result["rows"]).items():
+        print(f"\n{clip}\n{terminal(LATENCY, rows)}")
+    print()
 
 
 @user_errors

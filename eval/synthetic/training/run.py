@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
+from eval.instruments.progress import progress
 from eval.instruments.record import write_whole
 from eval.synthetic.training.features import kept_features
 from eval.synthetic.training.frames import Frames
@@ -113,9 +114,13 @@ class StageRun:
     def save(self) -> None:
         """Keep everything the next call needs."""
         state = {
-            "model": self.model.state_dict(), "heads": self.heads.state_dict(), "optimizers": self.optimizers.state(),
-            "tally": (self.tally.right, self.tally.asked), "running": self.running, "step": self.done,
-        }  # fmt: skip
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": self.optimizers.state(),
+            "tally": (self.tally.right, self.tally.asked),
+            "running": self.running,
+            "step": self.done,
+        }
         write_state(self.state_path, state)
 
     def step(self, batch: Any) -> None:
@@ -160,7 +165,8 @@ class StageRun:
         """Train until the stage's last step or the deadline; returns whether the last step was reached."""
         begun = saved = time.monotonic()
         if self.done < self.stage.steps:
-            for batch in self.batches(workers):
+            bar = progress(self.batches(workers), self.stage.name, self.stage.steps, self.done)
+            for batch in bar:
                 self.step(batch)
                 now = time.monotonic()
                 if self.done % _LOG_EVERY == 0:
@@ -210,7 +216,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the trainer on CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the model's start")
     parser.add_argument("--done", action="store_true", help="train nothing; exit code 0 if every stage is done, else 3")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", help="default: cuda where there is one")
     return parser.parse_args(arguments)
 
 
@@ -221,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.done:
         sys.exit(0 if all((options.folder / stage.name / "done.json").exists() for stage in STAGES) else 3)
     torch.set_num_threads(options.threads)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     deadline = time.monotonic() + 60 * options.minutes
     result: dict[str, Any] = {}
     for stage in STAGES:
@@ -231,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print(f"{stage.name} is done")
             result[stage.name] = json.loads(finished.read_text())["reached"]
             continue
-        run = StageRun(stage, options.folder, options.seed, torch.device(options.device))
+        run = StageRun(stage, options.folder, options.seed, device)
         if not run.train(options.workers, deadline):
             console.print(f"{stage.name} stands at step {run.done} of {stage.steps}: run the same command again")
             result[stage.name] = {"step": run.done, "of": stage.steps}

@@ -64,28 +64,30 @@ def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: Rule) 
     states = gathered.float()
     narrow = (gathered[n_keep:], gathered[:n_keep]) if tokens.dtype == torch.bfloat16 else None
     nearest = most_similar(states[n_keep:], states[:n_keep], narrow)
+    merged = average_into_kept(states, target[:n_keep], target[n_keep:], nearest, rule).to(tokens.dtype)
     target[others] = kept[nearest]
-    return _average(states, n_keep, nearest, rule).to(tokens.dtype), kept, target
+    return merged, kept, target
 
 
-def _average(
-    states: Float[Tensor, "span dim"],
-    n_keep: int,
+def average_into_kept(
+    states: Float[Tensor, "seq dim"],
+    kept: Int[Tensor, " kept"],
+    others: Int[Tensor, " others"],
     nearest: Int[Tensor, " others"],
     rule: Rule,
 ) -> Float[Tensor, "kept dim"]:
-    """States of the first ``n_keep`` tokens after the merge; ``nearest`` names the kept row of each of the others.
+    """States of the ``kept`` tokens after the merge; ``nearest`` names the kept row of each of the ``others``.
 
     Bags of rows are added one after the other, each by one thread, hence reproducibly; scattered additions are not on
     CUDA. With m members the sequential rule gives the kept state 2^-m and the i-th member 2^-(m - i + 1).
     """
-    bag = torch.cat([torch.arange(n_keep, device=nearest.device), nearest])
-    rows = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
-    bag = bag.index_select(0, rows)
-    first = torch.searchsorted(bag, torch.arange(n_keep, device=bag.device))
+    bag = torch.cat([torch.arange(len(kept), device=kept.device), nearest])
+    order = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
+    rows, bag = torch.cat([kept, others]).index_select(0, order), bag.index_select(0, order)
+    first = torch.searchsorted(bag, torch.arange(len(kept), device=kept.device))
     if rule == "mean":
         return embedding_bag(rows, states, first, mode="mean")
     behind = torch.cat([first[1:], first.new_full((1,), len(rows))]).index_select(0, bag)  # where the next bag begins
     halvings = behind - torch.arange(len(rows), device=rows.device)
-    halvings = torch.where(rows < n_keep, halvings - 1, halvings)
+    halvings = torch.where(rows == kept.index_select(0, bag), halvings - 1, halvings)
     return embedding_bag(rows, states, first, mode="sum", per_sample_weights=torch.pow(0.5, halvings.to(states.dtype)))

@@ -9,7 +9,8 @@ Everything that decides a size is an integer count, which leaves the device in o
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from holitom.methods.holitom.temporal_merging import merge_static, select_static
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
 from holitom.ops.clustering import GroupClusters
 from holitom.ops.group_clustering import ClusterRule, TokenGroups, rows_of
+from holitom.ops.merging_again import clusters_again
 from holitom.ops.similarity import similarity_and_norms
 from holitom.ops.token_ops import packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind
@@ -84,6 +86,25 @@ class OuterDetails:
         merged = torch.where(center, TokenKind.STATIC_CENTER.value, TokenKind.STATIC_MERGED.value)
         return torch.where(static, merged.masked_fill(gone, TokenKind.STATIC_DROPPED), kinds)
 
+    def merge_again(
+        self, values: Float[Tensor, "frames tokens channels"], center_weight: float | None
+    ) -> Float[Tensor, "kept channels"]:
+        """Other values of the tokens, merged as the tokens were; see :class:`~holitom.tokens.CompressedTokens`.
+
+        Args:
+            values: of the original tokens.
+            center_weight: weight of a cluster's centre that the tokens were merged with, None for the plain mean.
+        """
+        means = torch.stack([values[first : last + 1].mean(0, dtype=torch.float32) for first, last in self.segments])
+        frame, position = self.index // self.tokens_per_frame, self.index % self.tokens_per_frame
+        segment = self.segment_of_frame()[frame]
+        static = self.static_rows[segment, position] == torch.arange(len(self.index), device=self.index.device)
+        group = torch.where(static, segment, frame + len(means))
+        groups = torch.cat([means, values.to(means)])
+        rows = torch.cat([self.static_rows, self.dynamic_rows])
+        heads = group * self.tokens_per_frame + position
+        return clusters_again(groups, rows, heads, center_weight).to(values.dtype)
+
 
 class OuterCompression:
     """HoliTom's outer stage for one video at a time.
@@ -134,7 +155,8 @@ class OuterCompression:
         rest = (plan.dynamic - plan.selected).tolist()
         left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist())
         parts = OuterParts(similarity, masks, static, selected, merge_contextual(features, left, rule))
-        return assemble(features, plan, uploaded, parts, order)
+        tokens = assemble(features, plan, uploaded, parts, order)
+        return replace(tokens, merge_again=partial(tokens.details.merge_again, center_weight=rule.center_weight))
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens a video of this size can be compressed to, whatever it shows.

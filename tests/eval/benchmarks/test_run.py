@@ -291,6 +291,8 @@ def test_columns_of_questions() -> None:
     [
         (["--limit", "0"], "--limit = 0"),
         (["--num-processes", "0"], "--num-processes = 0"),
+        (["--prefetch", "-1"], "--prefetch = -1"),
+        (["--model-args", "reuse=false"], "has it elsewhere"),
         (["--set", "outer.retain_ration=1"], "retain_ration"),
         (["--model-args", "dtype"], "not of the form key=value"),
         (["--model-args", "max_frames_num=4"], "use --set model.num_frames"),
