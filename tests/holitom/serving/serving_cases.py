@@ -1,0 +1,96 @@
+"""Small checkpoints, clips and methods that the tests of serving share."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval.instruments.clips import draw_clip, picture
+from eval.instruments.models.geometries import GEOMETRIES
+from eval.instruments.models.random_checkpoint import (
+    LAYOUTS,
+    randomize,
+    tiny_config,
+    write_checkpoint,
+    write_tokenizer,
+)
+from holitom.compressor import Compressor
+from holitom.serving import Request
+from holitom.serving.requests import read_clip
+from holitom.settings import parse_config
+from llava.asking import Question
+from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+
+# what stands before the LLM alone, with and without side signals of the tower
+METHODS: dict[str, dict[str, Any] | None] = {
+    "vanilla": None,
+    "holitom": {"method": "holitom", "outer": {"retain_ratio": 0.15}, "inner": None},
+    "visionzip": {"method": "visionzip", "tokens_per_frame": 30, "dominant_share": 0.8},
+    "uniform": {"method": "uniform", "retain_ratio": 0.1},
+}
+EARLYTOM = {"method": "earlytom", "tower_layers": [0], "max_frames": 3, "inner": None}
+NEW_TOKENS = 8
+
+
+def small_checkpoint(folder: Path, layout: str = "llava-onevision") -> Path:
+    """The tiny random geometry with heads of 32 channels, the fewest that vLLM has an attention for on a CPU."""
+    raw = {**tiny_config(layers=3, tower_layers=3), **LAYOUTS[layout], "num_attention_heads": 2}
+    return _write(folder, {**raw, "num_key_value_heads": 1})
+
+
+def half_billion_config() -> dict[str, Any]:
+    """The geometry of LLaVA-OneVision-0.5B, tied embeddings included, cut to 2 decoder and 2 tower layers."""
+    tower = {
+        "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 3, "num_attention_heads": 16,
+        "image_size": 384, "patch_size": 14,
+    }  # fmt: skip
+    raw = {**tiny_config(), **GEOMETRIES["llava-onevision-0.5b"], "num_hidden_layers": 2, "vision_config": tower}
+    return {**raw, "bos_token_id": 256, "eos_token_id": 258}
+
+
+def half_billion_checkpoint(folder: Path) -> Path:
+    """Random weights of that geometry."""
+    return _write(folder, half_billion_config())
+
+
+def _write(folder: Path, raw: dict[str, Any]) -> Path:
+    config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
+    config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        model = LlavaQwenForCausalLM(config)
+    model = model.to_empty(device="cpu")
+    model.tie_weights()
+    randomize(model, seed=3)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder, model.state_dict(), raw)
+    write_tokenizer(folder)
+    return folder
+
+
+def frames(count: int, seed: int) -> np.ndarray:
+    """A drawn clip, uint8 (count, height, width, 3)."""
+    clip = draw_clip(random.Random(seed))
+    return np.stack([picture(clip, number * 23 // max(1, count - 1)) for number in range(count)])
+
+
+def compressor_of(method: Any) -> Compressor | None:
+    """A fresh compressor with the settings of a request."""
+    return parse_config({"compressor": method}).build()
+
+
+def our_question(loaded: tuple[Any, ...], request: Request) -> Question:
+    """The same question for our own runtime."""
+    tokenizer, model, processor, _ = loaded
+    return Question(tokenizer, model, read_clip(request.video, 8), processor, request.question)
+
+
+def our_tokens(loaded: tuple[Any, ...], request: Request, new_tokens: int = NEW_TOKENS) -> list[int]:
+    """Greedy tokens of our own runtime."""
+    compressor = compressor_of(request.method)
+    question = our_question(loaded, request)
+    if compressor is None:
+        return question.generate(new_tokens)[0].tolist()
+    with compressor.applied(loaded[1]):
+        return question.generate(new_tokens)[0].tolist()
