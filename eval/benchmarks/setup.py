@@ -25,7 +25,7 @@ def code_digest() -> str:
     """SHA-256 of the sources an answer depends on: ``llava``, ``holitom`` and the models of the harness."""
     packages = [Path(str(package.__file__)).parent for package in (llava, holitom)]
     found = {f"{root.name}/{path.relative_to(root)}": path for root in packages for path in root.rglob("*.py")}
-    found |= {name: Path(__file__).parent / "lmms" / name for name in ("models.py", "questions.py")}
+    found |= {name: Path(__file__).parent / "lmms" / name for name in ("models.py", "questions.py", "vllm_engine.py")}
     return digest({name: file_digest(path) for name, path in found.items()})
 
 

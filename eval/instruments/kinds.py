@@ -20,6 +20,7 @@ KINDS = {
     "training": "eval.synthetic.training", "claims": "eval.claims", "benchmark": "eval.benchmarks.run",
     "verdict_rule": "eval.claims.operating_characteristics", "harness_versions": "eval.benchmarks.versions",
     "stages": "eval.efficiency.stages", "readers": "eval.efficiency.readers",
+    "serving": "eval.efficiency.serving",
     "video_fuzz": "tests.fuzz_videos", "video_matrix": "tests.video_matrix",
     "other": "eval.instruments.record",
 }  # fmt: skip

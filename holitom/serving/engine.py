@@ -18,6 +18,22 @@ _OURS = ("model", "enable_prompt_embeds")
 WAVE = 256  # prompts that may wait in the engine at one time: vanilla ones of a 7B model take 45 MB each
 
 
+def decoder_engine(
+    checkpoint: str | os.PathLike[str], dtype: str, cache_folder: str | os.PathLike[str] | None = None, **engine: Any
+) -> Any:
+    """``vllm.LLM`` with the LLM of a checkpoint, which takes prompts as embeddings; arguments as for the class below.
+
+    Raises:
+        InputError: if vLLM is not installed, or for a wrong argument or checkpoint.
+    """
+    for name in _OURS:
+        if name in engine:
+            raise InputError(f"{name} = {engine[name]!r} is decided by the checkpoint and this project: leave it out")
+    vllm = require_vllm()
+    folder = decoder_folder(checkpoint, cache_folder)
+    return vllm.LLM(model=str(folder), enable_prompt_embeds=True, dtype=dtype, **engine)
+
+
 class CompressedLLM:
     """A checkpoint's LLM on vLLM, behind this project's tower, projector and outer stage.
 
@@ -49,14 +65,10 @@ class CompressedLLM:
         cache_folder: str | os.PathLike[str] | None = None,
         **engine: Any,
     ) -> None:
-        for name in _OURS:
-            if name in engine:
-                raise InputError(f"{name} = {engine[name]!r} is decided by this class: leave it out")
-        vllm = require_vllm()
+        require_vllm()  # before anything is loaded
         self.prompts = PromptMaker(checkpoint, device, dtype, cache_bytes, frames_per_batch)
         kind = str(self.prompts.model.dtype).removeprefix("torch.")
-        folder = decoder_folder(checkpoint, cache_folder)
-        self.llm = vllm.LLM(model=str(folder), enable_prompt_embeds=True, dtype=kind, **engine)
+        self.llm = decoder_engine(checkpoint, kind, cache_folder, **engine)
 
     def generate(
         self, requests: Sequence[Request] | Request, sampling_params: Any = None, use_tqdm: bool = False

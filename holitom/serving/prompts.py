@@ -51,14 +51,19 @@ class PromptMaker:
 
         if isinstance(frames_per_batch, bool) or not isinstance(frames_per_batch, int) or frames_per_batch < 1:
             raise InputError(f"frames_per_batch = {frames_per_batch!r} is out of range: it must be at least 1; use 128")
-        self._encoded: ByteCache[Encoded] = ByteCache(cache_bytes // 2)
-        self._kept: ByteCache[Kept] = ByteCache(cache_bytes - cache_bytes // 2)
+        self._cache_bytes = cache_bytes
+        self.forget()
         self._frames_per_batch = frames_per_batch
         place = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer, self.model = load_without_decoder(checkpoint, place, torch_dtype=dtype)
         self.counts = Counts()
         self._methods: dict[Method, ServedMethod] = {}
         self._recorders: dict[str, Recorder] = {}
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._encoded: ByteCache[Encoded] = ByteCache(self._cache_bytes // 2)
+        self._kept: ByteCache[Kept] = ByteCache(self._cache_bytes - self._cache_bytes // 2)
 
     def method(self, method: Method) -> ServedMethod:
         """A method as :func:`~holitom.serving.served_methods.served_method` knows it, read once.

@@ -14,7 +14,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
 from eval.benchmarks.lmms.questions import stock_prompt, task_of, tokens_of, video_of
 from eval.benchmarks.lmms.records import RecordFolder
 from eval.benchmarks.lmms.settings import run_config, stages_that_compress
+from eval.benchmarks.lmms.vllm_engine import RUNTIME, check_engine, move_to_vllm
 from eval.benchmarks.setup import setup_of, video_digest
 from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
 from holitom.compressor import Compressor
@@ -54,6 +55,8 @@ class Answering:
         on_bad_video: str = "stop",
         records: str | None = None,
         video_reader: ReaderChoice = "auto",
+        engine: str = RUNTIME,
+        engine_args: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         """Load the checkpoint and put the method on.
@@ -65,6 +68,8 @@ class Answering:
             answers: folder of the log of answers.
             on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
             video_reader: of :func:`llava.video.load_video`; "decord-as-is" shows what the stock models see.
+            engine: "runtime" is this project's own; "vllm" runs the LLM, see :mod:`eval.benchmarks.lmms.vllm_engine`.
+            engine_args: of ``vllm.LLM``.
             records: folder for the record of every question, or None to keep none.
             **arguments: of the stock model, and settings of the method (``retain_ratio=0.15``).
 
@@ -75,6 +80,7 @@ class Answering:
         known = {name: value for name, value in arguments.items() if name in stock}
         run = run_config(config, method, {name: value for name, value in arguments.items() if name not in stock})
         self._check_arguments(pretrained, on_bad_video, known)
+        check_engine(engine, engine_args, run)
         known = {"max_frames_num": run.model.num_frames, "conv_template": run.model.conv_template, **known}
         if not torch.cuda.is_available():
             known = {"device_map": "auto", "device": "cpu", **known}
@@ -89,6 +95,8 @@ class Answering:
         arguments = {**{name: value.default for name, value in stock.items()}, **known}
         setup = setup_of(model, self.stock_id, arguments, identity["weights_sha256"])
         setup["video_reader"] = video_reader  # other frames are other answers
+        if engine != RUNTIME:
+            setup |= move_to_vllm(model, local_checkpoint(pretrained), engine_args or {})
         settings = run.as_dict()
         setup_key = digest({**setup, "compressor": settings["compressor"]})
         self.served = Served(setup, setup_key, settings, identity)

@@ -1,14 +1,17 @@
 """Small checkpoints, clips and methods that the tests of serving share."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from transformers import LlavaOnevisionForConditionalGeneration
 
 from eval.instruments.clips import draw_clip, picture
-from eval.instruments.models.geometries import GEOMETRIES
+from eval.instruments.models.cut_checkpoint import make_cut_checkpoint
 from eval.instruments.models.random_checkpoint import (
     LAYOUTS,
     randomize,
@@ -22,6 +25,7 @@ from holitom.serving.requests import read_clip
 from holitom.settings import parse_config
 from llava.asking import Question
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from tests.tiny_models import hugging_face_config, hugging_face_name
 
 # what stands before the LLM alone, with and without side signals of the tower
 METHODS: dict[str, dict[str, Any] | None] = {
@@ -40,19 +44,26 @@ def small_checkpoint(folder: Path, layout: str = "llava-onevision") -> Path:
     return _write(folder, {**raw, "num_key_value_heads": 1})
 
 
-def half_billion_config() -> dict[str, Any]:
-    """The geometry of LLaVA-OneVision-0.5B, tied embeddings included, cut to 2 decoder and 2 tower layers."""
-    tower = {
-        "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 3, "num_attention_heads": 16,
-        "image_size": 384, "patch_size": 14,
-    }  # fmt: skip
-    raw = {**tiny_config(), **GEOMETRIES["llava-onevision-0.5b"], "num_hidden_layers": 2, "vision_config": tower}
-    return {**raw, "bos_token_id": 256, "eos_token_id": 258}
+def hugging_face_copy(checkpoint: Path, folder: Path) -> Path:
+    """The same weights as transformers' own class writes them."""
+    raw = json.loads((checkpoint / "config.json").read_text())
+    config = hugging_face_config()
+    for name in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
+        setattr(config.text_config, name, raw[name])
+    config.text_config.layer_types = ["full_attention"] * raw["num_hidden_layers"]
+    config.text_config.vocab_size = raw["vocab_size"]
+    model = LlavaOnevisionForConditionalGeneration(config).eval()
+    stored = load_file(checkpoint / "model.safetensors")
+    model.load_state_dict({hugging_face_name(name): tensor for name, tensor in stored.items()}, strict=True)
+    model.save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "generation_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    return folder
 
 
 def half_billion_checkpoint(folder: Path) -> Path:
-    """Random weights of that geometry."""
-    return _write(folder, half_billion_config())
+    """The geometry of LLaVA-OneVision-0.5B, tied embeddings included, cut to 2 decoder and 2 tower layers."""
+    return make_cut_checkpoint(folder, "llava-onevision-0.5b", 2, 2, seed=3)
 
 
 def _write(folder: Path, raw: dict[str, Any]) -> Path:

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, Qwen2ForCausalLM
 
+from eval.instruments.models.cut_checkpoint import cut_config
 from holitom.serving.__main__ import main
 from holitom.serving.decoder_folder import decoder_folder, default_cache, qwen2_config
 from holitom.serving.plugin import ARCHITECTURE
 from holitom.serving.vllm_decoder import llm_weights
 from llava.errors import CheckpointError, InputError
 from llava.model.builder import load_pretrained_model, load_without_decoder
-from tests.holitom.serving.serving_cases import frames, half_billion_config
+from tests.holitom.serving.serving_cases import frames
 
 
 def test_the_folder_links_and_copies_nothing(served_checkpoint: Path, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_qwen2_s_own_class_answers_from_it(request: pytest.FixtureRequest, tmp_p
 
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(half_billion_config()))
+    (tmp_path / "config.json").write_text(json.dumps(cut_config("llava-onevision-0.5b", 2, 2)))
     config = qwen2_config(tmp_path)
     assert config["tie_word_embeddings"] is True
     assert (config["hidden_size"], config["num_attention_heads"], config["num_key_value_heads"]) == (896, 14, 2)

@@ -72,8 +72,8 @@ def test_a_prompt_without_room_is_told_and_leaves_nothing_behind(llm: Compressed
 
 @pytest.mark.parametrize("name", ["model", "enable_prompt_embeds"])
 def test_what_the_class_decides_is_refused(served_checkpoint: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} = 1 is decided by this class"):
-        CompressedLLM(served_checkpoint, **{name: 1})
+    with pytest.raises(InputError, match=f"{name} = 1 is decided by the checkpoint"):
+        engine.decoder_engine(served_checkpoint, "float32", None, **{name: 1})
 
 
 def test_a_missing_vllm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
