@@ -197,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     version = require_vllm().__version__
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_cut_checkpoint(folder, options.geometry, options.layers, options.tower_layers)
-        found = measure(Ways(checkpoint, settings))
+        ways = Ways(checkpoint, settings)
+        found = measure(ways)
+        ways.llm.close()
     print(json.dumps(stamped("serving", {**vars(options), "dtype": DTYPE, "vllm": version, **found, **provenance()})))
 
 

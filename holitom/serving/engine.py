@@ -107,6 +107,10 @@ class CompressedLLM:
             self._collect(waiting, outputs, use_tqdm)
         return outputs
 
+    def close(self) -> None:
+        """End the engine's processes."""
+        self.llm.llm_engine.engine_core.shutdown()
+
     def _check_length(self, number: int, prompt: Prompt) -> None:
         longest = int(self.llm.llm_engine.model_config.max_model_len)
         if len(prompt.embeds) >= longest:

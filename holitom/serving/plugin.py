@@ -1,6 +1,7 @@
 """What vLLM's processes load of this package, and whether they can: its entry point ``vllm.general_plugins``."""
 
 import importlib.util
+import os
 from importlib import metadata
 from typing import Any
 
@@ -34,6 +35,7 @@ def require_vllm() -> Any:
             "vLLM finds no entry point of holitom, by which its processes know the decoder: install holitom in this "
             "environment (pip install -e .), a folder on PYTHONPATH does not do"
         )
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # what commands print on stdout is their result
     import vllm  # noqa: PLC0415
 
     register()

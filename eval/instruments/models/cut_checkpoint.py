@@ -14,6 +14,7 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 _SO400M = {
     "hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
 }  # fmt: skip
+_FEWEST_CHANNELS = 32  # of a head, for which vLLM has an attention on the CPU: the tiny geometry gets fewer heads
 
 
 def cut_config(geometry: str, layers: int, tower_layers: int) -> dict[str, Any]:
@@ -26,9 +27,15 @@ def cut_config(geometry: str, layers: int, tower_layers: int) -> dict[str, Any]:
         raise InputError(f"geometry = {geometry!r} is unknown: it must be one of {', '.join(GEOMETRIES)}")
     if min(layers, tower_layers) < 1:
         raise InputError(f"layers = {layers} and tower_layers = {tower_layers}: both must be at least 1")
-    tower = {**_SO400M, "num_hidden_layers": tower_layers + 1}  # the last one is not run
+    sizes = GEOMETRIES[geometry]
+    tower = {**sizes.get("vision_config", _SO400M), "num_hidden_layers": tower_layers + 1}  # the last one is not run
+    heads = min(sizes["num_attention_heads"], sizes["hidden_size"] // _FEWEST_CHANNELS)
+    grouped = {
+        "num_attention_heads": heads,
+        "num_key_value_heads": min(sizes["num_key_value_heads"], max(1, heads // 2)),
+    }
     special = {name: value for name, value in tiny_config().items() if name in ("bos_token_id", "eos_token_id")}
-    return {**tiny_config(), **GEOMETRIES[geometry], **special, "num_hidden_layers": layers, "vision_config": tower}
+    return {**tiny_config(), **sizes, **special, **grouped, "num_hidden_layers": layers, "vision_config": tower}
 
 
 def make_cut_checkpoint(path: str | Path, geometry: str, layers: int, tower_layers: int, seed: int = 0) -> Path:

@@ -49,7 +49,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         checkpoint, "float32", "cpu", cache_folder=folder / "cache", enforce_eager=True, max_model_len=4096
     )
     yield request.param, checkpoint, llm
-    llm.llm.llm_engine.engine_core.shutdown()
+    llm.close()
 
 
 def asked(case: str, folder: Path) -> list[Request]:
