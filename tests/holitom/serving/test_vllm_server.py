@@ -28,16 +28,16 @@ _STARTS_WITHIN = 600  # seconds
 
 @pytest.fixture(scope="module")
 def server(served_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``vllm serve`` on the folder that ``python -m holitom.serving`` prints."""
+    """vLLM's server on the folder that ``python -m holitom.serving`` prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("server")
     options = ["--enable-prompt-embeds", "--served-model-name", "decoder", "--dtype", "float32", "--enforce-eager"]
     options += ["--max-model-len", "4096", "--host", "127.0.0.1", "--port", str(port)]
-    vllm = str(Path(sys.executable).with_name("vllm"))
-    launch = [vllm] if Path(vllm).exists() else [sys.executable, "-m", "vllm.entrypoints.cli.main"]
-    command = [*launch, "serve", str(decoder_folder(served_checkpoint, folder)), *options]
+    # what ``vllm serve`` starts; that command asks for the version of a package "vllm", which the CPU build is not called
+    launch = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    command = [*launch, str(decoder_folder(served_checkpoint, folder)), *options]
     with (folder / "log").open("w") as log:
         env = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
