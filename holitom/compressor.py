@@ -14,16 +14,15 @@ from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.prompt.kept_positions import KeptPositions
-from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.hooks.tower.signals import Recorder
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.ops.selection import check_finite
 from holitom.record.prompt import Record
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
+    from llava.model.visual_compressor import LayerPrompt
 
-__all__ = ["Compressor", "InnerStage", "OuterStage", "Record", "TowerStage", "all_tokens"]
+__all__ = ["Compressor", "InnerStage", "MethodConfig", "OuterStage", "Record", "TowerStage", "all_tokens"]
 
 
 class OuterStage(Protocol):
@@ -258,6 +257,13 @@ class Compressor:
         if self.inner is None or labels.shape[1] == seq:
             return labels
         return self.inner.align(labels)
+
+
+class MethodConfig(Protocol):
+    """Settings of one method; a frozen dataclass."""
+
+    def build(self) -> Compressor:
+        """A compressor with these settings, applied to no model yet."""
 
 
 def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:

@@ -25,8 +25,9 @@ from holitom.cli import Parser, commit, user_errors
 from holitom.compressor import Compressor
 from holitom.errors import InputError, require_runtime
 from holitom.files import make_folder, whole_folder
-from holitom.record.prompt import load_record, save_record
+from holitom.record.file import load_record
 from holitom.record.saved import SavedRecord
+from holitom.record.saving import save_record, saved_copy
 from holitom.run_facts import facts_of, frame_times
 from holitom.settings import RunConfig, load_config
 from holitom.shipped import TINY
@@ -116,7 +117,7 @@ def record_methods(
         InputError: for a wrong video, checkpoint or setting, or configurations that sample different frames.
     """
     require_runtime()
-    from llava.asking import Question  # noqa: PLC0415
+    from llava.asking import VideoPrompt  # noqa: PLC0415
     from llava.model.builder import load_pretrained_model  # noqa: PLC0415
     from llava.video import load_video  # noqa: PLC0415
 
@@ -126,14 +127,14 @@ def record_methods(
     clip = load_video(video, counts.pop())
     model: Any
     tokenizer, model, processor, _ = load_pretrained_model(str(checkpoint), None, "llava_qwen")
-    asked, records = Question(tokenizer, model, clip, processor, question), {}
+    asked, records = VideoPrompt(tokenizer, model, clip, processor, question), {}
     for name, run in configs.items():
         compressor = watched(run.build() or Compressor(None, None))
         with compressor.applied(model):
             answer = asked.text(max_new_tokens)
         facts = {"name": name, "video": Path(video).name, "question": question, "answer": answer}
         facts |= facts_of(run, checkpoint)
-        records[name] = compressor.record.saved([clip.frames], frame_times(clip), size=480, **facts)
+        records[name] = saved_copy(compressor.record, [clip.frames], frame_times(clip), size=480, **facts)
     return records
 
 

@@ -24,7 +24,7 @@ def prompt_ids(tokenizer: Any, turn: str) -> Tensor:
     return ids[None]
 
 
-class Question:
+class VideoPrompt:
     """One question about one clip, ready for a model."""
 
     def __init__(self, tokenizer: Any, model: LlavaQwenForCausalLM, clip: VideoClip, processor: Any, text: str) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from llava.errors import VideoError
 
@@ -23,8 +22,6 @@ CONTAINERS = (
 MAX_PIXELS = 8192 * 8192
 
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"<SmoothStreamingMedia", b"v=0", b"[playlist]", b"RTSPtext")
-_CHECKSUM = bytes.fromhex("bf84")  # its identifier and its length, 4
-_SEGMENT = bytes.fromhex("18538067")  # Matroska's identifier of the element that holds all others
 
 
 def check_file(path: Path) -> Path:
@@ -99,64 +96,3 @@ def sniff_container(path: Path) -> str | None:
     if head[:1] == b"G" and head[188:189] in {b"G", b""}:
         return "mpegts"
     return "asf" if head[:4] == bytes.fromhex("3026b275") else None
-
-
-def missing_bytes(path: Path) -> int:
-    """How many bytes the file lacks of the size that its own head states (Matroska, WebM, AVI); 0 if it states none."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    end = 0
-    if head[:4] == b"RIFF":
-        end = 8 + int.from_bytes(head[4:8], "little")
-    elif (place := head.find(_SEGMENT)) >= 0 and head[:4] == bytes.fromhex("1a45dfa3"):
-        start = place + 4
-        length = 9 - head[start].bit_length()  # a variable-length integer: the first set bit tells its bytes
-        size = int.from_bytes(head[start : start + length], "big") & ((1 << 7 * length) - 1)
-        end = start + length + size if size != (1 << 7 * length) - 1 else 0  # all ones: unknown, a live recording
-    return max(end - path.stat().st_size, 0)
-
-
-def checksum_fault(path: Path) -> str | None:
-    """The first checksum of a Matroska file that its bytes do not give, in words; None if all do or there are none.
-
-    Elements of the second level (clusters above all) may begin with a CRC-32 of the rest of them (RFC 8794, 11.3.1):
-    FFmpeg writes it in Matroska, not in WebM, and compares none. An element of unknown length ends the comparison.
-    """
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        place, summed = 0, False
-        while place < size:
-            file.seek(place)
-            name, length, start = _element(file.read(16))
-            if length is None:  # unknown, as in a live recording, or no element
-                return f"the part at byte {place} has no head" if summed else None
-            if name == _SEGMENT:
-                place += start
-                continue
-            file.seek(place + start)
-            head = file.read(6)
-            if head[:2] == _CHECKSUM:
-                summed = True
-                if _crc32(file, length - 6) != int.from_bytes(head[2:], "little"):
-                    return f"the {length} bytes from byte {place} on do not give their checksum"
-            place += start + length
-    return None
-
-
-def _crc32(file: BinaryIO, length: int) -> int:
-    found = 0
-    while length > 0 and (part := file.read(min(length, 1 << 20))):
-        found = zlib.crc32(part, found)
-        length -= len(part)
-    return found
-
-
-def _element(head: bytes) -> tuple[bytes, int | None, int]:
-    """Name, length of the content (None: unknown) and length of the head of the EBML element that begins so."""
-    width = 9 - head[0].bit_length() if head else 1
-    name, rest = head[:width], head[width:]
-    count = 9 - rest[0].bit_length() if rest else 9
-    if count > 8 or len(rest) < count:
-        return name, None, 0
-    size = int.from_bytes(rest[:count], "big") & ((1 << 7 * count) - 1)
-    return name, None if size == (1 << 7 * count) - 1 else size, width + count

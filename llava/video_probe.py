@@ -10,14 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import VideoError
-from llava.video_files import MAX_PIXELS, RECOPY, checksum_fault, missing_bytes, open_container
+from llava.video_files import MAX_PIXELS, RECOPY, open_container
+from llava.video_structure import missing_bytes, structure_fault
 
 # codecs in which every packet of an MP4 or Matroska file is one shown frame, so that packets tell the frames' times;
 # VP8 and MPEG-4 have packets that show nothing, told by _shows_nothing; all others are counted by decoding them
-COUNTABLE_CODECS = frozenset({
-    "h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp8", "libvpx", "vp9", "libvpx-vp9", "mpeg4", "mjpeg",
-    "prores", "ffv1", "vvc",
-})  # fmt: skip
+COUNTABLE_CODECS = frozenset(
+    {
+        "h264",
+        "hevc",
+        "av1",
+        "libdav1d",
+        "libaom-av1",
+        "vp8",
+        "libvpx",
+        "vp9",
+        "libvpx-vp9",
+        "mpeg4",
+        "mjpeg",
+        "prores",
+        "ffv1",
+        "vvc",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -184,7 +199,7 @@ def _missing_end(
     missing = missing_bytes(path)
     if missing:
         return f"its last {missing} bytes are missing"
-    return checksum_fault(path) if name == "matroska" else None
+    return structure_fault(path, name, stream.id)
 
 
 def _tolerance(times: tuple[int, ...] | None, duration: float, count: int, stream: Any) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.instruments.answering import Question, applied
+from eval.instruments.answering import VideoPrompt, applied
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.scores import CONFIGS
 from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, greedy_segments, static_counts, static_run_lengths
@@ -102,7 +102,7 @@ def measured_threshold(config: RunConfig) -> dict[str, float]:
     return {"moving": float(similarity[~static].max()), "static": float(similarity[static].min())}
 
 
-def random_question(layers: int, folder: Path) -> Question:
+def random_question(layers: int, folder: Path) -> VideoPrompt:
     """A question about four frames of noise for a tiny random model with so many decoder layers."""
     make_random_checkpoint(folder, layers=layers)
     tokenizer, model, processor, _ = load_pretrained_model(folder, None, "llava_qwen", torch_dtype="float32")
@@ -110,11 +110,11 @@ def random_question(layers: int, folder: Path) -> Question:
     still = np.repeat(rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), _FRAMES, axis=0)
     still[:, :, :32] = rng.integers(0, 256, (_FRAMES, 64, 32, 3), dtype=np.uint8)  # one half moves
     clip = VideoClip(still, tuple(range(_FRAMES)), _FRAMES, 1.0, float(_FRAMES), "made", Path("noise"))
-    return Question(tokenizer, model, clip, processor, "What happens in this video?")
+    return VideoPrompt(tokenizer, model, clip, processor, "What happens in this video?")
 
 
 @torch.no_grad()
-def layer_lengths(question: Question, config: RunConfig) -> list[int]:
+def layer_lengths(question: VideoPrompt, config: RunConfig) -> list[int]:
     """Rows of the video, newline included, that really enter each decoder layer in a prefill."""
     seen: list[int] = []
     with applied(config.build(), question.model):
@@ -130,13 +130,13 @@ def layer_lengths(question: Question, config: RunConfig) -> list[int]:
     return [length - text for length in seen]
 
 
-def _logits(question: Question) -> Tensor:
+def _logits(question: VideoPrompt) -> Tensor:
     inputs: dict[str, Any] = {"images": [question.pixels], "modalities": ["video"]}
     logits: Tensor = question.model(question.ids, use_cache=False, logits_to_keep=1, **inputs).logits
     return logits
 
 
-def inner_stage(question: Question, config: RunConfig) -> dict[str, Any]:
+def inner_stage(question: VideoPrompt, config: RunConfig) -> dict[str, Any]:
     """Where the sequence becomes shorter inside the LLM, and by how much.
 
     Returns:
@@ -153,7 +153,7 @@ def inner_stage(question: Question, config: RunConfig) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def reversibility(question: Question, config: RunConfig) -> dict[str, bool]:
+def reversibility(question: VideoPrompt, config: RunConfig) -> dict[str, bool]:
     """What "training-free" and "deterministic" mean, bit by bit."""
     model = question.model
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}

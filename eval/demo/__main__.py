@@ -22,7 +22,7 @@ import psutil
 
 from eval.demo.output import console, draw, show, static_share
 from eval.demo.tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
-from eval.instruments.answering import Question, answer, first_token_seconds, row_without_run
+from eval.instruments.answering import VideoPrompt, answer, first_token_seconds, row_without_run
 from eval.instruments.cli import Parser, commit, provenance, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
@@ -107,7 +107,7 @@ def check_frames(frames: int) -> None:
         )
 
 
-def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[VideoClip, Question]:
+def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[VideoClip, VideoPrompt]:
     """Read the video, load the checkpoint and say what they are."""
     video = options.video or default_clip()
     with console.status("reading the video"):
@@ -120,7 +120,7 @@ def prepare(options: argparse.Namespace, checkpoint: str, label: str) -> tuple[V
         )
     console.print(f"checkpoint  {label}: {model.config.num_hidden_layers} layers, {model.dtype}, on {model.device}")
     console.print(f"question    {options.question}\n")
-    return clip, Question(tokenizer, model, clip, processor, options.question)
+    return clip, VideoPrompt(tokenizer, model, clip, processor, options.question)
 
 
 def check(options: argparse.Namespace, checkpoint: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from eval.benchmarks.rehearsal import rehearsal_overrides
 from eval.demo.__main__ import TINY, check_frames
 from eval.demo.output import draw
-from eval.instruments.answering import Question, Row, answer, first_token_seconds
+from eval.instruments.answering import Trial, VideoPrompt, answer, first_token_seconds
 from eval.paper.grids import Point
 from eval.paper.scores import CONFIGS
 from holitom import Compressor, InnerConfig
@@ -68,7 +68,7 @@ class Reply:
         clip: what was read.
     """
 
-    rows: list[Row]
+    rows: list[Trial]
     per_layer: list[int]
     settings: dict[str, Any]
     segments: list[tuple[int, int]]
@@ -177,7 +177,7 @@ class Session:
 
     def _answered(self, asked: Asked, folder: Path) -> Reply:
         clip = load_video(asked.video, int(asked.frames))  # type: ignore[arg-type]
-        question = Question(self.tokenizer, self.model, clip, self.processor, asked.question)
+        question = VideoPrompt(self.tokenizer, self.model, clip, self.processor, asked.question)
         config = self.config(asked, question.visual_tokens // len(clip.indices))
         compressor = config.build()
         assert compressor is not None

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from eval.instruments.answering import Row
+from eval.instruments.answering import Trial
 from holitom import Compressor
+from holitom.record.saving import saved_copy
 from holitom.run_facts import frame_times
 from holitom.views import save_picture, token_map
 from llava.video import VideoClip
@@ -17,7 +18,7 @@ from llava.video import VideoClip
 console = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
-def show(rows: list[Row], merge_layer: int, repetitions: int) -> None:
+def show(rows: list[Trial], merge_layer: int, repetitions: int) -> None:
     """The table on the terminal, every value beside the first row's, and the answers below it."""
     table = Table(title=f"median of {repetitions} runs; FLOPs of the LLM's prefill by the paper's formula")
     for heading in ("", "tokens to the LLM", f"from layer {merge_layer}", "GFLOPs", "first token", "peak memory"):
@@ -53,8 +54,8 @@ def static_share(compressor: Compressor) -> float:
 
 def draw(clip: VideoClip, compressor: Compressor, path: Path, name: str, **meta: Any) -> list[tuple[int, int]]:
     """Save the token map of the latest prompt's first video; returns its segments."""
-    record = compressor.record.saved(
-        [clip.frames], frame_times(clip), size=480, name=name, video=str(clip.path), **meta
+    record = saved_copy(
+        compressor.record, [clip.frames], frame_times(clip), size=480, name=name, video=str(clip.path), **meta
     )
     save_picture(token_map(record), path)
     return compressor.record.videos[0].details.segments

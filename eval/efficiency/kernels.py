@@ -28,8 +28,8 @@ from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.device_counts import count
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
+from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops.attention_scores import last_query_attention, received_attention
 from holitom.ops.kernels import dispatch
@@ -111,7 +111,7 @@ def cases(quick: bool, dtype: torch.dtype, device: str) -> dict[str, Case]:
 
 
 def _merge(hidden: Tensor, scores: Tensor, length: int) -> Tensor:
-    return merge_into_nearest(hidden, scores, [(0, length)], 0.5).hidden
+    return merge_sequence(hidden, scores, [(0, length)], 0.5).hidden
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

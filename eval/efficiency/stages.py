@@ -27,8 +27,8 @@ from torch.nn.functional import conv2d, interpolate, normalize
 from eval.efficiency.outer import measure, plain_outer, summary, synthetic_video
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
+from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.methods.holitom.outer import OuterCompression
 from llava.model.builder import DTYPES
 
@@ -137,10 +137,10 @@ def inner_cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for dtype in options.dtypes:
                 hidden = states.to(DTYPES[dtype])
                 exact, source = plain_inner(hidden.double(), scores, *bounds)
-                ours = merge_into_nearest(hidden, scores, [bounds], 0.5)
+                ours = merge_sequence(hidden, scores, [bounds], 0.5)
                 plain = plain_inner(hidden, scores, *bounds)
                 runs = (
-                    partial(merge_into_nearest, hidden, scores, [bounds], 0.5),
+                    partial(merge_sequence, hidden, scores, [bounds], 0.5),
                     partial(plain_inner, hidden, scores, *bounds),
                 )
                 yield {

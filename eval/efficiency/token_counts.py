@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.instruments.answering import Question, applied, tokens_per_layer
+from eval.instruments.answering import VideoPrompt, applied, tokens_per_layer
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.kinds import stamped
@@ -91,7 +91,7 @@ def nominal(config: RunConfig, frames: int) -> list[int] | None:
     return list(rows[0].tokens_per_layer) if rows and frames == model.frames else None
 
 
-def measured(question: Question, config: RunConfig) -> list[int]:
+def measured(question: VideoPrompt, config: RunConfig) -> list[int]:
     """Visual tokens that each layer computes in the prefill of one question; newlines are not counted."""
     compressor = config.build()
     with applied(compressor, question.model):
@@ -125,20 +125,20 @@ def config_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _question(clip: VideoClip, geometry: Geometry, deep: bool) -> Question:
+def _question(clip: VideoClip, geometry: Geometry, deep: bool) -> VideoPrompt:
     """The clip before a tiny random model with all layers of the LLM, and of the tower where a method works inside."""
     layout = "llava-video" if geometry == VIDEO_7B else "llava-onevision"
     tower = {"tower_layers": DEPTH} if deep else {}
     with tempfile.TemporaryDirectory() as folder:
         make_random_checkpoint(folder, layers=geometry.layers, layout=layout, **tower)
         tokenizer, model, processor, _ = load_pretrained_model(folder, None, "llava_qwen", torch_dtype="float32")
-    return Question(tokenizer, model, clip, processor, "What happens in this video?")
+    return VideoPrompt(tokenizer, model, clip, processor, "What happens in this video?")
 
 
 def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: int) -> list[dict[str, Any]]:
     """One record per file, in the order given."""
     clip = load_video(video, frames)
-    questions: dict[bool, Question] = {}
+    questions: dict[bool, VideoPrompt] = {}
     records = []
     for path in paths:
         compressor = load_config(path).build()
@@ -151,7 +151,7 @@ def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: 
     return records
 
 
-def measure(question: Question, path: Path, geometry: Geometry, frames: int) -> dict[str, Any]:
+def measure(question: VideoPrompt, path: Path, geometry: Geometry, frames: int) -> dict[str, Any]:
     """The record of one file."""
     config = load_config(path)
     real, paper = measured(question, config), nominal(config, frames)

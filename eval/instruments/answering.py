@@ -10,12 +10,12 @@ from typing import Any
 from eval.instruments.measure import interleaved, peak_memory, timed
 from eval.paper.formula import paper_flops
 from holitom import Compressor
-from llava.asking import Question, prompt_ids
+from llava.asking import VideoPrompt, prompt_ids
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 __all__ = [
-    "Question",
-    "Row",
+    "Trial",
+    "VideoPrompt",
     "answer",
     "applied",
     "first_token_seconds",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """What one configuration gave.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
     peak_memory_mb: float | None
 
 
-def tokens_per_layer(question: Question, compressor: Compressor | None) -> list[int]:
+def tokens_per_layer(question: VideoPrompt, compressor: Compressor | None) -> list[int]:
     """Visual tokens that each decoder layer computed for the question's latest prefill; newlines are not counted."""
     layers = question.model.config.num_hidden_layers
     return [question.visual_tokens] * layers if compressor is None else compressor.record.tokens_per_layer(layers)
@@ -62,7 +62,9 @@ def applied(compressor: Compressor | None, model: LlavaQwenForCausalLM) -> Itera
         yield
 
 
-def first_token_seconds(question: Question, compressors: Sequence[Compressor | None], repetitions: int) -> list[float]:
+def first_token_seconds(
+    question: VideoPrompt, compressors: Sequence[Compressor | None], repetitions: int
+) -> list[float]:
     """Median time to first token of each configuration; rounds are interleaved, the first one is warm-up."""
 
     def run(compressor: Compressor | None) -> float:
@@ -73,15 +75,15 @@ def first_token_seconds(question: Question, compressors: Sequence[Compressor | N
     return [statistics.median(seconds) for seconds in interleaved(runs, repetitions).values()]
 
 
-def row_without_run(question: Question, name: str, limit: int) -> Row:
+def row_without_run(question: VideoPrompt, name: str, limit: int) -> Trial:
     """What can be said of all tokens where they do not fit into the model."""
     count, config = question.visual_tokens, question.model.config
     flops = paper_flops([count] * config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     why = f"not run: {question.length} tokens, the checkpoint was made for {limit}"
-    return Row(name, why, (count, count, count), flops / 1e12, None, None)
+    return Trial(name, why, (count, count, count), flops / 1e12, None, None)
 
 
-def answer(question: Question, name: str, compressor: Compressor | None, seconds: float, options: Any) -> Row:
+def answer(question: VideoPrompt, name: str, compressor: Compressor | None, seconds: float, options: Any) -> Trial:
     """Answer with one configuration and count its tokens and FLOPs."""
     model = question.model
     with applied(compressor, model), peak_memory() as peak:
@@ -89,4 +91,4 @@ def answer(question: Question, name: str, compressor: Compressor | None, seconds
     per_layer = tokens_per_layer(question, compressor)
     flops = paper_flops(per_layer, model.config.hidden_size, model.config.intermediate_size)
     tokens = (question.visual_tokens, per_layer[0], per_layer[-1])
-    return Row(name, text, tokens, flops / 1e12, seconds, peak.bytes / 1e6)
+    return Trial(name, text, tokens, flops / 1e12, seconds, peak.bytes / 1e6)

@@ -27,7 +27,7 @@ WIDTH, HEIGHT, RATE, FRAMES = 128, 96, 8, 24
 
 
 @dataclass(frozen=True)
-class Clip:
+class DrawnClip:
     """What a clip shows; the words are keys of the tables above."""
 
     colour: str
@@ -37,15 +37,15 @@ class Clip:
     last: str
 
 
-def draw_clip(generator: random.Random) -> Clip:
+def draw_clip(generator: random.Random) -> DrawnClip:
     """Choose what a clip shows."""
     first, last = generator.sample(sorted(BACKDROPS), 2)
-    return Clip(
+    return DrawnClip(
         generator.choice(sorted(COLOURS)), generator.choice(SHAPES), generator.choice(sorted(DIRECTIONS)), first, last
     )
 
 
-def picture(clip: Clip, number: int) -> np.ndarray:
+def picture(clip: DrawnClip, number: int) -> np.ndarray:
     """Frame ``number`` of a clip, uint8 RGB, (height, width, 3)."""
     backdrop = np.array(BACKDROPS[clip.first if number < FRAMES // 2 else clip.last])
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -95,7 +95,7 @@ def encode(
         container.mux(stream.encode(None))
 
 
-def write_clip(path: Path, clip: Clip) -> None:
+def write_clip(path: Path, clip: DrawnClip) -> None:
     """Encode a clip: H.264, or MPEG-4 for a path that ends in ``.avi``. The same clip gives the same bytes."""
     codec, settings = ("mpeg4", {}) if path.suffix == ".avi" else ("libx264", {"crf": "20"})
     encode(path, (picture(clip, number) for number in range(FRAMES)), RATE, codec, settings, FRAMES // 2)

@@ -20,10 +20,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from eval.paper.scores import CONFIGS
+from eval.paper.rows import PaperRow
+from eval.paper.scores import CONFIGS, config_name, rows_of
 from holitom.settings import RunConfig, load_config
 from holitom.strict_yaml import parse_yaml, read_yaml, written
 from llava.errors import InputError, shown
@@ -168,3 +170,23 @@ def _config(name: str) -> Path:
         raise InputError(f"{shown(name)} is no name of a configuration: it must have at most 1000 characters")
     path = Path(name)
     return path if path.is_absolute() else CONFIGS.parent / path
+
+
+@cache
+def _settings(model: str) -> list[tuple[PaperRow, dict[str, object]]]:
+    found = []
+    for row in rows_of(model):
+        path = CONFIGS / model / f"{config_name(row)}.yaml"
+        if path.is_file():  # DyCoke at 25 % is a row of the main table alone
+            found.append((row, load_config(path).as_dict()))
+    return found
+
+
+def row_of(model: str, settings: dict[str, object]) -> PaperRow | None:
+    """The paper's row that a configuration reproduces: all its settings are equal to those of the row's file.
+
+    Args:
+        model: folder of ``configs/``.
+        settings: ``RunConfig.as_dict()``.
+    """
+    return next((row for row, known in _settings(model) if known == settings), None)

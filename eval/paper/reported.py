@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportedScores:
     """Scores that someone published.
 
     Attributes:
@@ -27,18 +27,18 @@ class Report:
 
 
 REPORTS = (
-    Report(
+    ReportedScores(
         "cokeshao/HoliTom#16", "2026-09", "Vanilla", 100,
         {"egoschema_subset": 57.0, "videomme": 63.9, "mvbench": 61.5, "longvideobench_val_v": 58.3},
     ),
-    Report("cokeshao/HoliTom#16", "2026-09", "HoliTom", 25, {"egoschema_subset": 54.9}),
-    Report(
+    ReportedScores("cokeshao/HoliTom#16", "2026-09", "HoliTom", 25, {"egoschema_subset": 54.9}),
+    ReportedScores(
         "EvolvingLMMs-Lab/lmms-eval#1541", "2026-09", "Vanilla", 100, {"videomme": 63.93},
         "32 frames, against an expected 58.2",
     ),
 )  # fmt: skip
 
 
-def reported(task: str, method: str, retained: int) -> list[Report]:
+def reported(task: str, method: str, retained: int) -> list[ReportedScores]:
     """What is reported of one score of the main table."""
     return [one for one in REPORTS if task in one.scores and (one.method, one.retained) == (method, retained)]

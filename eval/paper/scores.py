@@ -8,11 +8,9 @@ everything else stays None and is shown as n/a.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from holitom.settings import load_config
-from holitom.shipped import CONFIGS
+from holitom.shipped import CONFIGS as CONFIGS  # beside the rows that its files reproduce
 
 # folder of configs/ -> the model as the tables call it, and the last part of its name on the hub
 MODELS = {
@@ -137,23 +135,3 @@ def scores_of(row: PaperRow | None) -> PaperScores | None:
     if row is None or row.model.name != MODELS["llava_onevision_7b"][0]:
         return None
     return MAIN_SCORES[row.method, row.retained]
-
-
-@cache
-def _settings(model: str) -> list[tuple[PaperRow, dict[str, object]]]:
-    found = []
-    for row in rows_of(model):
-        path = CONFIGS / model / f"{config_name(row)}.yaml"
-        if path.is_file():  # DyCoke at 25 % is a row of the main table alone
-            found.append((row, load_config(path).as_dict()))
-    return found
-
-
-def row_of(model: str, settings: dict[str, object]) -> PaperRow | None:
-    """The paper's row that a configuration reproduces: all its settings are equal to those of the row's file.
-
-    Args:
-        model: folder of ``configs/``.
-        settings: ``RunConfig.as_dict()``.
-    """
-    return next((row for row, known in _settings(model) if known == settings), None)

@@ -8,8 +8,7 @@ from torch import nn
 
 from holitom.errors import InputError
 from holitom.hooks.hook_set import HookSet
-from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.hooks.tower.signals import Recorder
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.runtime import runtime_problem
 
 

@@ -11,8 +11,8 @@ from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
-from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.hooks.tower.signals import RECORDERS, Recorder
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
+from holitom.hooks.tower.signals import RECORDERS
 from holitom.hooks.tower.video_calls import VideoCalls
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]

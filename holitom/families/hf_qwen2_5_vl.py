@@ -15,7 +15,7 @@ from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
 from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
 from holitom.hooks.prompt.prompt_layout import TowerCall
-from holitom.hooks.tower.signals import Recorder
+from holitom.hooks.tower.parts import Recorder
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from holitom.hooks.tower.frame_merging import TowerPlaces
-from holitom.hooks.tower.signals import RECORDERS, Recorder
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
+from holitom.hooks.tower.signals import RECORDERS
 from holitom.runtime import runtime_is_ours
 
 if TYPE_CHECKING:

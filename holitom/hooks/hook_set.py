@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from holitom.hooks.compiled import forget_compiled
+
+HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
 
 
 class HookSet:

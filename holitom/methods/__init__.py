@@ -1,22 +1,17 @@
-"""Methods by name: one frozen dataclass per file or folder; every one of them is found by itself."""
+"""Methods by name: one frozen dataclass per file or folder; every one of them is found by itself.
+
+Each is a :class:`holitom.compressor.MethodConfig`.
+"""
 
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from holitom.compressor import Compressor
 from holitom.errors import InputError, shown
 
 Config = TypeVar("Config", bound=type)
 _METHODS: dict[str, type] = {}
-
-
-class MethodConfig(Protocol):
-    """Settings of one method; a frozen dataclass."""
-
-    def build(self) -> Compressor:
-        """A compressor with these settings, applied to no model yet."""
 
 
 def register(name: str) -> Callable[[Config], Config]:

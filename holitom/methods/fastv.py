@@ -14,8 +14,8 @@ from functools import partial
 
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
-from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.methods import register
 from holitom.ops.short_sequences import kept_length
 
@@ -43,5 +43,5 @@ class FastvConfig:
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
         kept = partial(kept_length, merge_ratio=self.prune_ratio)
-        stage = Stage(self.prune_layer, kept, "prune_layer", keeps_all=self.prune_ratio == 0)
-        return Compressor(None, StagedCompression([stage]))
+        stage = DecoderStage(self.prune_layer, kept, "prune_layer", keeps_all=self.prune_ratio == 0)
+        return Compressor(None, pruning_stages([stage]))

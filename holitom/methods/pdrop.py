@@ -19,8 +19,8 @@ from itertools import pairwise
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.methods import register
 from holitom.ops.pruning import truncated_length
 
@@ -58,7 +58,9 @@ class PdropConfig:
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
         stages = [
-            Stage(layer, partial(truncated_length, keep_ratio=ratio), "drop_layers", "own_layer", True, ratio == 1)
+            DecoderStage(
+                layer, partial(truncated_length, keep_ratio=ratio), "drop_layers", "own_layer", True, ratio == 1
+            )
             for layer, ratio in zip(self.drop_layers, self.keep_ratios, strict=True)
         ]
-        return Compressor(None, StagedCompression(stages))
+        return Compressor(None, pruning_stages(stages))

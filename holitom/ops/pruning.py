@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.short_sequences import MergedBatch, MergedSequence, Spans, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, pad_rows
 from holitom.ops.token_ops import upload
 
 
@@ -25,7 +25,7 @@ def truncated_length(length: int, keep_ratio: float) -> int:
 
 def keep_best(
     hidden: Float[Tensor, "seq dim"], scores: Float[Tensor, " seq"], spans: Spans, counts: Sequence[int]
-) -> MergedSequence:
+) -> ShortSequences:
     """Keep the ``counts[i]`` best-scored tokens of span ``i`` and every token outside the spans, in reading order.
 
     FastV, Sec. 4.1; PyramidDrop, Sec. 3.2. Of equal scores the earlier token is kept. No value is read back from the
@@ -44,7 +44,7 @@ def keep_best(
     return keep_chosen(hidden, spans, [order[:count] for order, count in zip(ranked, counts, strict=True)])
 
 
-def keep_chosen(hidden: Float[Tensor, "seq dim"], spans: Spans, chosen: Sequence[Int[Tensor, "..."]]) -> MergedSequence:
+def keep_chosen(hidden: Float[Tensor, "seq dim"], spans: Spans, chosen: Sequence[Int[Tensor, "..."]]) -> ShortSequences:
     """Keep ``chosen[i]`` of span ``i``, counted from its start and in any order, and every token outside the spans."""
     positions = torch.arange(hidden.shape[0], device=hidden.device)
     kept, end = [], 0
@@ -53,7 +53,7 @@ def keep_chosen(hidden: Float[Tensor, "seq dim"], spans: Spans, chosen: Sequence
         end = stop
     places = torch.cat([*kept, positions[end:]])
     source = torch.full_like(positions, -1).index_copy_(0, places, places)
-    return MergedSequence(hidden[places], places, source)
+    return ShortSequences(hidden[places], places, source)
 
 
 def best_of_groups(
@@ -82,7 +82,7 @@ def prune_batch(
     spans: Sequence[Spans],
     first: Sequence[int],
     counts: Sequence[Sequence[int]],
-) -> MergedBatch:
+) -> ShortSequences:
     """Prune every row on its own (:func:`keep_best`) and pad the results on the left to one length.
 
     Args:

@@ -1,6 +1,6 @@
 """Pictures of what became of a video's tokens, drawn from a record alone.
 
-    record = load_record("record.npz")             # or compressor.record.saved(frames=[clip.frames])
+    record = load_record("record.npz")             # or saved_copy(compressor.record, [clip.frames])
     save_picture(token_map(record), "tokens.png")
 
 ``token_map`` shows the frames with their segments and what became of every token before the LLM, ``inner_map`` what

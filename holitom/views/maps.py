@@ -183,9 +183,13 @@ def inner_tiles(video: SavedVideo, stage: int, tiles: Sequence[np.ndarray]) -> l
 
 def _inner_sample(side: int = 1, **changes: object) -> np.ndarray:
     base = {
-        "places": np.zeros(side, int), "reached": np.ones(side, bool), "kept": np.ones(side, bool),
-        "colours": np.zeros(side, int), "targets": np.zeros(side, bool), "points": np.full(side, NO_MARK),
-    }  # fmt: skip
+        "places": np.zeros(side, int),
+        "reached": np.ones(side, bool),
+        "kept": np.ones(side, bool),
+        "colours": np.zeros(side, int),
+        "targets": np.zeros(side, bool),
+        "points": np.full(side, NO_MARK),
+    }
     return paint_inner(_gradient(), InnerLook(**{**base, **changes}))  # type: ignore[arg-type]
 
 

@@ -62,7 +62,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Text:
+class Caption:
     """Words at a place in pixels; ``role`` is heading, segment, frame, label, legend or note."""
 
     left: float
@@ -76,7 +76,7 @@ class Text:
 @dataclass
 class _Drawing:
     canvas: np.ndarray
-    texts: list[Text] = field(default_factory=list)
+    texts: list[Caption] = field(default_factory=list)
 
 
 def columns_for(count: int) -> int:
@@ -114,9 +114,9 @@ def compose(page: Page) -> Figure:
     notes_top = legend_top + _legend_rows(page) * LINE + GAP
     drawing = _Drawing(np.full((notes_top + len(notes) * LINE + MARGIN, page.width, 3), 255, dtype=np.uint8))
     for number, line in enumerate(headings):
-        drawing.texts.append(Text(MARGIN, MARGIN + (number + 0.5) * LINE, line, "heading"))
+        drawing.texts.append(Caption(MARGIN, MARGIN + (number + 0.5) * LINE, line, "heading"))
     for number, line in enumerate(notes):
-        drawing.texts.append(Text(MARGIN, notes_top + (number + 0.5) * LINE, line, "note"))
+        drawing.texts.append(Caption(MARGIN, notes_top + (number + 0.5) * LINE, line, "note"))
     for block in blocks:
         for strip in page.strips:
             _paint_strip(drawing, page, strip, block, top)
@@ -155,7 +155,7 @@ def _paint_legend(drawing: _Drawing, page: Page, top: int) -> None:
         up, left = top + row * LINE, MARGIN + column * step
         height, width = sample.shape[:2]
         drawing.canvas[up : up + height, left : left + width] = sample
-        drawing.texts.append(Text(left + width + 10, up + height / 2, words, "legend"))
+        drawing.texts.append(Caption(left + width + 10, up + height / 2, words, "legend"))
 
 
 def _paint_strip(drawing: _Drawing, page: Page, strip: Strip, block: range, top: int) -> None:
@@ -170,18 +170,20 @@ def _paint_strip(drawing: _Drawing, page: Page, strip: Strip, block: range, top:
         drawing.canvas[top : up + height + BORDER, left - BORDER : right + BORDER] = tone
         name = f"S{number + 1}" + ("" if first == strip.segments[number][0] else " cont.")
         ink = (255, 255, 255) if tone[0] < 128 else (0, 0, 0)
-        drawing.texts.append(Text(left + 3, top + BAR / 2, name, "segment", colour=ink))
+        drawing.texts.append(Caption(left + 3, top + BAR / 2, name, "segment", colour=ink))
         drawing.texts += [_caption(strip, tile, lefts[tile] + width - 3, top, ink) for tile in range(first, last + 1)]
     if not strip.segments:
         drawing.texts += [_caption(strip, tile, lefts[tile] + width - 3, top, (0, 0, 0)) for tile in block]
     for tile in block:
         drawing.canvas[up : up + height, lefts[tile] : lefts[tile] + width] = strip.tiles[tile]
     for number, line in enumerate(strip.label):
-        drawing.texts.append(Text(MARGIN, top + (number + 0.5) * 0.8 * LINE, line, "title" if number == 0 else "label"))
+        drawing.texts.append(
+            Caption(MARGIN, top + (number + 0.5) * 0.8 * LINE, line, "title" if number == 0 else "label")
+        )
 
 
-def _caption(strip: Strip, tile: int, right: int, top: int, ink: tuple[int, int, int]) -> Text:
-    return Text(right, top + BAR / 2, strip.captions[tile], "frame", "right", ink)
+def _caption(strip: Strip, tile: int, right: int, top: int, ink: tuple[int, int, int]) -> Caption:
+    return Caption(right, top + BAR / 2, strip.captions[tile], "frame", "right", ink)
 
 
 def _within(segments: Sequence[tuple[int, int]], block: range) -> Iterator[tuple[int, int, int]]:
@@ -214,9 +216,14 @@ def _figure(drawing: _Drawing) -> Figure:
     figure.figimage(drawing.canvas, origin="upper")
     for text in drawing.texts:
         placed = figure.text(
-            text.left / width, 1 - text.middle / height, text.words, size=POINTS, va="center_baseline",
-            color=tuple(channel / 255 for channel in text.colour), parse_math=False,
-        )  # fmt: skip
+            text.left / width,
+            1 - text.middle / height,
+            text.words,
+            size=POINTS,
+            va="center_baseline",
+            color=tuple(channel / 255 for channel in text.colour),
+            parse_math=False,
+        )
         bold = text.role in ("segment", "heading", "title")
         placed.set(ha=text.align, gid=text.role, weight="bold" if bold else "normal")
     return figure

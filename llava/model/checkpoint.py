@@ -28,9 +28,14 @@ KEY_MAPPING: dict[str, str] = {
 
 
 _REQUIRED = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
-    "mm_hidden_size", "mm_projector_type",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "mm_hidden_size",
+    "mm_projector_type",
+)
 
 
 def rename_key(name: str) -> str:

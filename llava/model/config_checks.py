@@ -32,9 +32,14 @@ _SIZES = {
 }
 _POSITIVE = ("rms_norm_eps", "layer_norm_eps", "rope_theta", "initializer_range")
 _WORDS = (
-    "mm_vision_tower", "mm_projector_type", "mm_patch_merge_type", "mm_newline_position", "mm_spatial_pool_mode",
-    "image_aspect_ratio", "mm_resampler_type",
-)  # fmt: skip
+    "mm_vision_tower",
+    "mm_projector_type",
+    "mm_patch_merge_type",
+    "mm_newline_position",
+    "mm_spatial_pool_mode",
+    "image_aspect_ratio",
+    "mm_resampler_type",
+)
 _FLAGS = ("tie_word_embeddings", "use_cache", "attention_bias", "mm_use_im_start_end", "mm_use_im_patch_token")
 
 

@@ -18,9 +18,10 @@ from transformers.generation import (
 from llava.errors import InputError
 from llava.model.call_names import CACHE_NAMES, CALL_CACHE, OUTPUT_CACHE, cache_in, cache_of
 from llava.model.growing_cache import GrowingCache
-from llava.model.static_cache import LayerPrompt, PromptCache
+from llava.model.static_cache import PromptCache
 from llava.model.static_checks import check_graphs, check_static
 from llava.model.static_decoding import StaticDecoder
+from llava.model.visual_compressor import LayerPrompt
 
 DECODINGS = ("eager", "preallocated", "static", "graphs")
 CHECK_EVERY = 8  # tokens between two looks at the stopping rules on a GPU, each of which waits for it

@@ -9,22 +9,10 @@ import torch
 from torch import Tensor
 
 from llava.model.decode_attention import bias_dtype
+from llava.model.visual_compressor import LayerPrompt
 
 _ROUND = 256  # capacities are multiples of this, so that prompts of similar length share one set of tensors
 _SPARE = 2  # steps that warm up a capture; they write behind the prompt and are taken back
-
-
-@dataclass(frozen=True)
-class LayerPrompt:
-    """What one decoder layer keeps of a prompt, as a compressor tells it.
-
-    Attributes:
-        real_tokens: (batch, cached) bool, False at padding; None if no row has any.
-        shift: (batch, 1) int64, how far the positions of later tokens move down in this layer; None if they stay.
-    """
-
-    real_tokens: Tensor | None = None
-    shift: Tensor | None = None
 
 
 @dataclass

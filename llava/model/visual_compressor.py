@@ -1,11 +1,23 @@
 """What the model asks of whatever is put into its one slot for compression."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from llava.model.static_cache import LayerPrompt
+
+@dataclass(frozen=True)
+class LayerPrompt:
+    """What one decoder layer keeps of a prompt, as a compressor tells it.
+
+    Attributes:
+        real_tokens: (batch, cached) bool, False at padding; None if no row has any.
+        shift: (batch, 1) int64, how far the positions of later tokens move down in this layer; None if they stay.
+    """
+
+    real_tokens: Tensor | None = None
+    shift: Tensor | None = None
 
 
 class KeptTokens(Protocol):

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from holitom import available_methods
 from holitom.compressor import Compressor
-from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
-from holitom.methods.prunevid.inner import PruneVidInner
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import DecoderStage
+from holitom.methods.holitom import HolitomConfig
+from holitom.methods.prunevid.inner import question_pruning
 from holitom.settings import from_mapping
 from llava.errors import InputError
-from llava.model.static_cache import LayerPrompt, PromptCache
-from tests.holitom.test_every_method import METHODS, small
+from llava.model.static_cache import PromptCache
+from llava.model.visual_compressor import LayerPrompt
+from tests.holitom.test_every_method import METHODS, SMALL, small
 from tests.references.decoder import NaiveDecoder
 from tests.tiny_models import greedily, pixels, prompt, video
 
@@ -44,9 +46,9 @@ def ragged() -> tuple[Tensor, dict[str, Any]]:
 
 def compressors() -> dict[str, Compressor]:
     """Every registered method, and pruning in two stages of which the first numbers the kept tokens anew."""
-    stages = [Stage(1, lambda length: length // 2, renumbers=True), Stage(4, lambda length: length // 5)]
+    stages = [DecoderStage(1, lambda length: length // 2, renumbers=True), DecoderStage(4, lambda length: length // 5)]
     more = {
-        "renumbered": Compressor(None, StagedCompression(stages)),
+        "renumbered": Compressor(None, pruning_stages(stages)),
         "prunevid inner": from_mapping(available_methods()["prunevid"], {"inner": {"layer": 2}}).build(),
         "dycoke decode": from_mapping(available_methods()["dycoke"], {"decode": {}}).build(),
     }
@@ -88,7 +90,9 @@ def test_one_set_of_tensors_serves_vanilla_and_compressed_prompts_in_turn(model)
             assert torch.equal(model.generate(ids, decoding="static", **OPTIONS, **clip), want), name
 
 
-@pytest.mark.parametrize("inner", [PruneVidInner(2, 0.3), StagedCompression([Stage(2, lambda length: length // 3)])])
+@pytest.mark.parametrize(
+    "inner", [question_pruning(2, 0.3), pruning_stages([DecoderStage(2, lambda length: length // 3)])]
+)
 def test_a_text_row_longer_than_what_is_left_of_a_video(model, inner) -> None:
     """The longest row keeps its length, so that only the padding tells that the other one was shortened."""
     rows = [prompt(5, "video", 9, seed=1), prompt(450, seed=2)]
@@ -126,7 +130,7 @@ def test_static_tokens_are_those_of_a_naive_decoder_without_cache(model) -> None
     with compressor.applied(model):
         out = greedily(model, ids, 8, decoding="static", **CLIP)
         spliced = model.splice_visuals(ids, None, None, CLIP["images"], None, "video")
-    config = compressor.inner.config
+    config = from_mapping(HolitomConfig, SMALL["holitom"]).inner
     naive = NaiveDecoder(model, config.merge_layer, config.merge_ratio, config.merge_rule, config.causal)
     embeds, spans = spliced.inputs_embeds[0], [tuple(spliced.video_spans[0, 0].tolist())]
     _, decisions = naive.run(embeds, spans)

@@ -15,8 +15,9 @@ from PIL import Image
 from holitom import available_methods, load_config
 from holitom.cli import Parser, user_errors
 from holitom.files import whole_folder
-from holitom.record.prompt import load_record, save_record
+from holitom.record.file import load_record
 from holitom.record.saved import SavedRecord
+from holitom.record.saving import save_record
 from holitom.run_facts import TINY_NOTE
 from holitom.shipped import CONFIGS as SHIPPED
 from holitom.show import draw_all, main, record_methods

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import llava.video
-from llava import video_decoding, video_files, video_probe, video_readers
+from llava import video_decoding, video_files, video_probe, video_readers, video_structure
 from llava.errors import InputError, VideoError
 from llava.video import MAX_FRAMES, load_video
 from tests.clips import copy_from, number_of, write_clip
@@ -129,9 +129,9 @@ def test_bounds_on_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_stated_size(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mkv", frames=4)
-    assert video_files.missing_bytes(path) == 0
+    assert video_structure.missing_bytes(path) == 0
     path.write_bytes(path.read_bytes()[:-3])
-    assert video_files.missing_bytes(path) == 3
+    assert video_structure.missing_bytes(path) == 3
 
 
 def test_the_difference_that_is_seen() -> None:
@@ -162,7 +162,7 @@ def test_a_changed_byte_breaks_a_checksum(tmp_path: Path) -> None:
     """Matroska's CRC-32, which FFmpeg does not compare: one bit of the last byte of a cluster, in a picture's data."""
     path = write_clip(tmp_path / "clip.mkv", codec="libvpx", codec_options={"cpu-used": "8"}, frames=20)
     data = bytearray(path.read_bytes())
-    assert video_files.checksum_fault(path) is None
+    assert video_structure.structure_fault(path, "matroska", 1) is None
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(VideoError, match="do not give their checksum"):

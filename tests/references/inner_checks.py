@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
 from holitom.methods.holitom.config import InnerConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from tests.references import flash_stub
 from tests.references.decoder import Decisions, NaiveDecoder
 
@@ -140,7 +140,7 @@ def assert_close(actual: Tensor, wanted: Tensor, what: str) -> None:
 
 def check_prefill(name: str, config: InnerConfig, attention: str = "sdpa", masked: bool = True, **call) -> None:
     """Logits of all kept tokens and the record of one prefill."""
-    model, prompt, merging = tiny_model(attention), make_prompt(name), InnerMerging(config)
+    model, prompt, merging = tiny_model(attention), make_prompt(name), merging_stage(config)
     with merging.applied(model.model):
         logits = model(**prompt.arguments(masked), **call).logits
     record = merging.last
@@ -157,7 +157,7 @@ def check_prefill(name: str, config: InnerConfig, attention: str = "sdpa", maske
 
 def check_scores(name: str, config: InnerConfig) -> None:
     """The scores are the reference's attention row, and padding has none."""
-    model, prompt, merging = tiny_model(), make_prompt(name), InnerMerging(config)
+    model, prompt, merging = tiny_model(), make_prompt(name), merging_stage(config)
     with merging.applied(model.model):
         model(**prompt.arguments())
     for row, (_, decisions) in enumerate(expected(name, config)):
@@ -179,7 +179,7 @@ def check_generate(
 ) -> None:
     """Greedy generation equals teacher forcing with the prompt's decisions; cache lengths differ by the merge."""
     model, prompt = tiny_model(attention), make_prompt(name)
-    with InnerMerging(config).applied(model.model):
+    with merging_stage(config).applied(model.model):
         out = model.generate(
             **prompt.arguments(masked),
             max_new_tokens=new_tokens,
@@ -211,7 +211,7 @@ def check_second_turn(name: str, config: InnerConfig, attention: str = "sdpa", r
     mask = torch.cat([prompt.mask, turn_mask], dim=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     long = prompt.mask.shape[1]
-    with InnerMerging(config).applied(model.model):
+    with merging_stage(config).applied(model.model):
         model(**prompt.arguments(), past_key_values=cache, position_ids=positions[:, :long])
         options = {"past_key_values": cache, "position_ids": positions[:, long:]}
         logits = model(input_ids=tokens, attention_mask=mask, **options).logits

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.instruments.clips import BACKDROPS, COLOURS, DIRECTIONS, SHAPES, Clip, draw_clip, write_clip
+from eval.instruments.clips import BACKDROPS, COLOURS, DIRECTIONS, SHAPES, DrawnClip, draw_clip, write_clip
 from eval.paper.benchmarks import (
     BY_TASK,
     LONGVIDEOBENCH_DURATIONS,
@@ -33,7 +33,7 @@ class Question:
 
 
 # what can be asked about a clip: the question, its right answer and wrong ones
-FAMILIES: tuple[Callable[[Clip], tuple[str, str, list[str]]], ...] = (
+FAMILIES: tuple[Callable[[DrawnClip], tuple[str, str, list[str]]], ...] = (
     lambda clip: (f"Which colour has the {clip.shape}?", clip.colour, sorted(COLOURS)),
     lambda clip: (f"In which direction does the {clip.shape} move?", clip.direction, sorted(DIRECTIONS)),
     lambda clip: ("Which backdrop comes first?", clip.first, sorted(BACKDROPS)),
@@ -42,7 +42,7 @@ FAMILIES: tuple[Callable[[Clip], tuple[str, str, list[str]]], ...] = (
 )
 
 
-def ask(clip: Clip, family: int, options: int, generator: random.Random) -> Question:
+def ask(clip: DrawnClip, family: int, options: int, generator: random.Random) -> Question:
     """A question of one family with ``options`` shuffled options."""
     text, right, every = FAMILIES[family % len(FAMILIES)](clip)
     wrong = [word for word in every if word != right]
@@ -70,13 +70,13 @@ class Writer:
         self.folder, self.clips, self.seed = folder, clips, seed
         self.counts: dict[str, dict[str, int]] = {}
 
-    def scenes(self, name: str, more: int = 1) -> Iterator[tuple[int, Clip, random.Random]]:
+    def scenes(self, name: str, more: int = 1) -> Iterator[tuple[int, DrawnClip, random.Random]]:
         """Number, content and generator of each clip of a task; a task's clips depend on its name and the seed."""
         for number in range(self.clips * more):
             generator = random.Random(f"{self.seed}/{name}/{number}")
             yield number, draw_clip(generator), generator
 
-    def video(self, benchmark: Benchmark, name: str, clip: Clip) -> None:
+    def video(self, benchmark: Benchmark, name: str, clip: DrawnClip) -> None:
         """Write a clip where the benchmark's videos lie."""
         write_clip(self.folder / "hf" / benchmark.videos / name, clip)
 

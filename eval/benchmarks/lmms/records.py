@@ -6,7 +6,8 @@ from typing import Any
 
 from eval.benchmarks.lmms.answer_log import Entry
 from holitom.record.file import load_meta
-from holitom.record.prompt import Record, save_record
+from holitom.record.prompt import Record
+from holitom.record.saving import save_record, saved_copy
 from holitom.run_facts import frame_times
 from llava.errors import InputError
 from llava.video import VideoClip
@@ -40,7 +41,7 @@ class RecordFolder:
 
     def add(self, record: Record, clip: VideoClip, entry: Entry) -> None:
         """Save what the latest prompt went through."""
-        copy = record.saved([clip.frames], frame_times(clip), size=_THUMBNAIL)
+        copy = saved_copy(record, [clip.frames], frame_times(clip), size=_THUMBNAIL)
         asked = {"video": clip.path.name, "question": entry.prompt, "answer": entry.answer}
         place = {"task": entry.task, "doc_id": entry.doc_id, "key": entry.key, "video_sha256": entry.video_sha256}
         save_record(copy, self.folder / record_name(entry.task, entry.doc_id), **self.facts, **asked, **place)

@@ -115,12 +115,7 @@ def collect(job: Job) -> Served:
     Raises:
         InputError: if a share is missing, two answered one question, or they ran different things.
     """
-    shares = []
-    for rank in range(job.processes):
-        try:
-            shares.append(json.loads(job.share(rank).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            raise InputError(f"process {rank} left no answers: run the same command again") from None
+    shares = [_read_share(job.share(rank), rank) for rank in range(job.processes)]
     if len({share["setup_key"] for share in shares}) != 1:
         raise InputError("the processes ran on different hardware or code: start them on equal machines")
     entries: dict[tuple[str, int], Entry] = {}
@@ -134,6 +129,17 @@ def collect(job: Job) -> Served:
             entries[entry.task, entry.doc_id] = entry
     counts = {name: sum(share[name] for share in shares) for name in ("computed", "resumed")}
     return replace(Served(**{**shares[0], "entries": {}}), entries=entries, **counts)
+
+
+def _read_share(path: Path, rank: int) -> dict[str, Any]:
+    try:
+        share = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise InputError(f"process {rank} left no answers: run the same command again") from None
+    names = {entry.name for entry in fields(Served)}
+    if not isinstance(share, dict) or set(share) != names or not isinstance(share["entries"], list):
+        raise InputError(f"{path} is no share of answers: run the same command again")
+    return share
 
 
 def finish(job: Job, served: Served, outcome: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops.group_clustering import cluster_groups
 from holitom.tokens import Order
@@ -76,7 +76,7 @@ def check_inner(path: Path) -> tuple[float, list[str]]:
     tensors, facts = read_case(path)
     start = facts["image_start"]
     spans = [(start, start + facts["image_length"])]
-    merged = merge_into_nearest(tensors["hidden"][0].float(), tensors["attn_row"].float(), spans, facts["r"])
+    merged = merge_sequence(tensors["hidden"][0].float(), tensors["attn_row"].float(), spans, facts["r"])
     kept = tensors["keep_indices"].tolist()
     differences = [] if merged.kept.tolist() == kept else ["kept positions differ"]
     return largest(merged.hidden, tensors["merged_hidden"][0]), differences

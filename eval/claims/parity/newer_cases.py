@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from eval.claims.parity.cases import largest, mismatches, read_case
-from holitom.hooks.tower.frame_merging import FrameMerging, TowerPlaces
+from holitom.hooks.tower.frame_merging import FrameMerging
+from holitom.hooks.tower.parts import TowerPlaces
 from holitom.methods.earlytom import EarlyTomMerging, EarlyTomOuter
 from holitom.methods.earlytom.frame_merging import (
     MergeRule,
@@ -18,7 +19,7 @@ from holitom.methods.earlytom.frame_merging import (
     plan_frames,
     stream_segments,
 )
-from holitom.methods.earlytom.selection import adjusted_ratio, select_tokens
+from holitom.methods.earlytom.selection import ratio_after_merging, select_tokens
 from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.flashvid.compression import compress_frames, frame_budget
 from holitom.methods.flashvid.inner import pruned_length
@@ -119,9 +120,9 @@ def check_earlytom_select(path: Path) -> tuple[float, list[str]]:
     """Tokens selected by recorded attention and groups."""
     tensors, facts = read_case(path)
     features = tensors["X"].float()
-    ratio = adjusted_ratio(facts["settings"]["retain_ratio"], facts["initial_frames"], len(features))
+    ratio = ratio_after_merging(facts["settings"]["retain_ratio"], facts["initial_frames"], len(features))
     chosen = select_tokens(tensors["attn"].float(), [(a, b) for a, b in tensors["groups"].tolist()], ratio)
-    differences = mismatches(ratio=(ratio, facts["adjusted_ratio"]))
+    differences = mismatches(ratio=(ratio, facts["ratio_after_merging"]))
     if chosen.tolist() != tensors["index"].tolist():
         return math.inf, [*differences, "indices differ"]
     return largest(features.flatten(0, 1)[chosen], tensors["tokens"]), differences

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from eval.efficiency.flops.plans import Plan
 from eval.efficiency.flops.sizes import ModelSizes
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.rules import DecoderStage
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
-from holitom.methods.holitom.inner import InnerMerging
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.ops.clustering import SMALLEST_STRIPPED, STRIPS
 
@@ -144,11 +144,12 @@ def _merging(sizes: ModelSizes, before: int, after: int) -> int:
     return 2 * (before - after) * after * sizes.dim
 
 
-def _stage_flops(plan: Plan, number: int, stage: Stage) -> int:
+def _stage_flops(plan: Plan, number: int, stage: DecoderStage) -> int:
     before, after = plan.spans[number : number + 2]
     if before == after:
         return 0
-    merges = plan.compressor is not None and isinstance(plan.compressor.inner, InnerMerging)
+    inner = plan.compressor.inner if plan.compressor is not None else None
+    merges = isinstance(inner, StagedCompression) and inner.rules.merges
     scoring = _scoring(plan.sizes, sum(plan.text) + before)
     return scoring + (_merging(plan.sizes, before, after) if merges else 0)
 

@@ -12,8 +12,8 @@ from eval.efficiency.flops.sizes import ModelSizes, sizes_of
 from eval.paper.formula import outer_tokens
 from eval.paper.scores import CONFIGS
 from holitom.compressor import Compressor, InnerStage
+from holitom.hooks.decoder.rules import DecoderStage, stage_counts
 from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage, stage_counts
 from holitom.settings import RunConfig, load_config
 from llava.model.newlines import count_newlines
 
@@ -59,7 +59,7 @@ class Plan:
     newlines: int
     text: tuple[int, int]
     spans: tuple[int, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[DecoderStage, ...]
     tower_frames: tuple[int, ...]
 
     @property
@@ -102,7 +102,7 @@ def _newlines(sizes: ModelSizes, visual: int) -> int:
     return len(rows.unique())
 
 
-def _stages(inner: InnerStage | None) -> tuple[Stage, ...]:
+def _stages(inner: InnerStage | None) -> tuple[DecoderStage, ...]:
     return inner.stages if isinstance(inner, StagedCompression) else ()
 
 

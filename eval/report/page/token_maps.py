@@ -67,7 +67,7 @@ def drawn_record(path: Path, name: str, slug: str) -> Picture:
     Raises:
         InputError: it is damaged, or holds no video.
     """
-    from holitom.record.prompt import load_record  # noqa: PLC0415
+    from holitom.record.file import load_record  # noqa: PLC0415
     from holitom.views import token_map  # noqa: PLC0415
     from holitom.views.page import DPI  # noqa: PLC0415
 

@@ -29,7 +29,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.finite_logits import all_finite, require_finite_logits
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.placement import compute_device
-from llava.model.static_cache import LayerPrompt
+from llava.model.visual_compressor import LayerPrompt
 from llava.model.visual_inputs import VisualEncoder
 
 

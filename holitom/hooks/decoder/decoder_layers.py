@@ -15,8 +15,6 @@ from holitom.hooks.call_names import MASK_CACHE
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.attention_scores import last_query_attention
 
-HookResult = tuple[tuple[Any, ...], dict[str, Any]] | None  # what a forward pre-hook with keywords may return
-
 
 def checked_layers(decoder: Any, layer: int, setting: str) -> Any:
     """The decoder's layers, once it is clear that they can be hooked.

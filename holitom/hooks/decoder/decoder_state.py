@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from holitom.hooks.decoder.inner_record import Counts, StageRecord
 from holitom.ops.short_sequences import Spans
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
+    from llava.model.visual_compressor import LayerPrompt
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SequenceState:
         Returns:
             None for layers that hold the whole prompt.
         """
-        from llava.model.static_cache import LayerPrompt  # noqa: PLC0415  (our runtime alone asks)
+        from llava.model.visual_compressor import LayerPrompt  # noqa: PLC0415  (our runtime alone asks)
 
         prompts = [LayerPrompt(stage.real_tokens, stage.shift) for stage in self.stages]
         before = LayerPrompt(self.stages[0].real_tokens) if shrunk else None
@@ -103,6 +103,7 @@ class ForwardCall:
         prompt_spans: per row, the video spans in the prompt; empty in decode steps, as everything up to ``records``.
         prompt_first: per row, index of its first real token in the prompt.
         counts: per stage and row, tokens each span keeps.
+        notes: what the method's rules found out along with the counts.
         spans: per row, where the spans are after the latest stage.
         first: per row, index of its first real token after the latest stage.
         kept: (batch, seq) positions in the prompt of the tokens after the latest stage; None before the first.
@@ -119,6 +120,7 @@ class ForwardCall:
     prompt_spans: tuple[Spans, ...] = ()
     prompt_first: tuple[int, ...] = ()
     counts: Sequence[Counts] = ()
+    notes: Any = None
     spans: tuple[Spans, ...] = ()
     first: tuple[int, ...] = ()
     kept: Tensor | None = None

@@ -9,8 +9,7 @@ embeddings. HoliTom's merging and FastV's pruning are one stage each, PyramidDro
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -23,63 +22,23 @@ from holitom.errors import InputError
 from holitom.hooks.call_names import TESTED, argument, cache_given, cache_in, check_call, returned_cache
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, prompt_spans
-from holitom.hooks.decoder.decoder_layers import HookResult, checked_layers, score_tokens
+from holitom.hooks.decoder.decoder_layers import checked_layers
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
-from holitom.hooks.decoder.inner_record import Counts, InnerRecord, count_tokens, untouched_record
+from holitom.hooks.decoder.inner_record import InnerRecord, count_tokens, untouched_record
+from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.stages import (
-    Stage,
     advance,
     positions_of,
     short_arguments,
     short_mask,
     shrink_cache,
     shrunk_arguments,
-    stage_counts,
 )
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
-from holitom.ops.pruning import prune_batch
-from holitom.ops.short_sequences import MergedBatch, Spans
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
-
-
-def prune(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
-    """The sequences with the ``counts`` best tokens of each span."""
-    return prune_batch(hidden, scores, call.spans, call.first, counts)
-
-
-def last_token_scores(call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """(batch, seq) fp32: the attention that the last token pays, from the layer-normed input of an attention module."""
-    return score_tokens(attention, hidden, rotary, call.current_padding)
-
-
-def planned_counts(stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
-    """What the stages' own ``kept`` leave of every span of every row."""
-    return stage_counts(stages, spans)
-
-
-@dataclass
-class StageRules:
-    """What one method does at its stages where another does something else.
-
-    Attributes:
-        reduce: the sequences, given the running call, the tokens to leave of each span, the hidden states
-            (batch, seq, dim) and the scores (batch, seq).
-        score: (batch, seq) fp32 scores, given the call, an attention module, its layer-normed input and the rotary
-            embeddings.
-        counts: tokens that each stage leaves of every span of every row, given the stages and the spans.
-        scoring_mask: the mask under which the attention that scores runs, given the decoder's configuration, the call
-            and the hidden states; None leaves the decoder's own.
-        place: the stages of a decoder of so many layers, given the stages and that number; None takes them as they are.
-    """
-
-    reduce: Callable[[ForwardCall, Counts, Tensor, Tensor], MergedBatch]
-    score: Callable[[ForwardCall, Any, Tensor, tuple[Tensor, Tensor]], Tensor] = last_token_scores
-    counts: Callable[[Sequence[Stage], tuple[Spans, ...]], list[Counts]] = planned_counts
-    scoring_mask: Callable[[Any, ForwardCall, Tensor], Any] | None = None
-    place: Callable[[tuple[Stage, ...], int], tuple[Stage, ...]] | None = None
+    from llava.model.visual_compressor import LayerPrompt
 
 
 class StagedCompression(HookSet):
@@ -91,11 +50,12 @@ class StagedCompression(HookSet):
 
     Args:
         stages: what to do where, in the order of the layers.
-        rules: what the method does at them; pruning by the last token's attention unless given.
+        rules: what the method does at them.
 
     Attributes:
         stages: the same.
         rules: the same.
+        outer: record of what the outer stage does before the decoder runs, as the compressor hands it over; or None.
         last: what the latest prefill did, None before the first.
 
     Raises:
@@ -105,10 +65,11 @@ class StagedCompression(HookSet):
     _call = PerThread[ForwardCall]()  # the forward call that is running
     _passing = PerThread[bool]()  # a prefill is running that has nothing to compress
 
-    def __init__(self, stages: Sequence[Stage], rules: StageRules | None = None) -> None:
+    def __init__(self, stages: Sequence[DecoderStage], rules: StageRules) -> None:
         super().__init__()
         self.stages = tuple(stages)
-        self.rules = rules if rules is not None else StageRules(prune)
+        self.rules = rules
+        self.outer: Any = None
         layers = [stage.layer for stage in self.stages]
         if layers != sorted(set(layers)):
             raise InputError(
@@ -157,7 +118,7 @@ class StagedCompression(HookSet):
 
     def start_prompt(self, record: Any) -> None:
         """See :class:`~holitom.compressor.InnerStage`."""
-        self.last = None
+        self.last, self.outer = None, record
 
     def align(self, labels: Tensor) -> Tensor:
         """Labels of the tokens that the latest prefill kept, (batch, seq) to (batch, short_seq), padding -100.
@@ -210,12 +171,14 @@ class StagedCompression(HookSet):
         if cache is not None:
             self._states.pop(cache, None)
             self._untouched.discard(cache)
-        counts = self.rules.counts(self.stages, spans)
+        counts, notes = self.rules.plan(self.stages, spans, self.outer)
         if counts[-1] == count_tokens(spans):
             self._passing = True
             self.last = untouched_record(spans, padding_mask, inputs)
             return None
-        return plan_prefill(cache, padding_mask, inputs, spans, counts)
+        call = plan_prefill(cache, padding_mask, inputs, spans, counts)
+        call.notes = notes
+        return call
 
     def _continued(
         self, cache: Cache, padding_mask: Any, video_spans: Tensor | None, inputs: Tensor
@@ -246,7 +209,7 @@ class StagedCompression(HookSet):
             )
 
     def _enter_scoring(
-        self, stage: Stage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, stage: DecoderStage, attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HookResult:
         """Pre-hook of the attention in the layer before a stage: score in a prefill under the mask the method wants."""
         call = self._call

@@ -1,8 +1,6 @@
-"""One stage of compression inside a decoder: its settings, and the bookkeeping of its positions."""
+"""One stage of compression inside a decoder: the bookkeeping of its positions, masks and cache."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,44 +11,10 @@ from transformers.masking_utils import create_causal_mask
 from holitom.hooks.call_names import MASK_CACHE, argument
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
-from holitom.hooks.decoder.inner_record import Counts, StageRecord, count_tokens, shortened_spans
-from holitom.ops.short_sequences import MergedBatch, Spans
+from holitom.hooks.decoder.inner_record import StageRecord, shortened_spans
+from holitom.hooks.decoder.rules import DecoderStage
+from holitom.ops.short_sequences import ShortSequences
 from holitom.ops.token_ops import upload
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where to shorten the sequence, and how far.
-
-    Attributes:
-        layer: index of the first decoder layer that sees fewer tokens; at least 1.
-        kept: tokens left of a span, from its tokens in the prompt; a span never grows.
-        setting: what the user calls ``layer``, for messages.
-        scored_by: whose queries and keys score the tokens: the attention before the stage as it runs, or the stage's
-            own layer, asked ahead of time.
-        renumbers: kept tokens are numbered without gaps and later tokens move down; otherwise all keep their positions.
-        keeps_all: no span is shortened whatever its length, so that the decoder may be called without spans.
-        shrinks_cache: the layers before the stage forget the dropped tokens too once they have run.
-    """
-
-    layer: int
-    kept: Callable[[int], int]
-    setting: str = "layer"
-    scored_by: Literal["layer_before", "own_layer"] = "layer_before"
-    renumbers: bool = False
-    keeps_all: bool = False
-    shrinks_cache: bool = False
-
-
-def stage_counts(stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
-    """Tokens that each stage leaves of every span of every row."""
-    counts: list[Counts] = []
-    current = original = count_tokens(spans)
-    for stage in stages:
-        pairs = [zip(*rows, strict=True) for rows in zip(original, current, strict=True)]
-        current = tuple(tuple(min(now, stage.kept(length)) for length, now in row) for row in pairs)
-        counts.append(current)
-    return counts
 
 
 def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
@@ -59,7 +23,12 @@ def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
 
 
 def advance(
-    call: ForwardCall, stage: Stage, reduced: MergedBatch, scores: Tensor, decoder: Any, kwargs: dict[str, Any]
+    call: ForwardCall,
+    stage: DecoderStage,
+    reduced: ShortSequences,
+    scores: Tensor,
+    decoder: Any,
+    kwargs: dict[str, Any],
 ) -> None:
     """Note one stage of a prefill in ``call``: lengths, spans, kept positions, rotary embeddings and record.
 
@@ -88,7 +57,7 @@ def advance(
     call.first = reduced.first
 
 
-def _in_prompt(call: ForwardCall, reduced: MergedBatch) -> tuple[Tensor, Tensor]:
+def _in_prompt(call: ForwardCall, reduced: ShortSequences) -> tuple[Tensor, Tensor]:
     """``kept`` and ``source`` of a stage, which count from the sequence before it, as positions in the prompt."""
     if call.kept is None or call.source is None:
         return reduced.kept, reduced.source
@@ -101,7 +70,7 @@ def _in_prompt(call: ForwardCall, reduced: MergedBatch) -> tuple[Tensor, Tensor]
     return before.gather(1, reduced.kept % width), table.gather(1, call.source.to(device) % (long_seq + 1))
 
 
-def _renumbered(call: ForwardCall, reduced: MergedBatch, position_ids: Tensor) -> Tensor:
+def _renumbered(call: ForwardCall, reduced: ShortSequences, position_ids: Tensor) -> Tensor:
     """Positions without gaps from each row's first real token on, (batch, short_seq) int64; 0 at padding."""
     begins, gaps = upload(position_ids.device, call.prompt_first, reduced.first)
     start = position_ids.expand(call.state.batch, -1).gather(1, begins[:, None])
@@ -110,7 +79,7 @@ def _renumbered(call: ForwardCall, reduced: MergedBatch, position_ids: Tensor) -
 
 
 def short_mask(
-    config: Any, stage: Stage, hidden: Tensor, real_tokens: Tensor | None, cache: Cache | None
+    config: Any, stage: DecoderStage, hidden: Tensor, real_tokens: Tensor | None, cache: Cache | None
 ) -> Tensor | None:
     """Causal mask of a stage's layers, sized by its layer of the cache.
 

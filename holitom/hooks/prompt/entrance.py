@@ -21,9 +21,9 @@ from holitom.errors import InputError
 from holitom.hooks.aligned_loss import AlignedLoss
 from holitom.hooks.call_names import cache_in, check_call, returned_cache
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
-from holitom.hooks.decoder.decoder_layers import HookResult, check_supported, left_padding
+from holitom.hooks.decoder.decoder_layers import check_supported, left_padding
 from holitom.hooks.generation_door import GenerationDoor
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt.contraction import ContractedSequence, contract, contracted_positions
 from holitom.hooks.prompt.prompt_layout import (

@@ -14,8 +14,7 @@ from torch import nn
 from holitom.errors import InputError
 from holitom.hooks.call_names import argument, cache_in, check_call
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
-from holitom.hooks.decoder.decoder_layers import HookResult
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookResult, HookSet
 
 
 class KeptPositions(HookSet):

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
-from holitom.hooks.tower.frame_merging import TowerPlaces
 from holitom.hooks.tower.packed_attention import PackedReceivedAttentionRecorder
-from holitom.hooks.tower.signals import Recorder
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
 
 Order = Callable[[TowerCall], Tensor | None]
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from holitom.errors import InputError
+from holitom.hooks.tower.parts import TowerPlaces
 from holitom.hooks.tower.received_attention import ReceivedAttentionRecorder
 from holitom.tokens import FrameMerges
 
@@ -39,19 +40,6 @@ class MergeRules(Protocol[Plan]):
 
     def nominal(self) -> "MergeRules[Plan]":
         """Rules that merge most, whatever the states: what FLOPs are counted on."""
-
-
-@dataclass(frozen=True)
-class TowerPlaces:
-    """Where a model's tower can be hooked.
-
-    Attributes:
-        meetings: behind every layer that runs, a module whose output holds all frames of a call.
-        attention: the attention module of every layer.
-    """
-
-    meetings: Sequence[nn.Module]
-    attention: Sequence[nn.Module]
 
 
 @dataclass

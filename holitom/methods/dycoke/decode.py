@@ -17,9 +17,9 @@ from holitom.errors import InputError
 from holitom.hooks.call_names import MASK_CACHE, argument, cache_given, cache_in, check_call
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import prompt_spans
-from holitom.hooks.decoder.decoder_layers import HookResult, ask_keys, check_supported, checked_layers, left_padding
+from holitom.hooks.decoder.decoder_layers import ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.decoder.inner_record import InnerRecord, untouched_record
-from holitom.hooks.hook_set import HookSet
+from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import truncated_length
 from holitom.ops.short_sequences import Spans

@@ -36,9 +36,9 @@ from holitom.methods.earlytom.frame_merging import (
     plan_frames,
     stream_segments,
 )
-from holitom.methods.earlytom.selection import adjusted_ratio, select_tokens
+from holitom.methods.earlytom.selection import ratio_after_merging, select_tokens
 from holitom.methods.holitom.config import InnerConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from holitom.ops.selection import check_finite
 from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, PlainDetails, TokenKind
 
@@ -131,7 +131,7 @@ class EarlyTomConfig:
         threshold, layers = self.published()
         rule = MergeRule(threshold, self.max_frames, self.smoothing, self.keep_last_middle)
         tower = FrameMerging(layers, EarlyTomMerging(rule))
-        inner = None if self.inner is None else InnerMerging(self.inner)
+        inner = None if self.inner is None else merging_stage(self.inner)
         return Compressor(EarlyTomOuter(self.retain_ratio), inner, tower)
 
 
@@ -177,11 +177,11 @@ class EarlyTomDetails(PlainDetails):
 
     Attributes:
         merges: what happened to its frames inside the tower.
-        adjusted_ratio: share of the tokens of the merged frames that is kept.
+        ratio_after_merging: share of the tokens of the merged frames that is kept.
     """
 
     merges: FrameMerges
-    adjusted_ratio: float
+    ratio_after_merging: float
 
 
 class EarlyTomOuter:
@@ -207,7 +207,7 @@ class EarlyTomOuter:
             raise RuntimeError("EarlyTom selects tokens of frames that its own stage merged inside the tower")
         received = video.pooled_values(merges.received_attention)
         check_finite(features=features, received_attention=received)
-        ratio = adjusted_ratio(self.retain_ratio, merges.frames, merges.merged_frames)
+        ratio = ratio_after_merging(self.retain_ratio, merges.frames, merges.merged_frames)
         chosen = select_tokens(received, merges.groups, ratio)
         return _compressed(features, chosen, merges, ratio)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 
-def adjusted_ratio(retain_ratio: float, frames: int, merged_frames: int) -> float:
+def ratio_after_merging(retain_ratio: float, frames: int, merged_frames: int) -> float:
     """Share to keep of the tokens of the merged frames, so that ``retain_ratio`` of all tokens is left; at most 1."""
     return min(1.0, retain_ratio * (frames / merged_frames))
 

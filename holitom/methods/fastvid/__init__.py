@@ -31,7 +31,6 @@ from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
-    MergedAnchors,
     choose_anchors,
     cut_segments,
     frame_budget,
@@ -194,22 +193,28 @@ class FastVidOuter:
         return cut_segments(fetched[3 * frames :], self.config.min_segments, self.config.similarity_threshold)
 
     def _assemble(
-        self, features: Tensor, salient_at: Tensor, rest: Tensor, merged: MergedAnchors, plan: AnchorPlan
+        self,
+        features: Tensor,
+        salient_at: Tensor,
+        rest: Tensor,
+        merged: tuple[Tensor, Tensor, Tensor],
+        plan: AnchorPlan,
     ) -> CompressedTokens:
         """Salient tokens and anchors in the order of their places, and what became of every token."""
         frames, tokens, _ = features.shape
-        index = torch.cat([salient_at, merged.index])
+        vectors, places, membership = merged
+        index = torch.cat([salient_at, places])
         order = index.argsort()
         rows = order.argsort()
         own = features.flatten(0, 1).index_select(0, salient_at)
-        kept = torch.cat([own, merged.features.to(features.dtype)])[order]
-        salient_rows, anchor_rows = rows.split([len(salient_at), len(merged.index)])
+        kept = torch.cat([own, vectors.to(features.dtype)])[order]
+        salient_rows, anchor_rows = rows.split([len(salient_at), len(places)])
         source = torch.full((frames, tokens), -1, device=features.device)
-        joined = torch.cat([anchor_rows, anchor_rows.new_full((1,), -1)])[merged.membership]
+        joined = torch.cat([anchor_rows, anchor_rows.new_full((1,), -1)])[membership]
         source.scatter_(1, rest, joined)
         source.view(-1)[salient_at] = salient_rows
         kinds = torch.where(source < 0, TokenKind.DYNAMIC_DROPPED.value, TokenKind.CONTEXTUAL_MERGED.value)
-        kinds.view(-1)[merged.index] = TokenKind.CONTEXTUAL_CENTER.value
+        kinds.view(-1)[places] = TokenKind.CONTEXTUAL_CENTER.value
         kinds.view(-1)[salient_at] = TokenKind.DYNAMIC_KEPT.value
         used = "received_attention" if self.head is None else "pooling_head"
         salient = len(salient_at) // frames

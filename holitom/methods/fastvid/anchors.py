@@ -113,29 +113,13 @@ def choose_anchors(
     return torch.cat(found)
 
 
-@dataclass(frozen=True)
-class MergedAnchors:
-    """Anchors of a video, segment by segment and frame by frame.
-
-    Attributes:
-        features: merged vectors, float32.
-        index: frame * tokens_per_frame + position of every anchor.
-        membership: for every remaining token the anchor it joined in the first anchor frame at or after its own; -1
-            where its segment has none.
-    """
-
-    features: Float[Tensor, "anchors dim"]
-    index: Int[Tensor, " anchors"]
-    membership: Int[Tensor, "frames rest"]
-
-
 def merge_anchors(
     features: Float[Tensor, "frames tokens dim"],
     rest: Int[Tensor, "frames rest"],
     plan: AnchorPlan,
     anchors: Int[Tensor, "anchor_frames most"],
     anchor_weight: float,
-) -> MergedAnchors:
+) -> tuple[Float[Tensor, "anchors dim"], Int[Tensor, " anchors"], Int[Tensor, "frames rest"]]:
     """Mix every anchor with the mean of the tokens that are most similar to it.
 
     In each anchor frame for itself, all remaining tokens of the segment join the anchor of largest cosine similarity,
@@ -150,7 +134,9 @@ def merge_anchors(
             1 / (m + 1) if that is more.
 
     Returns:
-        The merged anchors.
+        The merged vectors in float32, segment by segment and frame by frame; frame * tokens_per_frame + position of
+        each; and for every remaining token the anchor it joined in the first anchor frame at or after its own, -1 where
+        its segment has none.
     """
     tokens, dim = features.shape[1:]
     (following,) = upload(features.device, plan.next_anchor())
@@ -173,7 +159,7 @@ def merge_anchors(
         spread = owner.gather(0, joined[None, :, None].expand(1, -1, owner.shape[2]))[0]
         membership[first : last + 1] = done + joined[:, None] * count + spread
         done += len(frames) * count
-    return MergedAnchors(torch.cat(parts), torch.cat(places), membership)
+    return torch.cat(parts), torch.cat(places), membership
 
 
 def _merge_segment(

@@ -32,7 +32,7 @@ from holitom.checks import is_finite_number, is_integer, require, require_retain
 from holitom.compressor import Compressor, all_tokens
 from holitom.methods import register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
-from holitom.methods.flashvid.inner import FlashVidInner
+from holitom.methods.flashvid.inner import late_pruning
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 
@@ -92,7 +92,7 @@ class FlashVidConfig:
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
-        return Compressor(FlashVidOuter(self), FlashVidInner(self.prune_layer, self.llm_keep_ratio))
+        return Compressor(FlashVidOuter(self), late_pruning(self.prune_layer, self.llm_keep_ratio))
 
     def rules(self) -> FlashVidRules:
         """The settings of the outer stage."""

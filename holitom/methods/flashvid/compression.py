@@ -12,7 +12,7 @@ from holitom.methods.flashvid.segmentation import (
     FrameSegments,
     cut_frames,
     frame_similarity,
-    segment_means,
+    mean_of_segments,
     segments_of,
 )
 from holitom.methods.flashvid.selection import pick_tokens
@@ -123,7 +123,7 @@ def compress_frames(
     else:
         cuts = torch.zeros_like(similarity, dtype=torch.bool)
     parts = segments_of(cuts)
-    picked = pick_tokens(features, received_attention, segment_means(features, parts), budget.picked)
+    picked = pick_tokens(features, received_attention, mean_of_segments(features, parts), budget.picked)
     links = link_tokens(features, picked, parts)
     merged = merged_tokens(links, picked, parts, rules.link_threshold, budget.total)
     values, root = merge_trees(features, links, merged, rules.tree_mean)

@@ -1,16 +1,20 @@
 """FlashVID's pruning inside the LLM (arXiv 2602.08024): FastV's rule, late, with the newline behind a video exempt."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.staged import StagedCompression, StageRules
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.rules import DecoderStage, StageRules, stage_counts
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.ops.pruning import prune_batch
-from holitom.ops.short_sequences import MergedBatch, Spans
+from holitom.ops.short_sequences import ShortSequences, Spans
 
 
 def pruned_length(tokens: int, keep_ratio: float) -> int:
@@ -22,8 +26,8 @@ def pruned_length(tokens: int, keep_ratio: float) -> int:
     return math.ceil(keep_ratio * tokens)
 
 
-class FlashVidInner(StagedCompression):
-    """Inner stage of FlashVID on one decoder; see :class:`~holitom.hooks.staged.StagedCompression`.
+def late_pruning(layer: int, keep_ratio: float) -> StagedCompression:
+    """Inner stage of FlashVID, applied to no decoder yet.
 
     The attention of the layer before ``layer`` scores the tokens, ``layer`` receives the best ones, at their positions.
     The one newline token behind a video is not counted and always kept; newline tokens inside a video (after its grid
@@ -33,33 +37,31 @@ class FlashVidInner(StagedCompression):
         layer: index of the first layer that sees fewer tokens.
         keep_ratio: share of a video's tokens that it sees, in (0, 1].
     """
+    kept = partial(pruned_length, keep_ratio=keep_ratio)
+    stage = DecoderStage(layer, kept, "prune_layer", keeps_all=keep_ratio == 1)
+    return StagedCompression([stage], StageRules(reduce, plan=partial(plan, keep_ratio=keep_ratio)))
 
-    def __init__(self, layer: int, keep_ratio: float) -> None:
-        self.keep_ratio = keep_ratio
-        self._outer: object = None
-        stage = Stage(layer, self._kept, "prune_layer", keeps_all=keep_ratio == 1)
-        super().__init__([stage], StageRules(self._reduce))
 
-    def start_prompt(self, record: object) -> None:
-        """See :class:`~holitom.compressor.InnerStage`; the record says how newline tokens stand."""
-        super().start_prompt(record)
-        self._outer = record
+def plan(
+    stages: Sequence[DecoderStage], spans: tuple[Spans, ...], outer: Any, keep_ratio: float
+) -> tuple[list[Counts], bool]:
+    """Tokens left of every span, and whether each ends in a newline that is outside what is pruned."""
+    exempt = getattr(outer, "newline_mode", "no_token") == "one_token"
+    kept = partial(kept_with_newline, keep_ratio=keep_ratio, exempt=exempt)
+    return stage_counts([replace(stage, kept=kept) for stage in stages], spans), exempt
 
-    @property
-    def _exempt(self) -> int:
-        """Newline tokens behind a video that are outside what is pruned."""
-        return int(getattr(self._outer, "newline_mode", "no_token") == "one_token")
 
-    def _kept(self, length: int) -> int:
-        """Tokens left of a span."""
-        visual = max(0, length - self._exempt)
-        return pruned_length(visual, self.keep_ratio) + length - visual
+def kept_with_newline(length: int, keep_ratio: float, exempt: bool) -> int:
+    """Tokens left of a span, whose last token does not count if it is ``exempt``."""
+    visual = max(0, length - exempt)
+    return pruned_length(visual, keep_ratio) + length - visual
 
-    def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
-        """Keep the best tokens of every span, and the newline behind it."""
-        if self._exempt:
-            scores = _raised(scores, call.spans)
-        return prune_batch(hidden, scores, call.spans, call.first, counts)
+
+def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> ShortSequences:
+    """Keep the best tokens of every span, and the newline behind it."""
+    if call.notes:
+        scores = _raised(scores, call.spans)
+    return prune_batch(hidden, scores, call.spans, call.first, counts)
 
 
 def _raised(scores: Tensor, spans: tuple[Spans, ...]) -> Tensor:

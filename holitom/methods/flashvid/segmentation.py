@@ -60,7 +60,9 @@ def segments_of(cuts: Bool[Tensor, " pairs"]) -> FrameSegments:
     return FrameSegments(number, first, (number[:, None] == number).sum(1))
 
 
-def segment_means(features: Float[Tensor, "frames tokens dim"], segments: FrameSegments) -> Float[Tensor, "frames dim"]:
+def mean_of_segments(
+    features: Float[Tensor, "frames tokens dim"], segments: FrameSegments
+) -> Float[Tensor, "frames dim"]:
     """Mean of all tokens of every frame's segment, float64."""
     same = (segments.number[:, None] == segments.number).double()
     return same @ features.mean(1, dtype=torch.float64) / segments.lengths[:, None]

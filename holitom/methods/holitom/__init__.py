@@ -6,7 +6,7 @@ from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.methods import register
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.tokens import CompressedTokens, EncodedVideo
 
@@ -31,7 +31,7 @@ class HolitomConfig:
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
         outer = HolitomOuter(self.outer) if self.outer is not None else None
-        return Compressor(outer, InnerMerging(self.inner) if self.inner is not None else None)
+        return Compressor(outer, merging_stage(self.inner) if self.inner is not None else None)
 
 
 class HolitomOuter:

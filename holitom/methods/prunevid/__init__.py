@@ -26,15 +26,15 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from holitom.checks import is_finite_number, is_integer, require, require_finite
 from holitom.compressor import Compressor
 from holitom.errors import InputError
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods import register
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
-from holitom.methods.prunevid.inner import PruneVidInner
+from holitom.methods.prunevid.inner import question_pruning
 from holitom.methods.prunevid.window_merging import (
     ClusterOrder,
     GroupSizes,
@@ -45,7 +45,7 @@ from holitom.methods.prunevid.window_merging import (
 )
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import to_host
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails
+from holitom.tokens import CompressedTokens, EncodedVideo
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class PruneVidInnerConfig:
     def __post_init__(self) -> None:
         self.build()  # the stage checks its settings
 
-    def build(self) -> PruneVidInner:
+    def build(self) -> StagedCompression:
         """The inner stage, applied to no decoder yet."""
-        return PruneVidInner(self.layer, self.keep_ratio)
+        return question_pruning(self.layer, self.keep_ratio)
 
 
 @register("prunevid")
@@ -123,22 +123,6 @@ class PruneVidConfig:
         return Compressor(PruneVidOuter(self), None if self.inner is None else self.inner.build())
 
 
-@dataclass(frozen=True)
-class PruneVidDetails(PlainDetails):
-    """Details of one video; its segments are the windows.
-
-    Attributes:
-        group: number of the group of each output row, ascending unless the tokens are in raster order. Groups are, for
-            every window, its static tokens and then each of its frames' dynamic tokens; empty ones count too.
-        static_counts: static tokens per window.
-        cluster_ratio: share of clusters per group that was used.
-    """
-
-    group: Int[Tensor, " kept"]
-    static_counts: list[int]
-    cluster_ratio: float
-
-
 class PruneVidOuter:
     """PruneVid's outer stage as the compressor calls it."""
 
@@ -174,10 +158,7 @@ class PruneVidOuter:
         ratio, clusters = self._clusters(sizes)
         whole = -1 if config.cluster_ratio is None else config.exempt_tokens
         ranked = [config.cluster_order == "score" and size > whole for size in counts + dynamic]
-        merged = merge_windows(features, static, sizes, clusters, config.neighbors, ranked, video.order)
-        shape = (features.shape[0], tokens)
-        details = PruneVidDetails(*shape, windows, merged.source, merged.kinds, merged.group, counts, ratio)
-        return CompressedTokens(merged.features, merged.index, details)
+        return merge_windows(features, static, sizes, clusters, config.neighbors, ranked, video.order, ratio)
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens a video of this size can be merged into, whatever it shows.

@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import Cache
 
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
-from holitom.hooks.decoder.staged import StagedCompression, StageRules
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.rules import DecoderStage, StageRules
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
-from holitom.ops.short_sequences import MergedBatch, Spans, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, pad_rows
 from holitom.tokens import newlines_before
 
 
@@ -30,8 +30,8 @@ class _SpanGroups:
     quotas: list[int]
 
 
-class PruneVidInner(StagedCompression):
-    """Inner stage of PruneVid (ACL 2025 Findings, Sec. 3.3); see :mod:`~holitom.hooks.decoder.staged`.
+def question_pruning(layer: int = 10, keep_ratio: float = 0.4) -> StagedCompression:
+    """Inner stage of PruneVid (ACL 2025 Findings, Sec. 3.3), applied to no decoder yet.
 
     Once layer ``layer`` has run, the visual tokens are ranked by the largest attention that any head of it pays them
     from any text token after their video (from the last token if there is none), without rotary embedding and causal
@@ -44,112 +44,95 @@ class PruneVidInner(StagedCompression):
         layer: index of the layer that scores; the one after it is the first to see fewer tokens.
         keep_ratio: share of each group that is kept, in (0, 1], cut to an integer.
 
-    Attributes:
-        outer: record of the compressor this is part of, or None.
-
     Raises:
         InputError: for settings out of range.
     """
+    whole = is_integer(layer) and layer >= 0
+    require(whole, "layer", layer, "an integer of at least 0", "the paper uses 10")
+    share = is_finite_number(keep_ratio) and 0 < keep_ratio <= 1
+    require(share, "keep_ratio", keep_ratio, "in (0, 1]", "the paper uses 0.4")
+    setting = "layer + 1 of PruneVid's inner stage"
+    stage = DecoderStage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
+    return StagedCompression([stage], StageRules(reduce, score, partial(plan, keep_ratio=keep_ratio)))
 
-    def __init__(self, layer: int = 10, keep_ratio: float = 0.4) -> None:
-        whole = is_integer(layer) and layer >= 0
-        require(whole, "layer", layer, "an integer of at least 0", "the paper uses 10")
-        share = is_finite_number(keep_ratio) and 0 < keep_ratio <= 1
-        require(share, "keep_ratio", keep_ratio, "in (0, 1]", "the paper uses 0.4")
-        self.keep_ratio = keep_ratio
-        self.outer: Any = None
-        self._groups: list[list[_SpanGroups]] = []
-        setting = "layer + 1 of PruneVid's inner stage"
-        stage = Stage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
-        super().__init__([stage], StageRules(self._reduce, self._score, self._counts))
 
-    def start_prompt(self, record: Any) -> None:
-        """See :class:`~holitom.compressor.InnerStage`; the record's groups guide the pruning."""
-        super().start_prompt(record)
-        self.outer = record
+def plan(
+    stages: Sequence[DecoderStage], spans: tuple[Spans, ...], outer: Any, keep_ratio: float
+) -> tuple[list[Counts], list[list[_SpanGroups]]]:
+    """Tokens left of every span, and the groups of every span of every row, found with one transfer per video.
 
-    def _counts(self, stages: Sequence[Stage], spans: tuple[Spans, ...]) -> list[Counts]:
-        """Tokens left of every span; also finds the groups, with one transfer per video."""
-        videos = list(self.outer.videos) if self.outer is not None else []
-        total = sum(len(row) for row in spans)
-        repeats = total // len(videos) if videos else 1  # beams repeat every row
-        if videos and (repeats * len(videos) != total or sum(len(row) for row in spans[::repeats]) != len(videos)):
-            raise RuntimeError(f"the outer stage compressed {len(videos)} videos, the prompt has {total}: encode anew")
-        rows, done = [], 0
-        for row_spans in spans[::repeats]:
-            lengths = [stop - start for start, stop in row_spans]
-            own = videos[done : done + len(lengths)] if videos else [None] * len(lengths)
-            row = [self._span_groups(length, video) for length, video in zip(lengths, own, strict=True)]
-            rows += [row] * repeats
-            done += len(lengths)
-        self._groups = rows
-        return [tuple(tuple(sum(span.quotas) for span in row) for row in rows)]
+    Raises:
+        RuntimeError: if the outer stage saw other videos than the prompt has.
+    """
+    videos = list(outer.videos) if outer is not None else []
+    total = sum(len(row) for row in spans)
+    repeats = total // len(videos) if videos else 1  # beams repeat every row
+    if videos and (repeats * len(videos) != total or sum(len(row) for row in spans[::repeats]) != len(videos)):
+        raise RuntimeError(f"the outer stage compressed {len(videos)} videos, the prompt has {total}: encode anew")
+    rows, done = [], 0
+    for row_spans in spans[::repeats]:
+        lengths = [stop - start for start, stop in row_spans]
+        own = videos[done : done + len(lengths)] if videos else [None] * len(lengths)
+        row = [_span_groups(length, video, outer, keep_ratio) for length, video in zip(lengths, own, strict=True)]
+        rows += [row] * repeats
+        done += len(lengths)
+    return [tuple(tuple(sum(span.quotas) for span in row) for row in rows)], rows
 
-    def _span_groups(self, length: int, video: Any) -> _SpanGroups:
-        """Groups of one span; the last one is that of its newline tokens."""
-        places = numbers = torch.zeros(length, dtype=torch.long)
-        if video is None:
-            places = torch.arange(length)
-        else:
-            rows = torch.arange(len(video.index), device=video.index.device)
-            per_frame, every_row = video.details.tokens_per_frame, video.every_row
-            before = newlines_before(video.index, self.outer.newline_mode, per_frame, every_row)
-            numbers = getattr(video.details, "group", torch.zeros_like(rows))
-            places, numbers = torch.stack([rows + before, numbers]).cpu()
-            if len(places) > length or int(places[-1]) >= length:
-                raise RuntimeError(f"the outer stage kept {len(places)} tokens, the span has {length}: encode anew")
-        newlines = int(numbers.max()) + 1
-        group = torch.full((length,), newlines).index_copy_(0, places, numbers)
-        *sizes, ends = torch.bincount(group, minlength=newlines + 1).tolist()
-        quotas = [int(size * self.keep_ratio) for size in sizes]
-        if any(quotas):
-            return _SpanGroups(group, [*quotas, ends])
-        return _SpanGroups((group == newlines).long(), [truncated_length(sum(sizes), self.keep_ratio), ends])
 
-    def _continued(
-        self, cache: Cache, padding_mask: Any, video_spans: Tensor | None, inputs: Tensor
-    ) -> ForwardCall | None:
-        """As for other stages; caches are equally long in all layers, so that copies show only by the mask's width."""
-        call, seen = super()._continued(cache, padding_mask, video_spans, inputs), cache.get_seq_length(0)
-        masked = isinstance(padding_mask, Tensor) and padding_mask.ndim == 2
-        if call is None and masked and padding_mask.shape[1] != seen + inputs.shape[1]:
-            raise RuntimeError(
-                f"attention_mask has {padding_mask.shape[1]} columns, the cache {seen} tokens, and nothing is known of "
-                "it here: it is a copy, or the hooks were removed in between; prefill again"
-            )
-        return call
+def _span_groups(length: int, video: Any, outer: Any, keep_ratio: float) -> _SpanGroups:
+    """Groups of one span; the last one is that of its newline tokens."""
+    places = numbers = torch.zeros(length, dtype=torch.long)
+    if video is None:
+        places = torch.arange(length)
+    else:
+        rows = torch.arange(len(video.index), device=video.index.device)
+        per_frame, every_row = video.details.tokens_per_frame, video.every_row
+        before = newlines_before(video.index, outer.newline_mode, per_frame, every_row)
+        numbers = getattr(video.details, "group", torch.zeros_like(rows))
+        places, numbers = torch.stack([rows + before, numbers]).cpu()
+        if len(places) > length or int(places[-1]) >= length:
+            raise RuntimeError(f"the outer stage kept {len(places)} tokens, the span has {length}: encode anew")
+    newlines = int(numbers.max()) + 1
+    group = torch.full((length,), newlines).index_copy_(0, places, numbers)
+    *sizes, ends = torch.bincount(group, minlength=newlines + 1).tolist()
+    quotas = [int(size * keep_ratio) for size in sizes]
+    if any(quotas):
+        return _SpanGroups(group, [*quotas, ends])
+    return _SpanGroups((group == newlines).long(), [truncated_length(sum(sizes), keep_ratio), ends])
 
-    @torch.no_grad()
-    def _score(self, call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """(batch, seq) fp32: the largest attention of a text token after the video; 0 outside the videos."""
-        scores = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
-        for row, (spans, begin) in enumerate(zip(call.spans, call.first, strict=True)):
-            if not spans:
-                continue
-            states = hidden[row : row + 1, begin:]
-            text = text_after(spans, hidden.shape[1])
-            asking = text if len(text) and text[-1] >= spans[-1][1] else pad(text, (0, 1), value=hidden.shape[1] - 1)
-            key = heads_of(attention, "k", states)[0].float()
-            query = heads_of(attention, "q", hidden[row : row + 1, asking.to(hidden.device)])[0].float()
-            key = key.repeat_interleave(query.shape[0] // key.shape[0], dim=0)
-            largest = ((query * attention.scaling) @ key.transpose(-1, -2)).softmax(dim=-1).amax(dim=0)
-            for start, stop in spans:
-                earlier = int((text < stop).sum())
-                rows = largest[earlier : len(text)] if earlier < len(text) else largest[-1:]
-                scores[row, start:stop] = rows[:, start - begin : stop - begin].amax(dim=0)
-        return over_all_heads(attention, scores, "max")
 
-    def _reduce(self, call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> MergedBatch:
-        """Keep the best tokens of every group."""
-        rows = []
-        for row, (spans, begin) in enumerate(zip(call.spans, call.first, strict=True)):
-            chosen = [
-                best_of_groups(scores[row, start:stop], groups.group.to(hidden.device), groups.quotas)
-                for (start, stop), groups in zip(spans, self._groups[row], strict=True)
-            ]
-            shifted = tuple((start - begin, stop - begin) for start, stop in spans)
-            rows.append(keep_chosen(hidden[row, begin:], shifted, chosen))
-        return pad_rows(rows, call.first)
+@torch.no_grad()
+def score(call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """(batch, seq) fp32: the largest attention of a text token after the video; 0 outside the videos."""
+    scores = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
+    for row, (spans, begin) in enumerate(zip(call.spans, call.first, strict=True)):
+        if not spans:
+            continue
+        states = hidden[row : row + 1, begin:]
+        text = text_after(spans, hidden.shape[1])
+        asking = text if len(text) and text[-1] >= spans[-1][1] else pad(text, (0, 1), value=hidden.shape[1] - 1)
+        key = heads_of(attention, "k", states)[0].float()
+        query = heads_of(attention, "q", hidden[row : row + 1, asking.to(hidden.device)])[0].float()
+        key = key.repeat_interleave(query.shape[0] // key.shape[0], dim=0)
+        largest = ((query * attention.scaling) @ key.transpose(-1, -2)).softmax(dim=-1).amax(dim=0)
+        for start, stop in spans:
+            earlier = int((text < stop).sum())
+            rows = largest[earlier : len(text)] if earlier < len(text) else largest[-1:]
+            scores[row, start:stop] = rows[:, start - begin : stop - begin].amax(dim=0)
+    return over_all_heads(attention, scores, "max")
+
+
+def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> ShortSequences:
+    """Keep the best tokens of every group."""
+    rows = []
+    for row, (spans, begin) in enumerate(zip(call.spans, call.first, strict=True)):
+        chosen = [
+            best_of_groups(scores[row, start:stop], groups.group.to(hidden.device), groups.quotas)
+            for (start, stop), groups in zip(spans, call.notes[row], strict=True)
+        ]
+        shifted = tuple((start - begin, stop - begin) for start, stop in spans)
+        rows.append(keep_chosen(hidden[row, begin:], shifted, chosen))
+    return pad_rows(rows, call.first)
 
 
 def text_after(spans: Spans, seq: int) -> Int[Tensor, " text"]:

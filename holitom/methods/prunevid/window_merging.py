@@ -16,7 +16,7 @@ from torch import Tensor
 from holitom.ops.group_clustering import cluster_groups
 from holitom.ops.group_points import frame_tokens, rows_of, segment_means
 from holitom.ops.token_ops import upload
-from holitom.tokens import Order, TokenKind
+from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
 
 ClusterOrder = Literal["raster", "score"]
 
@@ -95,22 +95,19 @@ def fixed_clusters(sizes: list[int], ratio: float, exempt: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class MergedWindows:
-    """Tokens of one video after merging, in reading order.
+class PruneVidDetails(PlainDetails):
+    """Details of one video; its segments are the windows.
 
     Attributes:
-        features: plain means, in the dtype of the input.
-        index: frame * tokens_per_frame + position of each cluster's centre; static ones in their window's first frame.
-        group: number of the group each token came from, in reading order of :class:`GroupSizes`.
-        source: output row that each original token was merged into.
-        kinds: what became of each original token, as values of :class:`TokenKind`.
+        group: number of the group of each output row, ascending unless the tokens are in raster order. Groups are, for
+            every window, its static tokens and then each of its frames' dynamic tokens; empty ones count too.
+        static_counts: static tokens per window.
+        cluster_ratio: share of clusters per group that was used.
     """
 
-    features: Float[Tensor, "kept dim"]
-    index: Int[Tensor, " kept"]
     group: Int[Tensor, " kept"]
-    source: Int[Tensor, "frames tokens"]
-    kinds: Int[Tensor, "frames tokens"]
+    static_counts: list[int]
+    cluster_ratio: float
 
 
 def merge_windows(
@@ -121,7 +118,8 @@ def merge_windows(
     neighbors: int,
     ranked: list[bool],
     order: Order,
-) -> MergedWindows:
+    ratio: float,
+) -> CompressedTokens:
     """Cluster every group and bring the means into reading order.
 
     Args:
@@ -132,11 +130,13 @@ def merge_windows(
         neighbors: k of the density; limited to the tokens of a group.
         ranked: groups whose clusters come in descending score of their centres instead of raster order.
         order: ``"raster"`` puts every token at its place in its frame instead of group after group.
+        ratio: share of clusters per group that ``clusters`` comes from, for the record.
 
     Returns:
-        The tokens.
+        The tokens that reach the LLM: plain means in the dtype of the input, each at the place of its cluster's centre,
+        static ones in their window's first frame.
     """
-    tokens, dim = features.shape[1:]
+    frames, tokens, dim = features.shape
     windows = len(sizes.windows)
     cluster = partial(
         cluster_groups,
@@ -165,7 +165,9 @@ def merge_windows(
     )
     merged = torch.cat([over_time.features, in_frames.features])[rows]
     index = index[rows]
-    return MergedWindows(merged, index, group[rows], source, _kinds(dynamic, index))
+    kinds = _kinds(dynamic, index)
+    details = PruneVidDetails(frames, tokens, sizes.windows, source, kinds, group[rows], sizes.static, ratio)
+    return CompressedTokens(merged, index, details)
 
 
 def _kinds(dynamic: Bool[Tensor, "frames tokens"], index: Int[Tensor, " kept"]) -> Int[Tensor, "frames tokens"]:

@@ -7,7 +7,7 @@ patch receives from all patches. Each frame keeps ``tokens_per_frame`` tokens, 5
 then its contextual ones; positions are contiguous. Where newlines need raster order, each frame is sorted; in a grid a
 newline follows every row, also one that keeps no token, as in the released code. The release then
 pairs tokens in raster order with positions in the order of attention, so that rows move within a frame; here a token
-keeps its row.
+keeps its row, unless ``attention_positions`` asks for the release's pairs.
 
 A contextual token is the mean of its target and the tokens that join it. The released code adds the mean of those
 tokens to the target, which makes it up to twice as long as a normal token; ``contextual_sum`` does the same, and the
@@ -36,11 +36,14 @@ class VisionzipConfig:
         tokens_per_frame: tokens that each frame keeps, at least 1; frames that have no more keep all.
         dominant_share: share of them kept unchanged, in [0, 1]; the count is rounded down.
         contextual_sum: contextual tokens are a target plus the mean of its members (the release), not their mean.
+        attention_positions: where newlines need raster order, a frame's dominant tokens, in raster order, get their
+            positions in the order of attention (the release), not their own. It changes nothing elsewhere.
     """
 
     tokens_per_frame: int = 30
     dominant_share: float = 0.84375
     contextual_sum: bool = False
+    attention_positions: bool = False
 
     def __post_init__(self) -> None:
         budget, share = self.tokens_per_frame, self.dominant_share
@@ -53,8 +56,9 @@ class VisionzipConfig:
         )
         fits = is_finite_number(share) and 0 <= share <= 1
         require(fits, "dominant_share", share, "in [0, 1]", "the paper uses 54 / 64 = 0.84375")
-        added = self.contextual_sum
-        require(isinstance(added, bool), "contextual_sum", added, "true or false", "the release uses true")
+        for name in ("contextual_sum", "attention_positions"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), name, value, "true or false", "the release uses true")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
@@ -83,15 +87,19 @@ class VisionzipOuter:
         starts = torch.arange(frames, device=features.device)[:, None]
         index, flat = (starts * tokens + kept.positions).flatten(), kept.features.flatten(0, 1)
         source = torch.where(kept.owner < 0, -1, starts * per_frame + kept.owner)
+        placed = index
         if video.order == "raster":
-            order = index.argsort()  # no two are equal
-            index, flat = index[order], flat[order]
+            if self.config.attention_positions:
+                ranked = attention.argsort(dim=1, descending=True, stable=True)[:, : counts[0]]
+                placed = (starts * tokens + torch.cat([ranked, kept.positions[:, counts[0] :]], 1)).flatten()
+            order = placed.argsort()  # no two are equal
+            placed, flat = placed[order], flat[order]
             source = torch.where(source < 0, -1, order.argsort()[source])
         kinds = torch.where(kept.owner < 0, TokenKind.DYNAMIC_DROPPED.value, TokenKind.CONTEXTUAL_MERGED.value)
         kinds.view(-1).index_fill_(0, index, TokenKind.CONTEXTUAL_CENTER.value)
         kinds.masked_fill_(kept.dominant, TokenKind.DYNAMIC_KEPT.value)
         details = PlainDetails(frames, tokens, [(0, frames - 1)], source, kinds)
-        return CompressedTokens(flat, index, details, every_row=True)
+        return CompressedTokens(flat, placed, details, every_row=True)
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens a video of this size is compressed to, exactly."""

@@ -333,6 +333,17 @@ def test_an_old_result_does_not_outlive_a_new_start(tiny: Path, tmp_path: Path) 
         collect(job)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{}", '{"setup_key": 1, "entries": 2}', "not JSON"])
+def test_a_damaged_share_is_one_line(text: str, tiny: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "h.yaml", HOLITOM)
+    out = tmp_path / "out"
+    job = run_benchmark.make_job(run_benchmark.parser().parse_args(command(config, tiny, None, "videomme", out)))
+    run_benchmark.prepare(job, resume=False)
+    job.share(0).write_text(text)
+    with pytest.raises(InputError, match="run the same command again"):
+        collect(job)
+
+
 def test_results_that_disagree_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did not finish"):
         load_result(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from eval.benchmarks.lmms.answer_log import AnswerLog
 from eval.benchmarks.lmms.records import RecordFolder, record_name
-from holitom.record.prompt import load_record
+from holitom.record.file import load_record
 from tests.eval.benchmarks.lmms_runs import FRAMES, HOLITOM, VANILLA, command, run_here, write_config
 
 pytestmark = pytest.mark.xdist_group("lmms")

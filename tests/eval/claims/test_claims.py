@@ -33,15 +33,16 @@ from eval.claims.judging import (
 )
 from eval.claims.runner import contradicted, gather, verdicts, verify, write_claims
 from eval.claims.steps import Context, Step, key_of, path_of, take
-from eval.instruments.answering import Question
+from eval.instruments.answering import VideoPrompt
 from eval.instruments.kinds import stamped
 from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
 from holitom.compressor import all_tokens
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import InnerConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from llava.errors import InputError
 from tests.eval.benchmarks import made_results
 from tests.eval.synthetic.answers.faults import random_cuts, shuffled_attention
@@ -67,7 +68,7 @@ def _kept_models() -> Iterator[None]:
 
 
 @cache
-def kept_question(layers: int) -> Question:
+def kept_question(layers: int) -> VideoPrompt:
     with TemporaryDirectory() as folder:
         return _make_question(layers, Path(folder))
 
@@ -274,20 +275,19 @@ def broken_outer() -> Iterator[None]:
 @contextmanager
 def skipped_inner() -> Iterator[None]:
     """The inner stage is never put on."""
-    with mock.patch.object(InnerMerging, "apply", lambda stage, decoder: stage):
+    with mock.patch.object(StagedCompression, "apply", lambda stage, decoder: stage):
         yield
 
 
 @contextmanager
 def inner(**changes) -> Iterator[None]:
     """The inner stage has other settings than its configuration says."""
-    build = InnerMerging.__init__
 
-    def wrong(stage, config: InnerConfig) -> None:
+    def wrong(config: InnerConfig) -> StagedCompression:
         made = {name: change(getattr(config, name)) for name, change in changes.items()}
-        build(stage, replace(config, **made))
+        return merging_stage(replace(config, **made))
 
-    with mock.patch.object(InnerMerging, "__init__", wrong):
+    with mock.patch("holitom.methods.holitom.merging_stage", wrong):
         yield
 
 

@@ -10,8 +10,8 @@ from eval.efficiency import outer as bench_outer
 from eval.efficiency.outer import synthetic_video
 from eval.instruments.device_counts import Counts, count
 from holitom.methods.holitom import HolitomConfig
+from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
-from holitom.methods.holitom.inner_merging import merge_batch
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops.attention_scores import last_query_attention
 from holitom.ops.kernels import dispatch

@@ -2,9 +2,9 @@
 
 import pytest
 
-from eval.paper.grids import SWEEPS, load_grid, paper_grids
+from eval.paper.grids import SWEEPS, load_grid, paper_grids, row_of
 from eval.paper.rows import main_rows
-from eval.paper.scores import CONFIGS, EFFICIENCY, MAIN_SCORES, MODELS, config_name, row_of, rows_of, scores_of
+from eval.paper.scores import CONFIGS, EFFICIENCY, MAIN_SCORES, MODELS, config_name, rows_of, scores_of
 from holitom.settings import load_config
 
 

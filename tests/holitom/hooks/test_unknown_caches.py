@@ -8,8 +8,9 @@ from transformers import DynamicCache, Qwen2Model
 
 from eval.instruments.models.random_checkpoint import tiny_config
 from holitom import holitom
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from tests.tiny_models import hook_count, hugging_face_model
 
@@ -22,7 +23,7 @@ def _decoder() -> Qwen2Model:
 
 
 def _stages() -> StagedCompression:
-    return StagedCompression([Stage(2, lambda length: length // 2), Stage(4, lambda length: length // 2)])
+    return pruning_stages([DecoderStage(2, lambda length: length // 2), DecoderStage(4, lambda length: length // 2)])
 
 
 @torch.no_grad()

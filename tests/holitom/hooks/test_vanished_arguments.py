@@ -10,8 +10,9 @@ from torch import nn
 from transformers import DynamicCache, Qwen2Model
 
 from eval.instruments.models.random_checkpoint import tiny_config
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
 from holitom.hooks.prompt.kept_positions import KeptPositions
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from llava.errors import InputError
@@ -46,7 +47,7 @@ def _run(decoder: Qwen2Model) -> None:
 
 
 def _stages() -> StagedCompression:
-    return StagedCompression([Stage(2, lambda length: length // 2)])
+    return pruning_stages([DecoderStage(2, lambda length: length // 2)])
 
 
 @pytest.mark.parametrize("name", OF_ATTENTION)

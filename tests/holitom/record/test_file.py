@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from holitom import InnerConfig, OuterConfig, Record
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.pdrop import PdropConfig
-from holitom.record.file import load_meta
-from holitom.record.prompt import load_record, save_record
+from holitom.record.file import load_meta, load_record
 from holitom.record.saved import SavedRecord, SavedStage, SavedVideo, thumbnails
+from holitom.record.saving import save_record, saved_copy
 from holitom.watching import watched
 from llava.errors import InputError
 from tests.holitom.made_records import made_record, made_video
@@ -280,7 +280,7 @@ def test_rows_of_every_stage(model, newlines: str, config: Any) -> None:
     with torch.no_grad(), watched(config.build()).applied(model) as compressor:
         model(ids, attention_mask=mask, images=clips, modalities=["video"] * 2)
         record = compressor.record
-        saved = record.saved()
+        saved = saved_copy(record)
     for number, found in enumerate(saved.videos):
         assert [stage.layer for stage in found.stages] == [stage.layer for stage in record.inner.stages]
         for place, stage in enumerate(found.stages):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from eval.report.__main__ import make_page
 from eval.report.page.sources import read_sources
-from holitom.record.prompt import save_record
 from holitom.record.saved import SavedRecord, SavedVideo
+from holitom.record.saving import save_record
 from tests.eval.benchmarks.made_results import share, write_run
 from tests.eval.report.page.made import HOSTILE, MODEL, Page, built
 

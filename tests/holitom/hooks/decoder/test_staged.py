@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import DynamicCache, StaticCache
 
-from holitom.hooks.decoder.staged import StagedCompression
-from holitom.hooks.decoder.stages import Stage
+from holitom.hooks.decoder.pruning import pruning_stages
+from holitom.hooks.decoder.rules import DecoderStage
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.holitom.config import InnerConfig
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from holitom.methods.pdrop import PdropConfig
 from llava.errors import InputError
 from tests.references.inner_checks import LAYERS, PROMPTS, VOCAB, assert_close, make_prompt, tiny_model
@@ -190,7 +190,7 @@ def test_records_of_every_stage(recipe):
 
 
 def test_merging_counts_its_layers_too():
-    model, prompt, inner = tiny_model(), make_prompt("two_videos"), InnerMerging(InnerConfig(4, 0.5))
+    model, prompt, inner = tiny_model(), make_prompt("two_videos"), merging_stage(InnerConfig(4, 0.5))
     with inner.applied(model.model):
         model(**prompt.arguments())
     assert inner.last.tokens_per_layer(LAYERS) == [[14] * 4 + [7] * 2, [9] * 4 + [4] * 2, [8] * 4 + [4] * 2]
@@ -256,7 +256,7 @@ def test_layers_that_do_not_fit():
     with pytest.raises(InputError, match=r"drop_layers = 7.*\[1, 5\]"):
         PdropConfig().build().inner.apply(model.model)
     with pytest.raises(InputError, match="out of order"):
-        StagedCompression([Stage(3, int), Stage(3, int)])
+        pruning_stages([DecoderStage(3, int), DecoderStage(3, int)])
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 

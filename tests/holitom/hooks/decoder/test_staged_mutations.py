@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from holitom.hooks.decoder import staged, stages
+from holitom.hooks.decoder import pruning, rules, staged, stages
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.staged import StagedCompression
 from tests.holitom.hooks.decoder import test_staged
@@ -60,7 +60,7 @@ def ratios_are_of_the_span_before_the_stage(patch):
             result.append(current)
         return result
 
-    patch.setattr(staged, "stage_counts", counts)
+    patch.setattr(rules, "stage_counts", counts)
 
 
 def spans_are_not_moved(patch):
@@ -82,7 +82,7 @@ def kept_positions_count_from_the_stage_before(patch):
 
 
 def lowest_scores_are_kept(patch):
-    wrap(patch, staged, "prune_batch", lambda original: lambda hidden, scores, *rest: original(hidden, -scores, *rest))
+    wrap(patch, pruning, "prune_batch", lambda original: lambda hidden, scores, *rest: original(hidden, -scores, *rest))
 
 
 def own_layer_is_asked_without_its_norm(patch):

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from eval.claims.parity.newer_cases import merge_rule, recorded_targets, recorded_tower
-from holitom.hooks.tower.frame_merging import FrameMerging, TowerPlaces
+from holitom.hooks.tower.frame_merging import FrameMerging
+from holitom.hooks.tower.parts import TowerPlaces
 from holitom.methods.earlytom import EarlyTomConfig, EarlyTomMerging
 from holitom.methods.earlytom.frame_merging import MergeRule
-from holitom.record.prompt import load_record, save_record
+from holitom.record.file import load_record
+from holitom.record.saving import save_record
 from llava.errors import InputError
 from llava.model.vision_tower import SiglipVisionTower
 from llava.model.visual_inputs import VisualEncoder

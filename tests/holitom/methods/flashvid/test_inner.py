@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from holitom.methods.flashvid import FlashVidConfig
-from holitom.methods.flashvid.inner import FlashVidInner, pruned_length
+from holitom.methods.flashvid.inner import kept_with_newline, late_pruning, pruned_length
 from holitom.ops.pruning import keep_best
 from llava.errors import InputError
 from tests.tiny_models import greedily, prompt, video
@@ -20,8 +20,8 @@ SETTINGS = {"retain_ratio": 0.1, "min_segments": 2, "prune_layer": 4}
 
 def test_counts() -> None:
     assert [pruned_length(tokens, 0.3) for tokens in (1984, 1568, 1184, 800, 81)] == [596, 471, 356, 240, 25]
-    inner = FlashVidInner(4, 0.3)
-    assert inner._kept(82) == 25, "without a record no newline is known"
+    assert late_pruning(4, 0.3).stages[0].kept(82) == 25, "without a record no newline is known"
+    assert kept_with_newline(82, 0.3, exempt=False) == 25
 
 
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
@@ -39,11 +39,13 @@ def test_the_newline_stays_though_it_ranks_last() -> None:
     """Ten tokens of which the last is the newline: three of nine and the newline; without one three of ten."""
     hidden = torch.arange(15.0).view(1, 15, 1)
     scores = -torch.arange(15.0).view(1, 15)
-    inner, call = FlashVidInner(4, 0.3), SimpleNamespace(spans=(((2, 12),),), first=(0,))
+    inner, spans = late_pruning(4, 0.3), (((2, 12),),)
     for mode, kept in (("one_token", [2, 3, 4, 11]), ("no_token", [2, 3, 4])):
         inner.start_prompt(SimpleNamespace(newline_mode=mode))
-        assert inner._kept(10) == len(kept)
-        reduced = inner._reduce(call, ((inner._kept(10),),), hidden, scores)
+        (counts,), notes = inner.rules.plan(inner.stages, spans, inner.outer)
+        assert counts == ((len(kept),),)
+        call = SimpleNamespace(spans=spans, first=(0,), notes=notes)
+        reduced = inner.rules.reduce(call, counts, hidden, scores)
         assert reduced.kept[0].tolist() == [0, 1, *kept, 12, 13, 14]
     assert scores[0, 11] == -11, "the scores of the record are untouched"
 

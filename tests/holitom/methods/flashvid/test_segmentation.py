@@ -2,7 +2,7 @@
 
 import torch
 
-from holitom.methods.flashvid.segmentation import cut_frames, frame_similarity, segment_means, segments_of
+from holitom.methods.flashvid.segmentation import cut_frames, frame_similarity, mean_of_segments, segments_of
 
 
 def cuts(similarity: list[float], threshold: float = 0.9, least: int = 8, complementary: bool = True) -> list[int]:
@@ -35,7 +35,7 @@ def test_cuts_beyond_the_natural_ones() -> None:
 def test_means_are_those_of_the_segments() -> None:
     features = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
     parts = segments_of(torch.tensor([False, True, False, False]))
-    means = segment_means(features, parts)
+    means = mean_of_segments(features, parts)
     torch.testing.assert_close(means[0], features[:2].double().mean((0, 1)))
     torch.testing.assert_close(means[4], features[2:].double().mean((0, 1)))
     assert torch.equal(means[0], means[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from tests.references.inner_checks import (
     PROMPTS,
     VOCAB,
@@ -109,7 +109,7 @@ def test_without_cache_every_step_decides_anew():
     """Without a cache each forward ranks by its own last token, so step two equals a longer prompt's prefill."""
     model, prompt, config = tiny_model(), make_prompt("single"), settings()
     options = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "use_cache": False}
-    with InnerMerging(config).applied(model.model):
+    with merging_stage(config).applied(model.model):
         tokens = model.generate(**prompt.arguments(), **options)[0]
         longer = torch.cat([prompt.embeds, model.model.embed_tokens(tokens[None, :2])], dim=1)
         logits = model(inputs_embeds=longer, video_spans=prompt.spans).logits
@@ -125,7 +125,7 @@ def test_interleaved_sequences_do_not_share_state():
     """Two generations take turns on one object; each has its own prompt, batch and padding."""
     model, config = tiny_model(), settings()
     names, states = ["ragged", "ragged3"], []
-    with InnerMerging(config).applied(model.model):
+    with merging_stage(config).applied(model.model):
         for name in names:
             prompt, cache = make_prompt(name), DynamicCache(config=model.config)
             positions = (prompt.mask.cumsum(1) - 1).clamp(min=0)
@@ -153,7 +153,7 @@ def test_generates_in_a_row():
 def test_beams_in_a_batch_equal_beams_alone(name):
     model, prompt = tiny_model(), make_prompt(name)
     options = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False, "pad_token_id": 0}
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         together = model.generate(**prompt.arguments(), **options)
         for row, (states, spans) in enumerate(prompt.rows):
             spans = torch.tensor(spans)[None]
@@ -167,7 +167,7 @@ def test_cropping_generated_tokens_is_fine(name):
     model, prompt, cache = tiny_model(), make_prompt(name), DynamicCache(config=tiny_model().config)
     token = torch.full((len(prompt.rows), 1), 7)
     masks = [torch.nn.functional.pad(prompt.mask, (0, extra), value=1) for extra in range(3)]
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         positions = (prompt.mask.cumsum(1) - 1).clamp(min=0)
         model(**prompt.arguments(), past_key_values=cache, position_ids=positions)
         first = decode(model, token, masks[1], cache)
@@ -181,7 +181,7 @@ def test_cropping_generated_tokens_is_fine(name):
 def test_low_precision_stays_finite(attention, dtype):
     model, prompt = tiny_model(attention, dtype), make_prompt("ragged3")
     options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "output_logits": True}
-    with InnerMerging(settings()).applied(model.model) as merging:
+    with merging_stage(settings()).applied(model.model) as merging:
         out = model.generate(**prompt.arguments(dtype=dtype), **options, return_dict_in_generate=True)
     assert torch.isfinite(torch.stack(out.logits)).all()
     assert merging.last.scores.dtype == torch.float32
@@ -190,7 +190,7 @@ def test_low_precision_stays_finite(attention, dtype):
 
 def test_every_video_has_its_own_budget():
     """Two videos with an image between: the image and the text stay, each video is halved."""
-    model, prompt, merging = tiny_model(), make_prompt("two_videos"), InnerMerging(settings())
+    model, prompt, merging = tiny_model(), make_prompt("two_videos"), merging_stage(settings())
     with merging.applied(model.model):
         model(**prompt.arguments())
     record, padding = merging.last, prompt.padding
@@ -204,7 +204,7 @@ def test_every_video_has_its_own_budget():
 
 
 def test_align_follows_the_kept_tokens():
-    model, prompt, merging = tiny_model(), make_prompt("ragged"), InnerMerging(settings())
+    model, prompt, merging = tiny_model(), make_prompt("ragged"), merging_stage(settings())
     with merging.applied(model.model):
         logits = model(**prompt.arguments()).logits
     labels = torch.arange(prompt.mask.numel()).reshape(prompt.mask.shape)
@@ -219,7 +219,7 @@ def test_align_follows_the_kept_tokens():
 
 def test_hidden_states_show_the_lengths():
     model, prompt = tiny_model(), make_prompt("single")
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         out = model(**prompt.arguments(), output_hidden_states=True)
     # transformers records the input of each layer as its argument or its output, depending on the release
     assert [state.shape[1] for state in out.hidden_states[:4]] == [32, 32, 32, 32]

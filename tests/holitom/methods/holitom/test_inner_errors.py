@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, Qwen2Config, Qwen2Model, StaticCache
 
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from llava.errors import InputError
 from tests.references.inner_checks import make_prompt, settings, tiny_model
 
@@ -23,7 +23,7 @@ def plain(prompt):
 
 def test_missing_spans_fail_loudly(model):
     prompt = make_prompt("single")
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         with pytest.raises(RuntimeError, match="without video_spans"):
             model(**plain(prompt))
         with pytest.raises(RuntimeError, match="without video_spans"):
@@ -33,13 +33,13 @@ def test_missing_spans_fail_loudly(model):
 @pytest.mark.parametrize("layer", [6, 18])
 def test_merge_layer_beyond_the_decoder(model, layer):
     with pytest.raises(InputError, match=rf"merge_layer = {layer}.*\[1, 5\]"):
-        InnerMerging(settings(layer)).apply(model.model)
+        merging_stage(settings(layer)).apply(model.model)
 
 
 def test_apply_to_the_wrong_module_or_twice(model):
     with pytest.raises(InputError, match="SpanQwen2"):
-        InnerMerging(settings()).apply(model)
-    merging = InnerMerging(settings())
+        merging_stage(settings()).apply(model)
+    merging = merging_stage(settings())
     with pytest.raises(RuntimeError, match="no prefill"):
         merging.align(torch.zeros(1, 1))
     with merging.applied(model.model), pytest.raises(RuntimeError, match="applied already"):
@@ -52,12 +52,12 @@ def test_sliding_window_layers_are_refused():
         num_key_value_heads=1, use_sliding_window=True, sliding_window=4, max_window_layers=2,
     )  # fmt: skip
     with pytest.raises(NotImplementedError, match="full attention"):
-        InnerMerging(settings(1)).apply(Qwen2Model(config))
+        merging_stage(settings(1)).apply(Qwen2Model(config))
 
 
 def call_with(model, **changes):
     arguments = make_prompt("ragged").arguments() | changes
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         return model(**arguments)
 
 
@@ -98,7 +98,7 @@ def test_caches_that_no_longer_fit_their_prefill(model):
         others = {"attention_mask": mask[:rows], **others}
         return model(input_ids=token[:rows], past_key_values=cache, **others)
 
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         cache = DynamicCache(config=model.config)
         model(**prompt.arguments(), past_key_values=cache)
         with pytest.raises(RuntimeError, match="is a copy"):
@@ -121,7 +121,7 @@ def test_caches_that_no_longer_fit_their_prefill(model):
 
 def test_a_video_in_a_later_turn_is_refused(model):
     prompt, cache = make_prompt("single"), DynamicCache(config=model.config)
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         model(**prompt.arguments(), past_key_values=cache)
         with pytest.raises(NotImplementedError, match="later turn"):
             model.model(inputs_embeds=prompt.embeds, video_spans=prompt.spans, past_key_values=cache)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2Config
 
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from tests.references.inner_checks import SpanQwen2, settings
 
 RECORDED = Path(__file__).parents[3] / "goldens" / "e2e"
@@ -41,7 +41,7 @@ def test_equals_the_release(model, frames, outer, causal, suffix, attention):
     layer_input = model.model.layers[4].input_layernorm.register_forward_pre_hook(
         lambda _, args: states.append(args[0])
     )
-    with InnerMerging(settings(4, 0.5, causal=causal)).applied(model.model) as merging:
+    with merging_stage(settings(4, 0.5, causal=causal)).applied(model.model) as merging:
         out = model.generate(
             inputs_embeds=embeds,
             video_spans=torch.tensor([[[VIDEO_AT, embeds.shape[1] - TEXT_AFTER]]]),

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
-from holitom.methods.holitom.inner import InnerMerging
+from holitom.methods.holitom.inner import merging_stage
 from tests.references.inner_checks import (
     LAYERS,
     assert_close,
@@ -39,7 +39,7 @@ def plain(prompt, **others):
 def test_nothing_is_left_after_remove(model):
     prompt, before = make_prompt("ragged"), tiny_model()(**plain(make_prompt("ragged"))).logits
     hooks = hook_count(model)  # transformers leaves hooks of its own once hidden states were asked for
-    merging = InnerMerging(settings()).apply(model.model)
+    merging = merging_stage(settings()).apply(model.model)
     assert hook_count(model) >= hooks + LAYERS - 1
     assert model(**prompt.arguments()).logits.shape != before.shape
     merging.remove()
@@ -54,7 +54,7 @@ def test_hooks_are_gone_after_an_exception(model, monkeypatch):
     def fail(*_, **__):
         raise ArithmeticError("broken layer")
 
-    merging, hooks = InnerMerging(settings()), hook_count(model)
+    merging, hooks = merging_stage(settings()), hook_count(model)
     monkeypatch.setattr(model.model.layers[4].mlp, "forward", fail)
     with pytest.raises(ArithmeticError), merging.applied(model.model):
         model(**prompt.arguments())
@@ -66,7 +66,7 @@ def test_hooks_are_gone_after_an_exception(model, monkeypatch):
 def test_a_failed_forward_leaves_no_call_behind(model, monkeypatch):
     """The next call must not find the failed one's masks; a cache that was left half filled is refused."""
     prompt, cache = make_prompt("single"), DynamicCache(config=model.config)
-    merging = InnerMerging(settings())
+    merging = merging_stage(settings())
     with merging.applied(model.model):
         with monkeypatch.context() as patch:
             patch.setattr(model.model.layers[2].mlp, "forward", lambda *_: 1 / 0)
@@ -83,7 +83,7 @@ def test_a_failed_forward_leaves_no_call_behind(model, monkeypatch):
 def test_ratio_zero_is_bitwise_the_plain_model(model, name):
     prompt = make_prompt(name)
     before = model(**plain(prompt)).logits
-    with InnerMerging(settings(ratio=0.0)).applied(model.model) as merging:
+    with merging_stage(settings(ratio=0.0)).applied(model.model) as merging:
         assert torch.equal(model(**prompt.arguments()).logits, before)
         assert torch.equal(model(**plain(prompt)).logits, before)
     assert torch.equal(merging.last.cpu_kept >= 0, prompt.mask.bool())
@@ -95,7 +95,7 @@ def test_text_only_is_bitwise_the_plain_model(model):
     options |= {"output_logits": True, "return_dict_in_generate": True}
     before = model.generate(**plain(prompt), **options)
     no_spans = torch.zeros(2, 0, 2, dtype=torch.long)
-    with InnerMerging(settings(causal=False)).applied(model.model) as merging:
+    with merging_stage(settings(causal=False)).applied(model.model) as merging:
         static = model.generate(**plain(prompt, video_spans=no_spans), **options, cache_implementation="static")
         after = model.generate(**plain(prompt, video_spans=no_spans), **options)
     assert torch.equal(torch.stack(after.logits), torch.stack(before.logits))
@@ -105,7 +105,7 @@ def test_text_only_is_bitwise_the_plain_model(model):
 
 
 def test_state_lives_as_long_as_its_cache(model):
-    merging, cache = InnerMerging(settings()), DynamicCache(config=model.config)
+    merging, cache = merging_stage(settings()), DynamicCache(config=model.config)
     with merging.applied(model.model):
         model(**make_prompt("single").arguments(), past_key_values=cache)
         assert len(merging._states) == 1
@@ -122,7 +122,7 @@ def test_a_cache_that_is_emptied_starts_anew(model):
     model(**plain(prompt), past_key_values=cache)
     wanted = model(input_ids=token, attention_mask=mask, past_key_values=cache).logits
     cache.crop(-1000)
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         model(**prompt.arguments(), past_key_values=cache)
         cache.crop(-1000)
         model(**text, past_key_values=cache)
@@ -131,7 +131,7 @@ def test_a_cache_that_is_emptied_starts_anew(model):
 
 def test_positional_arguments_of_the_decoder(model):
     prompt = make_prompt("ragged")
-    with InnerMerging(settings()).applied(model.model):
+    with merging_stage(settings()).applied(model.model):
         by_name = model.model(**prompt.arguments()).last_hidden_state
         by_place = model.model(None, prompt.mask, None, None, prompt.embeds, video_spans=prompt.spans)
     assert torch.equal(by_place.last_hidden_state, by_name)
@@ -143,7 +143,7 @@ def test_accelerate_offload_changes_nothing(model):
     cpu_offload(offloaded, execution_device=torch.device("cpu"))
     logits = []
     for each in (model, offloaded):
-        with InnerMerging(settings()).applied(each.model):
+        with merging_stage(settings()).applied(each.model):
             logits.append(each(**prompt.arguments()).logits)
     assert torch.equal(*logits)
 
@@ -184,7 +184,7 @@ def test_no_value_is_read_back_beyond_what_transformers_reads(model, monkeypatch
 
     before = read_backs(**{key: value for key, value in prompt.arguments(masked).items() if key != "video_spans"})
     assert not transfers
-    with InnerMerging(settings(causal=causal)).applied(model.model):
+    with merging_stage(settings(causal=causal)).applied(model.model):
         spared = int(masked and bool(prompt.mask.all()))
         assert read_backs(**prompt.arguments(masked)) == [before[0] - spared, before[1]]
     assert transfers == [prompt.spans.shape] + [torch.Size([2, len(prompt.rows)])] * masked
@@ -207,7 +207,7 @@ def test_no_mask_is_made_without_padding(model, layer):
     def probe(module, args, kwargs):
         masks.append(kwargs["attention_mask"])
 
-    with InnerMerging(settings(causal=False)).applied(model.model):
+    with merging_stage(settings(causal=False)).applied(model.model):
         handle = model.model.layers[layer].self_attn.register_forward_pre_hook(probe, with_kwargs=True)
         model(**prompt.arguments(), past_key_values=cache)
         mask = nn.functional.pad(prompt.mask, (0, 1), value=1)

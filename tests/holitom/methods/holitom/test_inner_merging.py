@@ -10,7 +10,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from holitom.methods.holitom.inner_merging import merge_batch, merge_into_nearest
+from holitom.methods.holitom.batch_merging import merge_batch, merge_sequence
+from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.ops.short_sequences import kept_length
 from llava.errors import InputError
 from tests.references.decoder import merge_reference
@@ -134,7 +135,7 @@ def test_equal_inputs_give_equal_bits_and_inputs_stay():
 @pytest.mark.parametrize("spans", [[(0, 5)], [(2, 4), (1, 2)], [(0, 3), (2, 4)], [(-1, 2)], [(3, 2)]])
 def test_bad_spans(spans):
     with pytest.raises(InputError, match="span"):
-        merge_into_nearest(STATES, SCORES, spans, 0.5)
+        merge_sequence(STATES, SCORES, spans, 0.5)
 
 
 def test_batch_is_compacted_to_the_right():

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers.masking_utils import create_causal_mask
 
-from holitom.hooks.decoder import decoder_layers, staged, stages
+from holitom.hooks.decoder import decoder_layers, rules, staged, stages
 from holitom.hooks.decoder.decoder_state import ForwardCall
+from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import inner
-from holitom.methods.holitom.inner import InnerMerging
 from tests.holitom.methods.holitom import test_inner
 from tests.references.inner_checks import check_generate, check_prefill, check_scores, check_second_turn, settings
 
@@ -30,12 +30,12 @@ def wrap(patch, owner, name: str, change: Callable) -> None:
 
 @mutation
 def later_layers_keep_the_long_mask(patch):
-    patch.setattr(InnerMerging, "_enter_later_layer", lambda *_: None)
+    patch.setattr(StagedCompression, "_enter_later_layer", lambda *_: None)
 
 
 @mutation
 def nothing_is_done_in_decode_steps(patch):
-    patch.setattr(InnerMerging, "_continued", lambda *_: None)
+    patch.setattr(StagedCompression, "_continued", lambda *_: None)
 
 
 @mutation
@@ -85,7 +85,7 @@ def gappy_positions_reach_the_layers(patch):
 
         return enter
 
-    wrap(patch, InnerMerging, "_enter_later_layer", change)
+    wrap(patch, StagedCompression, "_enter_later_layer", change)
 
 
 @mutation
@@ -100,7 +100,7 @@ def padding_takes_part_in_the_scores(patch):
 
 @mutation
 def scores_ask_the_first_token(patch):
-    wrap(patch, staged, "score_tokens", lambda original: lambda a, hidden, *rest: original(a, hidden.flip(1), *rest))
+    wrap(patch, rules, "score_tokens", lambda original: lambda a, hidden, *rest: original(a, hidden.flip(1), *rest))
 
 
 @mutation
@@ -111,7 +111,7 @@ def scores_ignore_rotary_positions(patch):
 
         return score
 
-    wrap(patch, staged, "score_tokens", change)
+    wrap(patch, rules, "score_tokens", change)
 
 
 @mutation

@@ -12,7 +12,7 @@ from holitom.compressor import Compressor
 from holitom.hooks.decoder import staged
 from holitom.methods.prunevid import PruneVidConfig, PruneVidOuter
 from holitom.methods.prunevid import inner as prunevid_inner
-from holitom.methods.prunevid.inner import PruneVidInner
+from holitom.methods.prunevid.inner import question_pruning
 from holitom.ops.pruning import best_of_groups
 from llava.errors import InputError
 from tests.references import flash_stub
@@ -46,7 +46,7 @@ def check(
     name: str, layer: int = 2, attention: str = "sdpa", pattern: list[int] | None = None, masked: bool = True
 ) -> None:
     """Prefill, greedy decoding, kept places, scores and cache lengths."""
-    model, prompt, inner = tiny_model(attention), make_prompt(name), PruneVidInner(layer, 0.4)
+    model, prompt, inner = tiny_model(attention), make_prompt(name), question_pruning(layer, 0.4)
     groups = [[[0] * (stop - start) for start, stop in spans] for _, spans in prompt.rows]
     if pattern is not None:
         inner.outer, groups = outer_record(prompt, pattern)
@@ -85,7 +85,7 @@ def test_other_layers_and_no_mask(layer, attention):
 def test_small_groups_leave_one_token():
     """0.4 of two tokens is cut to none, in every group."""
     check("ragged3", pattern=list(range(20)))
-    model, prompt, inner = tiny_model(), make_prompt("ragged"), PruneVidInner(2)
+    model, prompt, inner = tiny_model(), make_prompt("ragged"), question_pruning(2)
     inner.outer, _ = outer_record(prompt, list(range(20)))
     with inner.applied(model.model):
         model(**prompt.arguments())
@@ -102,9 +102,9 @@ def test_best_of_groups():
 def test_everything_kept_and_text_only_are_bitwise_the_plain_model():
     model, prompt = tiny_model(), make_prompt("ragged")
     before = model(**plain(prompt)).logits
-    with PruneVidInner(2, 1.0).applied(model.model):
+    with question_pruning(2, 1.0).applied(model.model):
         assert torch.equal(model(**prompt.arguments()).logits, before)
-    with PruneVidInner(2).applied(model.model):
+    with question_pruning(2).applied(model.model):
         assert torch.equal(model(**plain(prompt, video_spans=prompt.spans[:, :0])).logits, before)
         assert not torch.equal(model(**prompt.arguments()).logits[:, -1], before[:, -1])
         with pytest.raises(RuntimeError, match="without video_spans"):
@@ -118,7 +118,7 @@ def test_positions_go_on_after_the_whole_prompt_if_none_are_given(name):
     model, prompt, token = tiny_model(), make_prompt(name), torch.ones(2, 1, dtype=torch.long)
     token, logits = token[: len(prompt.rows)], []
     mask = nn.functional.pad(prompt.mask, (0, 1), value=1)
-    with PruneVidInner(2).applied(model.model):
+    with question_pruning(2).applied(model.model):
         for positions in ({}, {"position_ids": torch.full_like(token, prompt.mask.shape[1])}):
             cache = DynamicCache(config=model.config)
             model(**prompt.arguments(), past_key_values=cache)
@@ -142,7 +142,7 @@ def test_behind_the_outer_stage_in_a_ragged_batch(model, newline, attention):
     ids[0], ids[1, -rows[1].shape[1] :] = rows[0][0], rows[1][0]
     options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
     options |= {"output_logits": True, "return_dict_in_generate": True, "modalities": "video"}
-    compressor = Compressor(PruneVidOuter(PruneVidConfig(0.2)), PruneVidInner(2))
+    compressor = Compressor(PruneVidOuter(PruneVidConfig(0.2)), question_pruning(2))
     with compressor.applied(model):
         model.set_attn_implementation(flash_stub.register() if attention == "flash stub" else attention)
         out = model.generate(ids, images=clips, attention_mask=ids.ne(256), **options)
@@ -168,7 +168,7 @@ def test_behind_the_outer_stage_in_a_ragged_batch(model, newline, attention):
 
 def test_a_record_of_another_prompt_is_refused():
     model, prompt = tiny_model(), make_prompt("two_videos")
-    inner = PruneVidInner(2)
+    inner = question_pruning(2)
     inner.outer, _ = outer_record(make_prompt("single"), [0, 1])
     with inner.applied(model.model), pytest.raises(RuntimeError, match="encode anew"):
         model(**prompt.arguments())
@@ -180,9 +180,9 @@ def test_a_record_of_another_prompt_is_refused():
 @pytest.mark.parametrize("settings", [{"layer": -1}, {"layer": 1.0}, {"keep_ratio": 0}, {"keep_ratio": 1.1}])
 def test_wrong_settings(settings):
     with pytest.raises(InputError, match=f"{next(iter(settings))} = "):
-        PruneVidInner(**settings)
+        question_pruning(**settings)
     with pytest.raises(InputError, match=r"PruneVid's inner stage = 6.*\[1, 5\]"):
-        PruneVidInner(5).apply(tiny_model().model)
+        question_pruning(5).apply(tiny_model().model)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,29 @@ def test_equals_the_naive_frame(frames, tokens, budget, share, mean, ties, seed)
             assert kinds[token] == (TokenKind.DYNAMIC_DROPPED if slot < 0 else want)
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(1, 3), st.integers(2, 24), st.integers(1, 20), st.booleans(), st.integers(0, 99))
+def test_the_order_of_the_release_moves_rows(frames, tokens, budget, ties, seed) -> None:
+    """Dominant tokens in raster order, positions by falling attention: row by row, in plain Python."""
+    video = make_video(frames, tokens, seed, ties)
+    plain = compress(video, tokens_per_frame=budget)
+    raster = EncodedVideo(video.features, video.signals, order="raster")
+    got = compress(raster, tokens_per_frame=budget, attention_positions=True)
+    dominant, contextual = split_budget(tokens, budget, 54 / 64)
+    size, want = dominant + contextual, []
+    for frame in range(frames):
+        attention = video.signals["received_attention"][frame].tolist()
+        places = sorted(range(tokens), key=lambda token: (-attention[token], token))[:dominant]
+        places += [row - frame * tokens for row in plain.index.tolist()[frame * size + dominant : (frame + 1) * size]]
+        pairs = zip(places, plain.features[frame * size : (frame + 1) * size], strict=True)
+        want += [(frame * tokens + place, row) for place, row in sorted(pairs, key=lambda pair: pair[0])]
+    assert got.index.tolist() == [place for place, _ in want]
+    assert torch.equal(got.features, torch.stack([row for _, row in want]))
+    assert torch.equal(got.details.token_kinds(), plain.details.token_kinds())
+    elsewhere = compress(video, tokens_per_frame=budget, attention_positions=True)
+    assert torch.equal(elsewhere.features, plain.features)
+
+
 def test_frames_do_not_see_each_other() -> None:
     """Golden check 5: permuting frames permutes the outputs."""
     video, order = make_video(5, 30), torch.tensor([3, 0, 4, 1, 2])

@@ -5,7 +5,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holitom.methods.holitom.inner_merging import merge_batch, merge_into_nearest
+from holitom.methods.holitom.batch_merging import merge_batch
+from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.ops.kernels import inner_merge
 from holitom.ops.short_sequences import kept_length
 from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice

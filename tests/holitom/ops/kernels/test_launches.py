@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from eval.efficiency.outer import synthetic_video
 from eval.instruments.device_counts import count
+from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.inner_merging import merge_batch
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops.attention_scores import last_query_attention
 from holitom.ops.kernels import tower

@@ -10,8 +10,8 @@ from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import create_function_from_signature
 
+from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.inner_merging import merge_batch
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops import group_clustering
 from holitom.ops.attention_scores import last_query_attention, received_attention

@@ -1,0 +1,82 @@
+"""The inner merge (HoliTom, Sec. 3.3) of one sequence and of a batch, by a kernel where there is one."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from holitom.errors import InputError
+from holitom.methods.holitom.config import MergeRule
+from holitom.methods.holitom.inner_merging import merge_into_nearest
+from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, pad_rows
+
+
+def merge_sequence(
+    hidden: Float[Tensor, "seq dim"],
+    scores: Float[Tensor, " seq"],
+    spans: Iterable[tuple[int, int]],
+    merge_ratio: float,
+    rule: MergeRule = "sequential",
+) -> ShortSequences:
+    """:func:`~holitom.methods.holitom.inner_merging.merge_into_nearest` of spans that may come from anywhere.
+
+    Args:
+        hidden: states, (seq, dim).
+        scores: finite score per token, (seq,).
+        spans: ``[start, stop)`` of each span, ascending and disjoint; empty ones are ignored.
+        merge_ratio: share of a span that is merged away, in [0, 1).
+        rule: ``"sequential"`` or ``"mean"``.
+
+    Raises:
+        InputError: if the spans overlap, are out of order or leave the sequence.
+    """
+    spans = _checked(spans, hidden.shape[0])
+    if use_kernels(hidden) and scores.dtype == torch.float32 and on_one_gpu(hidden, scores):
+        from holitom.ops.kernels import inner_merge  # noqa: PLC0415
+
+        counts = [kept_length(stop - start, merge_ratio) for start, stop in spans]
+        return ShortSequences(*inner_merge.merge_spans(hidden, scores, spans, counts, rule == "sequential"))
+    return merge_into_nearest(hidden, scores, spans, merge_ratio, rule)
+
+
+def _checked(spans: Iterable[tuple[int, int]], seq: int) -> list[tuple[int, int]]:
+    """The spans that are not empty; :class:`InputError` if they overlap, are out of order or leave the sequence."""
+    found, end = [], 0
+    for start, stop in spans:
+        if start == stop:
+            continue
+        if not end <= start < stop <= seq:
+            raise InputError(
+                f"span [{start}, {stop}) is out of range: it must be ascending and lie in [{end}, {seq}]; "
+                "give the spans of a row in reading order and without overlap"
+            )
+        found.append((start, stop))
+        end = stop
+    return found
+
+
+def merge_batch(
+    hidden: Float[Tensor, "batch seq dim"],
+    scores: Float[Tensor, "batch seq"],
+    spans: Sequence[Spans],
+    first: Sequence[int],
+    merge_ratio: float,
+    rule: MergeRule,
+) -> ShortSequences:
+    """Merge every row on its own (:func:`merge_sequence`) and pad the results on the left to one length.
+
+    Args:
+        hidden: states, (batch, seq, dim), left-padded.
+        scores: fp32 score of every token, (batch, seq).
+        spans: per row, its video spans.
+        first: per row, index of the first real token.
+        merge_ratio: share of a span that is merged away.
+        rule: see :func:`merge_sequence`.
+    """
+    merged = []
+    for row, (row_spans, begin) in enumerate(zip(spans, first, strict=True)):
+        shifted = [(start - begin, stop - begin) for start, stop in row_spans]
+        merged.append(merge_sequence(hidden[row, begin:], scores[row, begin:], shifted, merge_ratio, rule))
+    return pad_rows(merged, first)
