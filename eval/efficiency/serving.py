@@ -27,11 +27,11 @@ from eval.instruments.clips import draw_clip, picture
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, spread, timed
 from eval.instruments.models.cut_checkpoint import make_cut_checkpoint
-from holitom.serving import CompressedLLM, PromptMaker, Request
+from holitom.serving import CompressedLLM, PromptMaker, VideoRequest
 from holitom.serving.plugin import require_vllm
 from holitom.serving.requests import read_clip
 from holitom.serving.served_methods import served_method
-from llava.asking import Question
+from llava.asking import VideoPrompt
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 
@@ -63,7 +63,7 @@ class Settings:
     repetitions: int
 
 
-def make_requests(settings: Settings) -> list[Request]:
+def make_requests(settings: Settings) -> list[VideoRequest]:
     """Drawn clips with questions of different length; requests about one video do not follow one another."""
     videos = []
     for number in range(settings.videos):
@@ -71,7 +71,7 @@ def make_requests(settings: Settings) -> list[Request]:
         places = np.linspace(0, _MOTION - 1, settings.frames).astype(int).tolist()
         videos.append(np.stack([picture(clip, place) for place in places]))
     return [
-        Request(
+        VideoRequest(
             videos[number % settings.videos], QUESTIONS[number % len(QUESTIONS)] * (1 + number % 3), settings.config
         )
         for number in range(settings.requests)
@@ -105,9 +105,9 @@ class Ways:
         with self.compressor.applied(self.model):
             return [self._ask(request) for request in self.requests]
 
-    def _ask(self, request: Request) -> list[int]:
+    def _ask(self, request: VideoRequest) -> list[int]:
         clip = read_clip(request.video, self.settings.frames)
-        question = Question(self.tokenizer, self.model, clip, self.processor, request.question)
+        question = VideoPrompt(self.tokenizer, self.model, clip, self.processor, request.question)
         return question.generate(self.settings.new_tokens)[0].tolist()
 
     @torch.no_grad()

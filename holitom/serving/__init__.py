@@ -1,9 +1,9 @@
 """Compression before vLLM: our tower, projector and outer stage make the prompt, vLLM's engine answers it.
 
-    from holitom.serving import CompressedLLM, Request
+    from holitom.serving import CompressedLLM, VideoRequest
 
     llm = CompressedLLM("lmms-lab-checkpoint/", dtype="bfloat16")
-    outputs = llm.generate([Request("talk.mp4", "What is shown?", "llava_onevision_7b/holitom_without_inner_r15")])
+    outputs = llm.generate([VideoRequest("talk.mp4", "What is shown?", "llava_onevision_7b/holitom_without_inner_r15")])
 
 What can be served, and how a server of vLLM's own is asked, is told in ``docs/serving.md``.
 """
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holitom.serving.engine import CompressedLLM
-    from holitom.serving.prompts import PromptMaker, Request
+    from holitom.serving.prompts import PromptMaker, VideoRequest
 
-__all__ = ["CompressedLLM", "PromptMaker", "Request"]
+__all__ = ["CompressedLLM", "PromptMaker", "VideoRequest"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from holitom.errors import InputError
-from holitom.serving.prompts import Prompt
+from holitom.serving.prompts import SplicedPrompt
 
 
-def completion_payload(prompt: Prompt, model: str, **sampling: Any) -> dict[str, Any]:
+def completion_payload(prompt: SplicedPrompt, model: str, **sampling: Any) -> dict[str, Any]:
     """The JSON body of a request to ``/v1/completions``.
 
     Args:

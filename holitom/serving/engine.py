@@ -11,8 +11,8 @@ import torch
 from holitom.errors import InputError
 from holitom.serving.decoder_folder import decoder_folder
 from holitom.serving.plugin import require_vllm
-from holitom.serving.prompts import CACHE_BYTES, FRAMES_PER_BATCH, Prompt, PromptMaker
-from holitom.serving.requests import Request
+from holitom.serving.prompts import CACHE_BYTES, FRAMES_PER_BATCH, PromptMaker, SplicedPrompt
+from holitom.serving.requests import VideoRequest
 
 _OURS = ("model", "enable_prompt_embeds")
 WAVE = 256  # prompts that may wait in the engine at one time: vanilla ones of a 7B model take 45 MB each
@@ -71,7 +71,7 @@ class CompressedLLM:
         self.llm = decoder_engine(checkpoint, kind, cache_folder, **engine)
 
     def generate(
-        self, requests: Sequence[Request] | Request, sampling_params: Any = None, use_tqdm: bool = False
+        self, requests: Sequence[VideoRequest] | VideoRequest, sampling_params: Any = None, use_tqdm: bool = False
     ) -> list[Any]:
         """Answer requests; the engine works on the first prompts while the tower makes the next ones.
 
@@ -87,7 +87,7 @@ class CompressedLLM:
             InputError: for a request that cannot be served, or a prompt that the engine has no room for.
             VideoError: for a video that cannot be read.
         """
-        asked = [requests] if isinstance(requests, Request) else list(requests)
+        asked = [requests] if isinstance(requests, VideoRequest) else list(requests)
         several = isinstance(sampling_params, Sequence)
         if several and len(sampling_params) != len(asked):
             raise InputError(
@@ -111,7 +111,7 @@ class CompressedLLM:
         """End the engine's processes."""
         self.llm.llm_engine.engine_core.shutdown()
 
-    def _check_length(self, number: int, prompt: Prompt) -> None:
+    def _check_length(self, number: int, prompt: SplicedPrompt) -> None:
         longest = int(self.llm.llm_engine.model_config.max_model_len)
         if len(prompt.embeds) >= longest:
             raise InputError(

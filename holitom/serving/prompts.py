@@ -13,10 +13,10 @@ from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.families import find_family
 from holitom.hooks.tower.signals import Recorder
-from holitom.serving.requests import Request, frame_count, read_clip, video_key, without_frames
+from holitom.serving.requests import VideoRequest, frame_count, read_clip, video_key, without_frames
 from holitom.serving.served_methods import Method, ServedMethod, served_method
 from holitom.serving.video_cache import ByteCache
-from holitom.serving.videos import AskedVideo, Counts, Encoded, Kept, Prompt
+from holitom.serving.videos import AskedVideo, EncodedClip, Kept, ServingCounts, SplicedPrompt
 
 CACHE_BYTES = 4 << 30  # a video of 32 frames behind the tower of a 7B model takes 45 MB in half precision
 FRAMES_PER_BATCH = 128  # of several videos; their pixel values take 0.2 GB
@@ -33,7 +33,7 @@ class PromptMaker:
         frames_per_batch: frames of all videos that go through the tower in one call; one video may have more.
 
     Attributes:
-        counts: :class:`Counts`.
+        counts: :class:`ServingCounts`.
 
     Raises:
         InputError: for a wrong argument or checkpoint.
@@ -56,13 +56,13 @@ class PromptMaker:
         self._frames_per_batch = frames_per_batch
         place = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer, self.model = load_without_decoder(checkpoint, place, torch_dtype=dtype)
-        self.counts = Counts()
+        self.counts = ServingCounts()
         self._methods: dict[Method, ServedMethod] = {}
         self._recorders: dict[str, Recorder] = {}
 
     def forget(self) -> None:
         """Empty the cache."""
-        self._encoded: ByteCache[Encoded] = ByteCache(self._cache_bytes // 2)
+        self._encoded: ByteCache[EncodedClip] = ByteCache(self._cache_bytes // 2)
         self._kept: ByteCache[Kept] = ByteCache(self._cache_bytes - self._cache_bytes // 2)
 
     def method(self, method: Method) -> ServedMethod:
@@ -80,7 +80,7 @@ class PromptMaker:
         return found
 
     @torch.no_grad()
-    def prompts(self, requests: Sequence[Request]) -> Iterator[tuple[int, Prompt]]:
+    def prompts(self, requests: Sequence[VideoRequest]) -> Iterator[tuple[int, SplicedPrompt]]:
         """Prompts with the number of their request, batch by batch: in the order in which their videos are ready.
 
         Every request is looked at before the first tower runs. Videos are in one batch as long as their frames fit.
@@ -98,7 +98,7 @@ class PromptMaker:
                     yield number, self._prompt(requests[number].question, video.kept[method])
                 video.encoded = video.pixels = None
 
-    def _by_video(self, requests: Sequence[Request]) -> list[AskedVideo]:
+    def _by_video(self, requests: Sequence[VideoRequest]) -> list[AskedVideo]:
         """The videos of the requests in order, with what the caches hold of them."""
         from llava.video_prompt import video_defaults  # noqa: PLC0415
 
@@ -165,7 +165,7 @@ class PromptMaker:
         for number, (video, part) in enumerate(zip(videos, features.split(sizes), strict=True)):
             assert video.clip is not None
             own = {name: parts[name][number] for name in signals}
-            video.encoded = Encoded(part, own, video.clip)
+            video.encoded = EncodedClip(part, own, video.clip)
             stored = video.encoded.on_the_cpu()
             self._encoded.put(video.key, stored, stored.bytes)
         self.counts.tower_calls += 1
@@ -222,7 +222,7 @@ class PromptMaker:
         self.counts.tower_frames += len(pixels)
         return tokens
 
-    def _prompt(self, question: str, kept: Kept) -> Prompt:
+    def _prompt(self, question: str, kept: Kept) -> SplicedPrompt:
         """Text and tokens, spliced as for our own decoder."""
         from llava.asking import prompt_ids  # noqa: PLC0415
         from llava.model.splicing import VisualTokens, splice  # noqa: PLC0415
@@ -233,4 +233,4 @@ class PromptMaker:
         visual = VisualTokens(kept.features.to(self.model.device), is_video=True)
         longest = getattr(config, "tokenizer_model_max_length", None)
         spliced = splice(ids, None, None, [visual], self.model.get_model().embed_tokens, longest)
-        return Prompt(spliced.inputs_embeds[0].cpu(), kept.counts, kept.clip)
+        return SplicedPrompt(spliced.inputs_embeds[0].cpu(), kept.counts, kept.clip)

@@ -21,7 +21,7 @@ _NO_FILE = Path("<frames>")
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class VideoRequest:
     """One question about one video.
 
     Attributes:
@@ -38,7 +38,7 @@ class Request:
     num_frames: int | None = None
 
 
-def frame_count(request: Request, default: int) -> int:
+def frame_count(request: VideoRequest, default: int) -> int:
     """Frames of a request's video.
 
     Args:

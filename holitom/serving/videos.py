@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class SplicedPrompt:
     """What the engine is given for one request.
 
     Attributes:
@@ -31,7 +31,7 @@ class Prompt:
 
 
 @dataclass
-class Counts:
+class ServingCounts:
     """Work done so far.
 
     Attributes:
@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedClip:
     """A video behind tower, projector and pooling: features (frames, tokens, dim) and signals per patch."""
 
     features: Tensor
@@ -60,10 +60,10 @@ class Encoded:
         """That it takes."""
         return self.features.nbytes + sum(signal.nbytes for signal in self.signals.values())
 
-    def on_the_cpu(self) -> Encoded:
+    def on_the_cpu(self) -> EncodedClip:
         """A copy that holds nothing of the batch that it came from."""
         signals = {name: _copied(signal) for name, signal in self.signals.items()}
-        return Encoded(_copied(self.features), signals, self.clip)
+        return EncodedClip(_copied(self.features), signals, self.clip)
 
 
 def _copied(values: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class AskedVideo:
     methods: dict[str, ServedMethod] = field(default_factory=dict)
     requests: list[tuple[int, str]] = field(default_factory=list)
     kept: dict[str, Kept] = field(default_factory=dict)
-    encoded: Encoded | None = None
+    encoded: EncodedClip | None = None
     clip: VideoClip | None = None
     pixels: Tensor | None = None
 

@@ -20,10 +20,10 @@ from eval.instruments.models.random_checkpoint import (
     write_tokenizer,
 )
 from holitom.compressor import Compressor
-from holitom.serving import Request
+from holitom.serving import VideoRequest
 from holitom.serving.requests import read_clip
 from holitom.settings import parse_config
-from llava.asking import Question
+from llava.asking import VideoPrompt
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from tests.tiny_models import hugging_face_config, hugging_face_name
 
@@ -91,13 +91,13 @@ def compressor_of(method: Any) -> Compressor | None:
     return parse_config({"compressor": method}).build()
 
 
-def our_question(loaded: tuple[Any, ...], request: Request) -> Question:
+def our_question(loaded: tuple[Any, ...], request: VideoRequest) -> VideoPrompt:
     """The same question for our own runtime."""
     tokenizer, model, processor, _ = loaded
-    return Question(tokenizer, model, read_clip(request.video, 8), processor, request.question)
+    return VideoPrompt(tokenizer, model, read_clip(request.video, 8), processor, request.question)
 
 
-def our_tokens(loaded: tuple[Any, ...], request: Request, new_tokens: int = NEW_TOKENS) -> list[int]:
+def our_tokens(loaded: tuple[Any, ...], request: VideoRequest, new_tokens: int = NEW_TOKENS) -> list[int]:
     """Greedy tokens of our own runtime."""
     compressor = compressor_of(request.method)
     question = our_question(loaded, request)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from holitom.serving.client import completion_payload, post_completion
-from holitom.serving.videos import Prompt
+from holitom.serving.videos import SplicedPrompt
 from llava.errors import InputError
 from llava.video import VideoClip
 
@@ -47,9 +47,9 @@ def server() -> Iterator[str]:
     thread.join()
 
 
-def prompt(dtype: torch.dtype = torch.bfloat16) -> Prompt:
+def prompt(dtype: torch.dtype = torch.bfloat16) -> SplicedPrompt:
     """A view of a larger tensor."""
-    return Prompt(torch.randn(500, 8).to(dtype)[10:13], (4, 3), CLIP)
+    return SplicedPrompt(torch.randn(500, 8).to(dtype)[10:13], (4, 3), CLIP)
 
 
 def test_the_payload_holds_the_embeddings_alone() -> None:

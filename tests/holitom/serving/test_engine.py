@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holitom.serving import CompressedLLM, Request, engine, plugin
+from holitom.serving import CompressedLLM, VideoRequest, engine, plugin
 from llava.errors import InputError
 from tests.holitom.serving.serving_cases import METHODS, frames
 
@@ -34,10 +34,10 @@ def llm(served_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return CompressedLLM(served_checkpoint, "float32", "cpu", cache_folder=tmp_path, max_model_len=300)
 
 
-def requests() -> list[Request]:
+def requests() -> list[VideoRequest]:
     """Two videos in turn, of 3 and 2 frames; a question of ``number`` letters."""
     videos = [frames(3, 1), frames(2, 2)]
-    return [Request(videos[number % 2], "a" * number, METHODS["uniform"]) for number in range(1, 6)]
+    return [VideoRequest(videos[number % 2], "a" * number, METHODS["uniform"]) for number in range(1, 6)]
 
 
 def test_the_engine_is_vllm_s_with_the_checkpoint_s_decoder(llm: CompressedLLM, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_parameters_for_all_or_for_each(llm: CompressedLLM) -> None:
 
 def test_a_prompt_without_room_is_told_and_leaves_nothing_behind(llm: CompressedLLM) -> None:
     with pytest.raises(InputError, match=r"request 1: the prompt has .* max_model_len = 300"):
-        llm.generate([requests()[0], Request(frames(2, 2), "?")])
+        llm.generate([requests()[0], VideoRequest(frames(2, 2), "?")])
     assert llm.llm.queue == []
     assert len(llm.generate(requests())) == 5
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eval.instruments.clips import draw_clip, write_clip
-from holitom.serving import CompressedLLM, Request
+from holitom.serving import CompressedLLM, VideoRequest
 from llava.model.builder import load_pretrained_model
 from llava.video import load_video
 from tests.holitom.serving.serving_cases import (
@@ -52,7 +52,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     llm.close()
 
 
-def asked(case: str, folder: Path) -> list[Request]:
+def asked(case: str, folder: Path) -> list[VideoRequest]:
     """Six videos with questions of different length, for every method and vanilla."""
     if case == "llava-video":
         clips = []
@@ -63,7 +63,7 @@ def asked(case: str, folder: Path) -> list[Request]:
         videos: list[Any] = clips
     else:
         videos = [frames(count, seed) for count, seed in VIDEOS]
-    return [Request(video, "So? " * at, method) for at, video in enumerate(videos) for method in METHODS.values()]
+    return [VideoRequest(video, "So? " * at, method) for at, video in enumerate(videos) for method in METHODS.values()]
 
 
 def test_tokens_are_those_of_our_decoder(served: tuple[str, Path, Any], tmp_path: Path) -> None:

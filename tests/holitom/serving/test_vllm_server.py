@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from holitom.serving import PromptMaker, Request
+from holitom.serving import PromptMaker, VideoRequest
 from holitom.serving.client import completion_payload, post_completion
 from holitom.serving.decoder_folder import decoder_folder
 from tests.holitom.serving.serving_cases import METHODS, NEW_TOKENS, frames, our_tokens
@@ -35,7 +35,7 @@ def server(served_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("server")
     options = ["--enable-prompt-embeds", "--served-model-name", "decoder", "--dtype", "float32", "--enforce-eager"]
     options += ["--max-model-len", "4096", "--host", "127.0.0.1", "--port", str(port)]
-    # what ``vllm serve`` starts; that command asks for the version of a package "vllm", which the CPU build is not called
+    # what ``vllm serve`` starts, which asks for the version of a package "vllm": the CPU build is not called so
     launch = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
     command = [*launch, str(decoder_folder(served_checkpoint, folder)), *options]
     with (folder / "log").open("w") as log:
@@ -67,7 +67,7 @@ def test_posted_prompts_are_answered_as_by_our_decoder(
 ) -> None:
     maker = PromptMaker(served_checkpoint, "cpu", "float32")
     requests = [
-        Request(frames(count, count), "Why?" * count, method) for count in (2, 3) for method in METHODS.values()
+        VideoRequest(frames(count, count), "Why?" * count, method) for count in (2, 3) for method in METHODS.values()
     ]
     prompts = dict(maker.prompts(requests))
 
