@@ -15,7 +15,18 @@ from tests.checked_shapes import MODULES
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("llava", "holitom", "eval")
-OPTIONAL = {"decord", "av", "matplotlib", "triton", "lmms_eval", "flash_attn", "deepspeed", "skvideo", "torchvision"}
+OPTIONAL = {
+    "decord",
+    "av",
+    "matplotlib",
+    "triton",
+    "lmms_eval",
+    "flash_attn",
+    "deepspeed",
+    "skvideo",
+    "torchvision",
+    "vllm",
+}
 
 _SHARED = {
     "llava",
@@ -66,6 +77,7 @@ ROOMS: dict[str, set[str]] = {
     "holitom.run_facts": {*_SHARED, "holitom.settings"},
     "holitom.views": {*_SHARED, "holitom.record", "holitom.methods"},
     "holitom.show": _LIBRARY,
+    "holitom.serving": _LIBRARY,
     "eval.paper": {
         "llava",
         "holitom.errors",
@@ -77,8 +89,8 @@ ROOMS: dict[str, set[str]] = {
     "eval.instruments": {*_LIBRARY, "eval.paper"},
     "eval": {"eval.instruments", "holitom.errors"},
     "eval.synthetic": _BELOW,
-    "eval.benchmarks": {*_BELOW, "eval.synthetic"},
-    "eval.efficiency": {*_BELOW, "eval.synthetic"},
+    "eval.benchmarks": {*_BELOW, "eval.synthetic", "holitom.serving"},
+    "eval.efficiency": {*_BELOW, "eval.synthetic", "holitom.serving"},
     "eval.demo": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency"},
     "eval.claims": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency"},
     "eval.report": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency", "eval.claims"},

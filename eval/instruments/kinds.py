@@ -31,6 +31,7 @@ KINDS = {
     "tradeoff": "eval.efficiency.tradeoff",
     "stages": "eval.efficiency.stages",
     "reuse": "eval.benchmarks.reuse",
+    "serving": "eval.efficiency.serving",
     "readers": "eval.efficiency.readers",
     "video_fuzz": "tests.fuzz_videos",
     "video_matrix": "tests.video_matrix",
