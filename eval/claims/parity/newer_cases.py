@@ -122,7 +122,7 @@ def check_earlytom_select(path: Path) -> tuple[float, list[str]]:
     features = tensors["X"].float()
     ratio = ratio_after_merging(facts["settings"]["retain_ratio"], facts["initial_frames"], len(features))
     chosen = select_tokens(tensors["attn"].float(), [(a, b) for a, b in tensors["groups"].tolist()], ratio)
-    differences = mismatches(ratio=(ratio, facts["ratio_after_merging"]))
+    differences = mismatches(ratio=(ratio, facts["adjusted_ratio"]))
     if chosen.tolist() != tensors["index"].tolist():
         return math.inf, [*differences, "indices differ"]
     return largest(features.flatten(0, 1)[chosen], tensors["tokens"]), differences
