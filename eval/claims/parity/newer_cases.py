@@ -195,6 +195,7 @@ def check_earlytom_tower(path: Path) -> tuple[float, list[str]]:
         if decided_by_rounding(facts):
             return 0.0, mismatches(tokens=(len(kept.index), facts["tokens_out"]))
         return math.inf, [*differences, "indices differ"]
+    assert merges.received_attention is not None  # EarlyTom's rules read it
     want = tensors["last_hidden"]
     rounding = HALF_SPACING * want.float().abs() if want.dtype == torch.float16 else torch.zeros(())
     beyond = ((states - want.float()).abs() - rounding).clamp_min(0) if states.shape == want.shape else states / 0
