@@ -23,7 +23,7 @@ from holitom.settings import load_config, method_defaults
 
 TABLE = (
     "vanilla fastv pdrop dycoke visionzip prunevid fastvid holitom_without_inner holitom "
-    "earlytom evs flashvid random uniform vidcom2"
+    "earlytom evs flashvid holitom_tower random uniform vidcom2"
 )
 
 
