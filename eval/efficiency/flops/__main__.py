@@ -29,7 +29,6 @@ from eval.efficiency.sheets import FLOPS, FORMULA, flops_rows
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
 from eval.instruments.sheets import terminal
-from eval.paper.formula import TERA
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -143,10 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     differ = print_differences(measured_counts(options.results))
     real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.only)
     show(real)
-    for row in real["newer"]:
-        prefill, whole = row["prefill"], real["newer"][0]["prefill"]["total"]
-        stages = ", ".join(f"{name} {prefill[name] / TERA:.2f}" for name in ("tower", "projector", "llm", "method"))
-        print(f"{row['config']:<20} {prefill['total'] / TERA:6.2f} T ({prefill['total'] / whole:.1%}): {stages}")
+    if real["newer"]:
+        print("\nmethods younger than the paper beside it, each at its lowest share:")
+        print(terminal(FLOPS, flops_rows(real["newer"])))
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
     result = {"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}
     print(json.dumps(stamped("flops", result)))
