@@ -163,7 +163,9 @@ FORMULA_ALONE = ("--geometry", "llava-onevision-72b", "--results")
 
 @pytest.fixture
 def nothing_counted(monkeypatch) -> None:
-    monkeypatch.setattr("eval.efficiency.flops.__main__.real_flops", lambda *_: {"real": [], "headline": None})
+    monkeypatch.setattr(
+        "eval.efficiency.flops.__main__.real_flops", lambda *_: {"real": [], "headline": None, "newer": []}
+    )
 
 
 @pytest.mark.usefixtures("nothing_counted")

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from holitom.methods.earlytom.selection import (
-    ratio_after_merging,
     edge_count,
     edge_frames,
     middle_count,
+    ratio_after_merging,
     select_tokens,
     windows,
 )
