@@ -236,7 +236,7 @@ def merged_members(
     if center_weight is None:
         merged = embedding_bag(order, rows, first, mode="mean")
     else:
-        others = torch.diff(first, append=first.new_tensor([len(bag)])).index_select(0, bag) - 1
+        others = torch.diff(first, append=first.new_full((1,), len(bag))).index_select(0, bag) - 1
         weights = torch.full_like(others, center_weight, dtype=torch.float64)
         weights = torch.where(centers.flatten().index_select(0, order), weights, (1 - weights) / others)
         weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
