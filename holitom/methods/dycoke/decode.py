@@ -89,8 +89,9 @@ class DycokeDecodePruning(HookSet):
     the attention of the layer before. The prefill, and so the first token and the FLOPs of the prompt, is the plain
     model's; so are later turns of several tokens and decoding without a cache. The decoder is called with
     ``video_spans`` as :class:`~holitom.hooks.decoder.staged.StagedCompression` describes; a video's newline tokens
-    belong to it. Works with every attention that takes a mask from transformers. With beam search a beam is compared
-    with the beam that stood in its row a step before.
+    belong to it. (The released code takes a span that begins at entry 14, whatever the prompt, and is one entry shorter
+    than what pruning left.) Works with every attention that takes a mask from transformers. With beam search a beam is
+    compared with the beam that stood in its row a step before.
 
     Args:
         layer: first decoder layer that attends to fewer entries; at least 1.
