@@ -14,6 +14,7 @@ from holitom.ops.kernels.dispatch import on_one_gpu
 LARGEST_RANKED = 8192  # entries of a row; the kernel compares all pairs
 RANKED = (torch.float32, torch.float64, torch.float16)
 LARGEST_KEPT = 2**23  # bytes of the memory that a thread keeps
+CACHED_ELEMENTS = 2**19  # float32 numbers that go through a CPU's cache together
 _kept = local()
 
 
