@@ -34,9 +34,8 @@ from eval.benchmarks.run import parser as run_parser
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.clips import encode
 from eval.instruments.kinds import stamped
-from eval.instruments.models.random_checkpoint import randomize, tiny_config, write_checkpoint, write_tokenizer
+from eval.instruments.models.random_checkpoint import tiny_config, write_random_model
 from llava.errors import InputError
-from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.vision_tower import KNOWN_TOWERS
 from llava.video import load_video
 
@@ -74,14 +73,7 @@ def make_checkpoint(folder: Path, layers: int, tower_layers: int) -> Path:
     sizes = {**_WIDTHS, "num_hidden_layers": layers, "mm_hidden_size": 1152}
     tower = {**tiny_config()["vision_config"], **KNOWN_TOWERS["siglip-so400m-patch14-384"]}
     raw = {**tiny_config(), **sizes, "vision_config": {**tower, "num_hidden_layers": tower_layers + 1}}
-    config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
-    config._attn_implementation = "sdpa"
-    model = LlavaQwenForCausalLM(config)
-    randomize(model, seed=0)
-    folder.mkdir()
-    write_checkpoint(folder, model.state_dict(), raw)
-    write_tokenizer(folder)
-    return folder
+    return write_random_model(folder, raw)
 
 
 def make_data(folder: Path, videos: int, width: int) -> Path:
