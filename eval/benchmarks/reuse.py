@@ -31,7 +31,7 @@ from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.results import SAMPLES
 from eval.benchmarks.run import environment, make_job, prepare
 from eval.benchmarks.run import parser as run_parser
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.clips import encode
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import tiny_config, write_random_model
@@ -60,11 +60,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=1280, help="pixels of the videos, 16 to 9 (default 1280)")
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args(arguments)
-    least = {"videos": 1, "frames": 1, "tower_layers": 1, "layers": 3, "width": 32, "repetitions": 1}
-    for name, bound in least.items():
-        if getattr(options, name) < bound:
-            value = getattr(options, name)
-            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least {bound}")
+    require_least(options, videos=1, frames=1, tower_layers=1, layers=3, width=32, repetitions=1)
     return options
 
 
