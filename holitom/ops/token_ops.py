@@ -28,8 +28,8 @@ def work_buffer(shape: Sequence[int], dtype: torch.dtype, device: torch.device) 
         return torch.empty(*shape, dtype=dtype, device=device)
     memory = getattr(_kept, "memory", None)
     if memory is None or len(memory) < size:
-        with torch.inference_mode(False):  # a tensor made in that mode could not be written outside of it
-            memory = _kept.memory = torch.empty(size, dtype=torch.uint8)
+        memory = _kept.memory = torch.empty(size, dtype=torch.uint8)
+    # views of it may be written in and outside of inference mode, whichever it was made in
     return memory[:size].view(dtype).view(*shape)
 
 
