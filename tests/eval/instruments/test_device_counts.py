@@ -130,8 +130,8 @@ def test_bench_kernels(capsys) -> None:
 
 def test_bench_kernels_sees_a_wrong_result() -> None:
     case = bench_kernels.cases(True, torch.float32, "cpu")["similarity"]
-    worse = bench_kernels.Case(lambda features: case.ours(features) + 1e-3, case.plain, case.inputs)
-    broken = bench_kernels.Case(lambda features: case.ours(features) * torch.nan, case.plain, case.inputs)
+    worse = bench_kernels.KernelCase(lambda features: case.ours(features) + 1e-3, case.plain, case.inputs)
+    broken = bench_kernels.KernelCase(lambda features: case.ours(features) * torch.nan, case.plain, case.inputs)
     assert bench_kernels.errors(case)["within"]
     assert not bench_kernels.errors(worse)["within"]
     assert not bench_kernels.errors(broken)["within"]
