@@ -34,8 +34,8 @@ from eval.instruments.sheets import terminal
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops import dispatch
 from holitom.ops.attention_scores import last_query_attention, received_attention
-from holitom.ops.kernels import dispatch
 from holitom.ops.similarity import similarity_and_norms
 from llava.model.builder import DTYPES
 

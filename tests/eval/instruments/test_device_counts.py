@@ -13,8 +13,8 @@ from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops import dispatch
 from holitom.ops.attention_scores import last_query_attention
-from holitom.ops.kernels import dispatch
 from llava.errors import InputError
 from tests.tiny_models import prompt, video
 
