@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from holitom.checks import is_integer, require
+from holitom.checks import require_integer
 from holitom.ops.dispatch import kernel_for
 
 
@@ -33,7 +33,7 @@ def received_attention(
     Raises:
         InputError: if ``chunk`` is not a positive integer.
     """
-    require(is_integer(chunk) and chunk >= 1, "chunk", chunk, "an integer of at least 1", "1 uses the least memory")
+    require_integer("chunk", chunk, 1, "1 uses the least memory")
     if query.shape[0] == 0:
         return query.new_zeros(0, query.shape[2], dtype=torch.float32)
     if kernel := kernel_for("received_attention", query, key):

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from holitom.checks import is_finite_number, require
+from holitom.checks import require_flag, require_within
 from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.methods import MethodFacts, register
@@ -80,12 +80,9 @@ class DycokeConfig:
     decode: DycokeDecodeConfig | None = None
 
     def __post_init__(self) -> None:
-        ratio = self.merge_ratio
-        fits = is_finite_number(ratio) and 0 <= ratio <= 1
-        require(fits, "merge_ratio", ratio, "in [0, 1]", "the paper uses 0.7, its 25 % row needs 1")
+        require_within("merge_ratio", self.merge_ratio, "[0, 1]", "the paper uses 0.7, its 25 % row needs 1")
         for name in ("reference_groups", "similarity_order"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), name, value, "true or false", "the release behaves like true")
+            require_flag(name, getattr(self, name), "the release behaves like true")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from holitom.checks import is_finite_number, is_integer, require
+from holitom.checks import require_integer, require_within
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
@@ -47,10 +47,8 @@ def question_pruning(layer: int = 10, keep_ratio: float = 0.4) -> StagedCompress
     Raises:
         InputError: for settings out of range.
     """
-    whole = is_integer(layer) and layer >= 0
-    require(whole, "layer", layer, "an integer of at least 0", "the paper uses 10")
-    share = is_finite_number(keep_ratio) and 0 < keep_ratio <= 1
-    require(share, "keep_ratio", keep_ratio, "in (0, 1]", "the paper uses 0.4")
+    require_integer("layer", layer, 0, "the paper uses 10")
+    require_within("keep_ratio", keep_ratio, "(0, 1]", "the paper uses 0.4")
     setting = "layer + 1 of PruneVid's inner stage"
     stage = DecoderStage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
     return StagedCompression([stage], StageRules(reduce, score, partial(plan, keep_ratio=keep_ratio)))
