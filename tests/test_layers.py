@@ -40,7 +40,7 @@ _SHARED = {
 _OPS = {"llava", "holitom.errors", "holitom.tokens", "holitom.checks"}
 _HOOKS = {*_OPS, "holitom.ops", "holitom.hooks"}
 _MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
-_METHODS = {*_HOOKS, *_MODELS, "holitom.compressor"}
+_METHODS = {*_HOOKS, *_MODELS, "holitom.runtime", "holitom.compressor"}
 _LIBRARY = {*_SHARED, *_METHODS, "holitom", "holitom.methods", "holitom.settings", "holitom.watching", "holitom.views"}
 _LIBRARY |= {"holitom.byte_cache", "holitom.run_facts", "holitom.strict_yaml"}
 _BELOW = {*_LIBRARY, "eval.paper", "eval.instruments"}
@@ -48,8 +48,8 @@ _BELOW = {*_LIBRARY, "eval.paper", "eval.instruments"}
 # Room -> the rooms it may import, from the ground up; a module belongs to the longest name that fits.
 ROOMS: dict[str, set[str]] = {
     "llava": set(),
-    "holitom.runtime": set(),
-    "holitom.errors": {"llava", "holitom.runtime"},
+    "holitom.errors": {"llava"},
+    "holitom.runtime": {"holitom.errors"},
     "holitom.shipped": {"holitom.errors"},
     "holitom.tokens": {"llava"},
     "holitom.checks": {"holitom.errors"},
