@@ -33,12 +33,13 @@ _SHARED = {
     "holitom.errors",
     "holitom.shipped",
     "holitom.tokens",
+    "holitom.encoded_video",
     "holitom.checks",
     "holitom.files",
     "holitom.cli",
 }
 _OPS = {"llava", "holitom.errors", "holitom.tokens", "holitom.checks"}
-_HOOKS = {*_OPS, "holitom.ops", "holitom.hooks"}
+_HOOKS = {*_OPS, "holitom.encoded_video", "holitom.ops", "holitom.hooks"}
 _MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
 _METHODS = {*_HOOKS, *_MODELS, "holitom.runtime", "holitom.compressor"}
 _LIBRARY = {*_SHARED, *_METHODS, "holitom", "holitom.methods", "holitom.settings", "holitom.watching", "holitom.views"}
@@ -51,7 +52,8 @@ ROOMS: dict[str, set[str]] = {
     "holitom.errors": {"llava"},
     "holitom.runtime": {"holitom.errors"},
     "holitom.shipped": {"holitom.errors"},
-    "holitom.tokens": {"llava"},
+    "holitom.tokens": set(),
+    "holitom.encoded_video": {"holitom.tokens"},
     "holitom.checks": {"holitom.errors"},
     "holitom.files": {"holitom.errors"},
     "holitom.cli": {"holitom.errors", "holitom.files"},

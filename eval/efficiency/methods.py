@@ -31,8 +31,8 @@ from eval.instruments.measure import interleaved, timed
 from eval.instruments.models.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
 from eval.instruments.sheets import terminal
 from holitom import Compressor, available_methods
+from holitom.encoded_video import EncodedVideo
 from holitom.hooks.tower.signals import RECORDERS
-from holitom.tokens import EncodedVideo
 from llava.model.builder import DTYPES
 from llava.model.pooling import pool_frames
 

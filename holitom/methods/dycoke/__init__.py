@@ -24,12 +24,13 @@ import torch
 
 from holitom.checks import require_flag, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.methods import MethodFacts, register
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from holitom.methods.dycoke.temporal_pruning import GROUP, group_references, prune_groups
 from holitom.ops.selection import check_finite, keep_selected
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @dataclass(frozen=True)

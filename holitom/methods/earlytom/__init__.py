@@ -32,6 +32,7 @@ from holitom.checks import (
     require_within,
 )
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.hooks.tower.frame_merging import FrameMerging
 from holitom.methods import MethodFacts, register
 from holitom.methods.earlytom.frame_merging import (
@@ -47,7 +48,7 @@ from holitom.methods.earlytom.selection import ratio_after_merging, select_token
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
 from holitom.ops.selection import check_finite
-from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 # Benchmark, then ratio: threshold and tower layers of the published numbers on LLaVA-OneVision-7B.
 PUBLISHED: dict[str, dict[float, tuple[float, tuple[int, ...]]]] = {

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from holitom.checks import require, require_finite, require_integer, require_retain_ratio, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.methods import MethodFacts, register
 from holitom.methods.fastvid.anchors import (
@@ -43,7 +44,7 @@ from holitom.methods.fastvid.anchors import (
 from holitom.methods.fastvid.pooling_head import PoolingHead
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import exact_cosine, highest, packed_positions
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 
 @register(

@@ -37,10 +37,11 @@ from holitom.checks import (
     require_within,
 )
 from holitom.compressor import Compressor, all_tokens
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
 from holitom.methods.flashvid.inner import late_pruning
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 
 @register("flashvid", MethodFacts("FlashVID"))

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from holitom.checks import require_finite, require_integer, require_one_of, require_retain_ratio, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods import MethodFacts, register
@@ -44,7 +45,7 @@ from holitom.methods.prunevid.window_merging import (
 )
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import to_host
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @dataclass(frozen=True)

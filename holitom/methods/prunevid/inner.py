@@ -13,13 +13,12 @@ from torch.nn.functional import pad
 from holitom.checks import require_integer, require_within
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
-from holitom.hooks.decoder.inner_record import Counts
+from holitom.hooks.decoder.inner_record import Counts, places_in_span
 from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
 from holitom.ops.short_sequences import ShortSequences, Spans, shorten_rows
-from holitom.tokens import newlines_before
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,9 @@ def _span_groups(length: int, video: Any, outer: Any, keep_ratio: float) -> _Spa
     if video is None:
         places = torch.arange(length)
     else:
-        rows = torch.arange(len(video.index), device=video.index.device)
-        per_frame, every_row = video.details.tokens_per_frame, video.every_row
-        before = newlines_before(video.index, outer.newline_mode, per_frame, every_row)
-        numbers = getattr(video.details, "group", torch.zeros_like(rows))
-        places, numbers = torch.stack([rows + before, numbers]).cpu()
+        places = places_in_span(video, outer.newline_mode)
+        numbers = getattr(video.details, "group", torch.zeros_like(places))
+        places, numbers = torch.stack([places, numbers]).cpu()
         if len(places) > length or int(places[-1]) >= length:
             raise RuntimeError(f"the outer stage kept {len(places)} tokens, the span has {length}: encode anew")
     newlines = int(numbers.max()) + 1
