@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from eval.claims.flops_claims import slug
 from eval.claims.judging import PARTLY, REPRODUCED, Claim, Evidence, Judgement, first, not_here
 from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
+from eval.paper.config_names import config_name, config_stem, slug
 from eval.paper.newer import NEWER_PAPERS
-from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper.scores import PaperScores, config_name, config_stem, scores_of
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows, scores_of
+from eval.paper.scores import PaperScores
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
 _FEWEST = 2  # methods that make an order

@@ -15,8 +15,9 @@ from eval.claims.judging import (
     first,
     not_here,
 )
+from eval.paper.config_names import config_stem
 from eval.paper.newer import NEWER_PAPERS
-from eval.paper.scores import EFFICIENCY, config_stem, is_timed_geometry
+from eval.paper.scores import EFFICIENCY, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
 _DIGITS = 2
