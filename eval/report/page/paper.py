@@ -26,11 +26,11 @@ from eval.report.tables.scores import (
     ScoreRow,
     ScoreSection,
     harness_note,
-    outside,
     reported_notes,
     score_columns,
     title_of,
 )
+from eval.report.tables.sections import outside
 
 RULES = (
     "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
