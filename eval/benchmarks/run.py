@@ -38,6 +38,7 @@ from eval.benchmarks.lmms.settings import setting_path
 from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job, interruptible
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
+from eval.benchmarks.shares import SCORED, enter_share
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.fingerprints import local_checkpoint
 from eval.instruments.record import check_target, write_whole
@@ -75,6 +76,12 @@ def parser() -> Parser:
     )  # fmt: skip
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
+    found.add_argument(
+        "--share",
+        metavar="I/N",
+        help="answer share I of N, 0-based, and score if all N are answered; no file lock: see eval.benchmarks.shares",
+    )
+    found.add_argument("--merge", type=int, metavar="N", help="score what N shares answered; starts no model")
     found.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
@@ -239,6 +246,8 @@ def prepare(job: Job, resume: bool) -> Path:
     (job.folder / LOGS).mkdir()
     for old in (job.folder / ANSWERS).glob("share-*.json"):
         old.unlink()
+    for old in (job.folder / ANSWERS).glob(f"*/{SCORED}"):  # of shares whose result this run replaces
+        old.unlink()
     path = job.folder / ANSWERS / JOB
     write_whole(path, json.dumps(asdict(job)))
     return path
@@ -279,6 +288,8 @@ def main() -> None:
     """Command line."""
     options = parser().parse_args()
     job = make_job(options)
+    if options.share is not None or options.merge is not None:
+        enter_share(job, options, environment(job, options.data))
     prepare_own_data(job.tasks)
     env = environment(job, options.data)
     folder = options.data / "data" if options.data is not None else Path.cwd()

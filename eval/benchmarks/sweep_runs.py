@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -153,12 +154,24 @@ def finished(request: Request) -> bool:
     return True
 
 
-def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
-    """Run every request; returns the reasons of those that failed, by name."""
+def run_all(requests: Sequence[Request], processes: int = 1, share: Sequence[str] = ()) -> dict[str, str]:
+    """Run every request; returns the reasons of those that failed, by name.
+
+    ``share`` holds the words ``--share I/N`` or ``--merge N`` of :mod:`eval.benchmarks.shares`, if any.
+    """
     for request in requests:
-        write_whole(Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n")
+        path, text = Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n"
+        if not share or not path.is_file() or path.read_text(encoding="utf-8") != text:
+            with suppress(FileNotFoundError) if share else nullcontext():  # another share put the same text there
+                write_whole(path, text)
+    if share:
+        return {request.name: reason for request in requests if (reason := _run_apart(request, share))}
     if processes > 1:
-        return {request.name: reason for request in requests if (reason := _run_apart(request, processes))}
+        return {
+            request.name: reason
+            for request in requests
+            if (reason := _run_apart(request, ["--num-processes", str(processes)]))
+        }
     failed: dict[str, str] = {}
     left = list(requests)
     while left:
@@ -172,8 +185,8 @@ def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
     return failed
 
 
-def _run_apart(request: Request, processes: int) -> str:
-    words = [*request.arguments(), "--num-processes", str(processes)]
+def _run_apart(request: Request, more: Sequence[str]) -> str:
+    words = [*request.arguments(), *more]
     words[0] = request.shown_config()
     command = [sys.executable, "-P", "-m", f"{PACKAGE}.benchmarks.run", *words]
     env = {**os.environ, VARIABLE: str(data_folder().absolute())}  # it counts from the caller's folder

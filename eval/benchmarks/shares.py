@@ -1,0 +1,139 @@
+"""One share of a benchmark run, started by any scheduler: an array job, pods, or several shells on one folder.
+
+``eval.benchmarks.run ... --share I/N`` answers the questions about every N-th video or so, I from 0 to N - 1, and the
+last share to finish scores; ``--merge N`` scores as well, for a file system that shows new files late. Shares need a
+common folder and nothing else. Each writes a log of its own, a share that died is taken over by whoever starts it
+again, and one that lives refuses a second process (:mod:`eval.benchmarks.lmms.claims`). No file lock is used.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NoReturn
+
+from eval import PACKAGE
+from eval.benchmarks.lmms import worker
+from eval.benchmarks.lmms.claims import Claim
+from eval.benchmarks.lmms.results import RESULT
+from eval.benchmarks.lmms.worker import ANSWERS, CACHE, Job, read_job, score
+from eval.instruments.cli import user_errors
+from eval.instruments.fingerprints import digest
+from eval.instruments.record import check_target, write_whole
+from llava.errors import InputError, shown
+
+SCORED = "scored"
+# what may differ between the shares of one run: times, and ways that change no answer
+_FREE = ("started", "output", "include_path", "definitions", "reuse", "prefetch", "array", "config_file")
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """``I/N`` as two numbers.
+
+    Raises:
+        InputError: unless 0 <= I < N.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise InputError(f"--share {shown(text)} is no share: it must be I/N with I from 0 to N - 1, as 0/3")
+    return int(found[1]), int(found[2])
+
+
+def shared_job(job: Job, processes: int) -> Job:
+    """The job as all its shares have it: one folder for shares of the same questions in the same number."""
+    job = replace(job, processes=processes)
+    asked = {name: value for name, value in asdict(job).items() if name not in _FREE}
+    places = ("config", "pretrained")  # machines may mount the folders elsewhere; the weights are compared by hash
+    asked["arguments"] = {name: value for name, value in job.arguments.items() if name not in places}
+    asked["config"] = Path(job.arguments["config"]).read_text(encoding="utf-8")
+    return replace(job, array=f"of{processes}-{digest(asked)[:12]}")
+
+
+def enter_share(job: Job, options: Namespace, env: Mapping[str, str]) -> NoReturn:
+    """Become the process of a share (``--share``) or the one that scores (``--merge``).
+
+    Raises:
+        InputError: for options that do not fit together.
+    """
+    if options.share is not None and options.merge is not None:
+        raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
+    if options.num_processes != 1 or not options.resume:
+        raise InputError("--share and --merge go without --num-processes and --no-resume: delete the folder instead")
+    if options.merge is not None and options.merge < 1:
+        raise InputError(f"--merge = {options.merge} is out of range: it must be at least 1")
+    number, processes = share_of(options.share) if options.share is not None else (-1, options.merge)
+    job = shared_job(job, processes)
+    check_target(job.folder / RESULT)
+    folder = job.folder / ANSWERS / str(job.array)
+    path = folder / f"job-{number}-{os.getpid()}.json"
+    write_whole(path, json.dumps(asdict(job)))
+    cache = folder / f"{CACHE}-{number}-{os.getpid()}"  # the library of the questions locks its cache
+    if options.data is not None:
+        os.chdir(options.data / "data")
+    command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", str(path), str(number)]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, {**env, "HF_DATASETS_CACHE": str(cache.resolve())})
+
+
+def run_share(job: Job, number: int) -> None:
+    """Answer a share unless all is scored; score if it was the last.
+
+    Raises:
+        InputError: if another process answers this share.
+    """
+    folder = job.folder / ANSWERS / str(job.array)
+    with Claim(folder, f"share-{number}") as claim:
+        if (folder / SCORED).exists() and (job.folder / RESULT).exists():
+            print(json.dumps({"output": job.output, "share": number, "scored": True}))
+            return
+        job.share(number).unlink(missing_ok=True)
+        (job.folder / RESULT).unlink(missing_ok=True)  # of another run: no share of this one has scored
+        worker.answer_share(job, number, claim)
+    left = [rank for rank in range(job.processes) if not job.share(rank).exists()]
+    if left:
+        print(json.dumps({"output": job.output, "share": number, "left": left}))
+    else:
+        score_once(job)
+
+
+def score_once(job: Job) -> None:
+    """Score unless another process does or did.
+
+    Raises:
+        InputError: if a share is missing.
+    """
+    folder = job.folder / ANSWERS / str(job.array)
+    try:
+        claim = Claim(folder, "score")
+    except InputError as error:  # of two that finish together one scores
+        print(json.dumps({"output": job.output, "scored_by_another": str(error)}))
+        return
+    with claim:
+        if not ((folder / SCORED).exists() and (job.folder / RESULT).exists()):
+            score(job)
+            (folder / SCORED).touch()
+    print(json.dumps({"output": job.output, "scored": True}))
+
+
+@user_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """JOB.json NUMBER, as :func:`enter_share` starts it; -1 scores."""
+    file, number = sys.argv[1:] if arguments is None else arguments
+    job = read_job(Path(file))
+    try:
+        if int(number) < 0:
+            score_once(job)
+        else:
+            run_share(job, int(number))
+    finally:
+        Path(file).unlink(missing_ok=True)
+        shutil.rmtree(os.environ.get("HF_DATASETS_CACHE", ""), ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
