@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from eval import PACKAGE
 from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.claims import Claim
 from eval.benchmarks.lmms.results import RESULT
-from eval.benchmarks.lmms.worker import ANSWERS, CACHE, Job, read_job, score
+from eval.benchmarks.lmms.worker import ANSWERS, Job, read_job, score
 from eval.instruments.cli import user_errors
 from eval.instruments.fingerprints import digest
 from eval.instruments.record import check_target, write_whole
@@ -72,12 +73,12 @@ def enter_share(job: Job, options: Namespace, env: Mapping[str, str]) -> NoRetur
     folder = job.folder / ANSWERS / str(job.array)
     path = folder / f"job-{number}-{os.getpid()}.json"
     write_whole(path, json.dumps(asdict(job)))
-    cache = folder / f"{CACHE}-{number}-{os.getpid()}"  # the library of the questions locks its cache
+    cache = tempfile.mkdtemp(prefix="questions-")  # of this machine: the library of the questions locks its cache
     if options.data is not None:
         os.chdir(options.data / "data")
     command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", str(path), str(number)]
     sys.stdout.flush()
-    os.execve(sys.executable, command, {**env, "HF_DATASETS_CACHE": str(cache.resolve())})
+    os.execve(sys.executable, command, {**env, "HF_DATASETS_CACHE": cache})
 
 
 def run_share(job: Job, number: int) -> None:
