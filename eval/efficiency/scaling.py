@@ -49,7 +49,8 @@ def lines() -> list[str]:
         "new tokens": asked * NEW_TOKENS * WEIGHT_BYTES / BANDWIDTH,
     }
     found = [
-        f"{ROWS} rows of {known['questions']:.0f} questions; {known['rows']:.0f} configurations have counts, whose mean is taken.",
+        f"{ROWS} rows of {known['questions']:.0f} questions; "
+        f"{known['rows']:.0f} configurations have counts, whose mean is taken.",
         "",
         "| part | hours on 1 H200 | 8 | 64 |",
         "|---|---|---|---|",
