@@ -27,7 +27,8 @@ CORES = 16  # for each GPU
 
 def measured() -> dict[str, float]:
     """Sums over one table: rows, questions, and FLOPs of tower and language model (with projector and method)."""
-    counts = json.loads(Path(FLOPS).read_text(encoding="utf-8"))["result"]["closed_form"]
+    result = json.loads(Path(FLOPS).read_text(encoding="utf-8"))["result"]
+    counts = result["real"] if "real" in result else result["closed_form"]
     by_name = {row["config"]: row["prefill"] for row in counts if row["geometry"] == GEOMETRY}
     names = [point.config.stem for grid in GRIDS for point in load_grid(SWEEPS / f"{grid}.yaml").points]
     rows = [by_name[name] for name in names if name in by_name]
