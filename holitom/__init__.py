@@ -11,7 +11,7 @@ from torch import nn
 from holitom.compressor import Compressor, Record
 from holitom.errors import InputError
 from holitom.methods import available_methods
-from holitom.methods.holitom.config import InnerConfig, OuterConfig
+from holitom.methods.holitom.config import InnerConfig, OuterConfig, TowerConfig
 from holitom.settings import RunConfig, from_mapping, load_compressor, load_config
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "OuterConfig",
     "Record",
     "RunConfig",
+    "TowerConfig",
     "available_methods",
     "holitom",
     "load_compressor",
@@ -31,10 +32,9 @@ def holitom(model: nn.Module, *, inner: bool = True, **settings: Any) -> nn.Modu
     """Put HoliTom on a model, in place.
 
     Args:
-        model: a model loaded with ``llava.model.builder.load_pretrained_model``, or transformers' own
-            ``LlavaOnevisionForConditionalGeneration``, ``Qwen2_5_VLForConditionalGeneration`` or
-            ``Qwen2VLForConditionalGeneration`` (see ``holitom.families``); one with adapters (``peft``) counts as its
-            base model.
+        model: a model loaded with ``llava.model.builder.load_pretrained_model``, or one of transformers' own classes,
+            such as ``LlavaOnevisionForConditionalGeneration`` or ``Qwen3VLForConditionalGeneration``, that has a file
+            in ``holitom.families``; one with adapters (``peft``) counts as its base model.
         inner: also merge inside the LLM (the paper's full method); False is its "w/o M".
         **settings: fields of :class:`OuterConfig` and :class:`InnerConfig`, e.g. ``retain_ratio=0.15``,
             ``similarity_threshold=0.8``, ``merge_layer=18`` (by default as deep as that in the paper's 28 layers),

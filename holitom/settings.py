@@ -175,6 +175,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise InputError(f"{path}: {error}") from None
 
 
+def method_defaults(method: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """A method as it stands without a file, with assignments as :func:`load_config` takes them.
+
+    Raises:
+        InputError: for an unknown method, key or value.
+    """
+    raw: dict[str, Any] = {"compressor": {"method": method}}
+    for assignment in overrides:
+        _override(raw, assignment)
+    return parse_config(raw)
+
+
 def load_compressor(path: str | Path, overrides: Sequence[str] = ()) -> Compressor:
     """The compressor of one YAML file, applied to no model yet; see :func:`load_config`.
 

@@ -1,6 +1,6 @@
 """What goes into an outer stage and what comes out: an encoded video, and the tokens that reach the LLM."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, Protocol
@@ -31,20 +31,22 @@ class FrameMerges:
         frames: frames of the video.
         layers: tower layers behind which frames were merged, ascending.
         targets: behind each of them, the merged frame that every frame of the video is in; -1 for lost ones.
-        groups: first and last merged frame of every group of similar ones behind the last of them, inclusive.
-        received_attention: attention each patch receives in the last of them, merged like the frames.
+        groups: first and last merged frame of every group of similar ones behind the last of them, inclusive; empty
+            where the rules know no groups.
+        received_attention: attention each patch receives in the last of them, merged like the frames; None where the
+            rules do not read it.
     """
 
     frames: int
     layers: tuple[int, ...]
     targets: tuple[tuple[int, ...], ...]
-    groups: list[tuple[int, int]]
-    received_attention: Float[Tensor, "merged patches"]
+    groups: list[tuple[int, int]] = field(default_factory=list)
+    received_attention: Float[Tensor, "merged patches"] | None = None
 
     @property
     def merged_frames(self) -> int:
         """Frames that leave the tower."""
-        return len(self.received_attention)
+        return max(self.targets[-1]) + 1
 
     @property
     def representatives(self) -> list[int]:
@@ -58,6 +60,11 @@ class FrameMerges:
         for merged in self.targets[-1]:
             found.append(merged if merged >= 0 else found[-1])
         return found
+
+    def over_video(self, segments: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Segments of merged frames as those of the video, all inclusive; lost frames go with the one before."""
+        starts = [self.representatives[first] for first, _ in segments]
+        return list(zip(starts, [*(start - 1 for start in starts[1:]), self.frames - 1], strict=True))
 
     def frames_per_layer(self, layers: int) -> list[int]:
         """Frames that each of ``layers`` tower layers computes."""
@@ -175,6 +182,9 @@ class CompressedTokens:
         details: how they came about, a :class:`TokenDetails`; methods add what is their own.
         every_row: grid newlines follow every row of the video, also one that holds no token any more.
         observed: for pictures; None unless somebody asked for it.
+        merge_again: the same selection and merge, decisions and weights included, of other values of the original
+            tokens, (frames, tokens, channels) to (kept, channels); None where every token is the plain mean of those
+            whose source it is, as with methods that only select.
     """
 
     features: Float[Tensor, "kept dim"]
@@ -182,6 +192,7 @@ class CompressedTokens:
     details: Any
     every_row: bool = False
     observed: Observed | None = None
+    merge_again: Callable[[Tensor], Tensor] | None = None
 
 
 def newlines_before(index: Tensor, mode: str, tokens_per_frame: int, every_row: bool = False) -> Tensor:

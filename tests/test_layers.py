@@ -15,7 +15,18 @@ from tests.checked_shapes import MODULES
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("llava", "holitom", "eval")
-OPTIONAL = {"decord", "av", "matplotlib", "triton", "lmms_eval", "flash_attn", "deepspeed", "skvideo", "torchvision"}
+OPTIONAL = {
+    "decord",
+    "av",
+    "matplotlib",
+    "triton",
+    "lmms_eval",
+    "flash_attn",
+    "deepspeed",
+    "skvideo",
+    "torchvision",
+    "vllm",
+}
 
 _SHARED = {
     "llava",
@@ -64,14 +75,22 @@ ROOMS: dict[str, set[str]] = {
     "holitom.watching": _METHODS,
     "holitom": {*_METHODS, "holitom.methods", "holitom.settings"},
     "holitom.run_facts": {*_SHARED, "holitom.settings"},
-    "holitom.views": {*_SHARED, "holitom.record"},
+    "holitom.views": {*_SHARED, "holitom.record", "holitom.methods"},
     "holitom.show": _LIBRARY,
-    "eval.paper": {"llava", "holitom.errors", "holitom.settings", "holitom.shipped", "holitom.strict_yaml"},
+    "holitom.serving": _LIBRARY,
+    "eval.paper": {
+        "llava",
+        "holitom.errors",
+        "holitom.methods",
+        "holitom.settings",
+        "holitom.shipped",
+        "holitom.strict_yaml",
+    },
     "eval.instruments": {*_LIBRARY, "eval.paper"},
     "eval": {"eval.instruments", "holitom.errors"},
     "eval.synthetic": _BELOW,
-    "eval.benchmarks": {*_BELOW, "eval.synthetic"},
-    "eval.efficiency": {*_BELOW, "eval.synthetic"},
+    "eval.benchmarks": {*_BELOW, "eval.synthetic", "holitom.serving"},
+    "eval.efficiency": {*_BELOW, "eval.synthetic", "holitom.serving"},
     "eval.demo": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency"},
     "eval.claims": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency"},
     "eval.report": {*_BELOW, "eval.synthetic", "eval.benchmarks", "eval.efficiency", "eval.claims"},

@@ -7,9 +7,9 @@ from tests.test_layers import FILES, GRAPH
 # module -> most files and lines
 BUDGETS = {
     "holitom.methods.holitom.inner_merging": (5, 500),
-    "holitom.methods.holitom.inner": (32, 3200),
+    "holitom.methods.holitom.inner": (34, 3300),
     "holitom.methods.evs": (26, 2400),
-    "holitom.methods.fastv": (37, 3600),
+    "holitom.methods.fastv": (39, 3900),
     "holitom.methods": (5, 400),
     "eval.claims.score_claims": (14, 1700),
 }

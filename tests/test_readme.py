@@ -34,7 +34,7 @@ def test_the_snippets_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
     known = available_methods()
     session: dict[str, Any] = {"__name__": "readme"}
     for number, snippet in enumerate(PYTHON):
-        method = re.search(r'^@register\("(\w+)"\)$', snippet, re.MULTILINE)
+        method = re.search(r'^@register\("(\w+)"', snippet, re.MULTILINE)
         names = vars(importlib.import_module(known[method[1]].__module__)) if method else {}
         others = {name: config for name, config in known.items() if not method or name != method[1]}
         monkeypatch.setattr(methods, "_METHODS", others)  # else an excerpt would be the second method of its name

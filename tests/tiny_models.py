@@ -45,7 +45,8 @@ def hugging_face_config() -> LlavaOnevisionConfig:
     )
 
 
-def _renamed(name: str) -> str:
+def hugging_face_name(name: str) -> str:
+    """transformers' name of a published tensor."""
     for ours, theirs in _TO_HUGGING_FACE:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -55,7 +56,7 @@ def _renamed(name: str) -> str:
 def hugging_face_model(checkpoint: Path) -> LlavaOnevisionForConditionalGeneration:
     """transformers' LlavaOnevision with the weights of a tiny checkpoint in the layout of lmms-lab."""
     model = LlavaOnevisionForConditionalGeneration(hugging_face_config()).eval()
-    state = {_renamed(name): tensor for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    state = {hugging_face_name(name): tensor for name, tensor in load_file(checkpoint / "model.safetensors").items()}
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
         state[name] = torch.cat([state[name], torch.zeros(2, state[name].shape[1])])
     model.load_state_dict(state, strict=True)

@@ -10,6 +10,10 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 IMAGE_ID, VIDEO_ID, START_ID, END_ID, PAD_ID = 90, 91, 92, 93, 94
@@ -43,9 +47,16 @@ IDS = {
 
 
 def tiny_qwen_vl(family: str) -> PreTrainedModel:
-    """``qwen2_5_vl``, whose last block without windows is not the last one, or ``qwen2_vl``; the weights are random."""
+    """A tiny model with random weights.
+
+    Args:
+        family: ``qwen2_5_vl``, whose last block without windows is not the last one, ``qwen2_vl``, ``qwen3_vl`` or
+            ``qwen3_vl_moe``, which bring features for the first three decoder layers.
+    """
     torch.manual_seed(0)
-    if family == "qwen2_5_vl":
+    if family.startswith("qwen3_vl"):
+        model = _qwen3_vl(family)
+    elif family == "qwen2_5_vl":
         vision = {
             **VISION,
             "hidden_size": 32,
@@ -64,6 +75,24 @@ def tiny_qwen_vl(family: str) -> PreTrainedModel:
         if name.endswith("bias"):
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     return model.eval().requires_grad_(False)
+
+
+def _qwen3_vl(family: str) -> PreTrainedModel:
+    vision = {
+        **VISION,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 36,
+        "deepstack_visual_indexes": [0, 1, 2],
+    }
+    rope = {**TEXT["rope_parameters"], "mrope_interleaved": True}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": rope}
+    if family == "qwen3_vl":
+        return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **IDS))
+    experts = {"moe_intermediate_size": 48, "num_experts_per_tok": 2, "num_local_experts": 4}
+    config = Qwen3VLMoeConfig(text_config={**text, **experts}, vision_config=vision, **IDS)
+    return Qwen3VLMoeForConditionalGeneration(config)
 
 
 def patches(grid: Grid, seed: int = 0) -> Tensor:
@@ -85,13 +114,32 @@ def tokens_of(grid: Grid) -> int:
     return grid[0] * grid[1] * grid[2] // MERGE**2
 
 
-def inputs_of(rows: list[list[Any]], seconds: bool = True) -> dict[str, Any]:
+def written(row: list[Any], timestamps: bool) -> list[Any]:
+    """The pieces of a prompt as the processor writes them: numbers of text tokens, images and videos.
+
+    With timestamps, as Qwen3-VL has them, a video is written frame by frame, ``("frame", grid, frame)``, each between a
+    timestamp of two or three tokens with a mark and another mark.
+    """
+    if not timestamps:
+        return row
+    pieces: list[Any] = []
+    for piece in row:
+        if isinstance(piece, int) or piece[0] == "image":
+            pieces.append(piece)
+        else:
+            for frame in range(piece[1][0]):
+                pieces += [3 + frame % 2, ("frame", piece[1], frame), 1]
+    return pieces
+
+
+def inputs_of(rows: list[list[Any]], seconds: bool = True, timestamps: bool = False) -> dict[str, Any]:
     """What the processor returns: left-padded ids with one placeholder per token, and the pixels.
 
     Args:
         rows: one per prompt; a number stands for that many text tokens, ``("video", grid)`` and ``("image", grid)`` for
             a visual input.
         seconds: give the time between temporal steps (Qwen2.5-VL alone knows it).
+        timestamps: write them, see :func:`written`.
     """
     generator = torch.Generator().manual_seed(5)
     ids: list[Tensor] = []
@@ -99,12 +147,18 @@ def inputs_of(rows: list[list[Any]], seconds: bool = True) -> dict[str, Any]:
     for row in rows:
         parts = []
         for piece in row:
+            if not isinstance(piece, int):
+                found[piece[0]].append(piece[1])
+        for piece in written(row, timestamps):
             if isinstance(piece, int):
                 parts.append(torch.randint(0, FIRST_SPECIAL, (piece,), generator=generator))
+                if timestamps and len(parts) > 1:  # behind an image or a frame
+                    parts[-1][0] = END_ID
             else:
-                kind, grid = piece
-                found[kind].append(grid)
-                parts.append(torch.full((tokens_of(grid),), VIDEO_ID if kind == "video" else IMAGE_ID))
+                if timestamps:
+                    parts[-1][-1] = START_ID
+                count = tokens_of(piece[1]) // (piece[1][0] if piece[0] == "frame" else 1)
+                parts.append(torch.full((count,), IMAGE_ID if piece[0] == "image" else VIDEO_ID))
         ids.append(torch.cat(parts))
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD_ID, padding_side="left")
     inputs: dict[str, Any] = {"input_ids": padded, "attention_mask": padded.ne(PAD_ID).long()}

@@ -35,6 +35,7 @@ from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
 from eval.benchmarks.lmms.settings import setting_path
+from eval.benchmarks.lmms.vllm_engine import ENGINES, RUNTIME, check_engine
 from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job, interruptible
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
@@ -54,7 +55,9 @@ JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
 # a result is named and compared by its configuration and --set: --model-args must not change them unseen
 _OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
-_OF_OPTIONS = frozenset({"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch"})
+_OF_OPTIONS = frozenset(
+    {"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch", "engine", "engine_args"}
+)
 
 
 def parser() -> Parser:
@@ -67,13 +70,17 @@ def parser() -> Parser:
     found.add_argument("--data", type=Path, help="folder with data/ and hf/; the current folder and HF_HOME without it")
     found.add_argument("--include-path", type=Path, help="task definitions of your own (synthvid needs none)")
     found.add_argument(
-        "--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS,
+        "--harness",
+        choices=(HARNESS, PAPER_HARNESS),
+        default=HARNESS,
         help=f"whose task definitions ask, read and score: {PAPER_HARNESS} is the paper's (default {HARNESS})",
-    )  # fmt: skip
+    )
     found.add_argument(
-        "--harness-folder", type=Path, default=HARNESS_FOLDER,
+        "--harness-folder",
+        type=Path,
+        default=HARNESS_FOLDER,
         help=f"where lmms-eval {PAPER_HARNESS} is; bash scripts/harness_030.sh puts it there",
-    )  # fmt: skip
+    )
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
     found.add_argument(
@@ -105,6 +112,10 @@ def parser() -> Parser:
         default=1,
         metavar="N",
         help="videos that are read while the model answers, each in memory; 0 reads none ahead (default 1)",
+    )
+    found.add_argument("--engine", choices=ENGINES, default=RUNTIME, help="what runs the LLM: docs/serving.md")
+    found.add_argument(
+        "--engine-args", action="append", default=[], metavar="KEY=VALUE", help="of vllm.LLM, e.g. max_model_len=8192"
     )
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
     found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. outer.retain_ratio=0.2")
@@ -193,11 +204,18 @@ def make_job(options: argparse.Namespace) -> Job:
     video = "llava-video" in str(config.model.pretrained or named).lower()
     checkpoint = local_checkpoint(named)
     model = options.model or ("llava_vid" if video else "llava_onevision")
+    engine: dict[str, Any] = {}  # an answer of the runtime depends on no engine
+    if options.engine != RUNTIME or options.engine_args:
+        engine = {"engine": options.engine, "engine_args": assignments(options.engine_args)}
+        if options.num_processes > 1:
+            raise InputError("--engine vllm runs in one process: --engine-args tensor_parallel_size=N takes more GPUs")
+    check_engine(options.engine, engine.get("engine_args"), config)
     arguments = {
         "pretrained": str(checkpoint),
         "config": str(config_file(options.config).resolve()),
         **assignments(options.set),
         **model_arguments(options.model_args, config.method),
+        **engine,
     }
     fixture = options.data is not None and fixture_marker(options.data) is not None
     include = options.include_path or own_tasks(tasks)
@@ -207,11 +225,25 @@ def make_job(options: argparse.Namespace) -> Job:
         definitions = str(options.harness_folder.resolve())
     output = options.output or default_output(options, tasks)
     return Job(
-        model, arguments, tasks, options.limit, None if include is None else str(include.resolve()),
-        str(output.resolve()), options.config, options.set,
-        str(named), fixture, options.on_bad_video, options.num_processes, time.time(), options.save_records,
-        options.harness, definitions, options.reuse, options.prefetch,
-    )  # fmt: skip
+        model,
+        arguments,
+        tasks,
+        options.limit,
+        None if include is None else str(include.resolve()),
+        str(output.resolve()),
+        options.config,
+        options.set,
+        str(named),
+        fixture,
+        options.on_bad_video,
+        options.num_processes,
+        time.time(),
+        options.save_records,
+        options.harness,
+        definitions,
+        options.reuse,
+        options.prefetch,
+    )
 
 
 def environment(job: Job, data: Path | None) -> dict[str, str]:

@@ -152,13 +152,21 @@ class Run:
         return score_of(answers)
 
 
+def strata_of(answers: Sequence[Sample]) -> list[str]:
+    """Of each answer the group whose mean counts like every other's: the sub-task, or what the benchmark names."""
+    known = {task: BY_TASK[task].strata for task in {str(sample["task"]) for sample in answers} if task in BY_TASK}
+    return [
+        str(sample["fields"][key]) if (key := known.get(sample["task"])) else sample["subtask"] for sample in answers
+    ]
+
+
 def score_of(answers: Sequence[Sample]) -> Score | None:
-    """The mean over sub-tasks of the share of right answers; None without answers or without known right ones."""
+    """The mean over strata of the share of right answers; None without answers or without known right ones."""
     if not answers or any(sample["correct"] is None for sample in answers):
         return None
     videos = [sample["video"] for sample in answers]
     correct = [float(sample["correct"]) for sample in answers]
-    mean, error = clustered_mean(correct, videos, [sample["subtask"] for sample in answers])
+    mean, error = clustered_mean(correct, videos, strata_of(answers))
     bad = sum(sample["bad_video"] is not None for sample in answers)
     unparsed = sum(sample["bad_video"] is None and not sample["parsed_ok"] for sample in answers)
     return Score(100 * mean, 100 * error, len(answers), len(set(videos)), bad, unparsed)
@@ -171,9 +179,9 @@ def difference(run: Run, baseline: Run, task: str) -> Difference | None:
         return None
     ours, theirs = run.answers(task), baseline.answers(task)
     right, reference = [[float(sample["correct"]) for sample in answers] for answers in (ours, theirs)]
-    videos, subtasks = [sample["video"] for sample in ours], [sample["subtask"] for sample in ours]
-    value, low, high = paired_difference(right, reference, videos, subtasks)
-    p = paired_p(right, reference, videos, subtasks)
+    videos, strata = [sample["video"] for sample in ours], strata_of(ours)
+    value, low, high = paired_difference(right, reference, videos, strata)
+    p = paired_p(right, reference, videos, strata)
     return Difference(100 * value, 100 * low, 100 * high, p)
 
 

@@ -25,10 +25,8 @@ def code_digest() -> str:
     """SHA-256 of the sources an answer depends on: ``llava``, ``holitom`` and the models of the harness."""
     packages = [Path(str(package.__file__)).parent for package in (llava, holitom)]
     found = {f"{root.name}/{path.relative_to(root)}": path for root in packages for path in root.rglob("*.py")}
-    found |= {
-        name: Path(__file__).parent / "lmms" / name
-        for name in ("models.py", "questions.py", "preparing.py", "ahead.py", "reuse.py", "videos.py")
-    }
+    names = ("models.py", "questions.py", "preparing.py", "ahead.py", "reuse.py", "videos.py", "vllm_engine.py")
+    found |= {name: Path(__file__).parent / "lmms" / name for name in names}
     return digest({name: file_digest(path) for name, path in found.items()})
 
 

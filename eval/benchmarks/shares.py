@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from eval import PACKAGE
 from eval.benchmarks.lmms import worker
-from eval.benchmarks.lmms.claims import Claim
+from eval.benchmarks.lmms.claims import WorkClaim
 from eval.benchmarks.lmms.results import RESULT
 from eval.benchmarks.lmms.worker import ANSWERS, Job, read_job, score
 from eval.instruments.cli import user_errors
@@ -88,7 +88,7 @@ def run_share(job: Job, number: int) -> None:
         InputError: if another process answers this share.
     """
     folder = job.folder / ANSWERS / str(job.array)
-    with Claim(folder, f"share-{number}") as claim:
+    with WorkClaim(folder, f"share-{number}") as claim:
         if (folder / SCORED).exists() and (job.folder / RESULT).exists():
             print(json.dumps({"output": job.output, "share": number, "scored": True}))
             return
@@ -110,7 +110,7 @@ def score_once(job: Job) -> None:
     """
     folder = job.folder / ANSWERS / str(job.array)
     try:
-        claim = Claim(folder, "score")
+        claim = WorkClaim(folder, "score")
     except InputError as error:  # of two that finish together one scores
         print(json.dumps({"output": job.output, "scored_by_another": str(error)}))
         return

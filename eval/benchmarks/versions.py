@@ -150,11 +150,19 @@ def compare(folder: Path, work: Path) -> Facts:
     # where the data lie and what they are called decides no answer
     harmless = ("dataset", "place of the video", "metrics")
     changed = {line["task"] for line in lines if line["what"] not in harmless}
-    return stamped("harness_versions", {
-        "paper": PAPER_HARNESS, "ours": HARNESS, "questions": counts,
-        "forms": len(definitions.FORMS), "frames_equal": paper["frames"] == ours["frames"], "differences": lines,
-        "unchanged": [task for task in PAPER_TASKS if not changed & {task, "all"}], "log": logs,
-    })  # fmt: skip
+    return stamped(
+        "harness_versions",
+        {
+            "paper": PAPER_HARNESS,
+            "ours": HARNESS,
+            "questions": counts,
+            "forms": len(definitions.FORMS),
+            "frames_equal": paper["frames"] == ours["frames"],
+            "differences": lines,
+            "unchanged": [task for task in PAPER_TASKS if not changed & {task, "all"}],
+            "log": logs,
+        },
+    )
 
 
 def table(found: Facts) -> str:

@@ -152,9 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
     display = Display(console, len(needed_steps(claims)))
     context = Context(
-        options.output, options.quick, options.workers, options.results, options.checkpoint, options.data,
-        start + QUICK_SECONDS if options.quick else None, display.say,
-    )  # fmt: skip
+        options.output,
+        options.quick,
+        options.workers,
+        options.results,
+        options.checkpoint,
+        options.data,
+        start + QUICK_SECONDS if options.quick else None,
+        display.say,
+    )
     try:
         with display.progress:
             records = verify(claims, context, display.report)

@@ -14,6 +14,14 @@ PARTLY: Verdict = "partly"
 UNDECIDED: Verdict = "undecided"
 NOT_HERE: Verdict = "not measurable here"
 
+# what a claim is about; verdicts are counted by it
+Kind = Literal["arithmetic", "rule of the method", "accuracy", "speed"]
+ARITHMETIC: Kind = "arithmetic"
+RULE: Kind = "rule of the method"
+ACCURACY: Kind = "accuracy"
+SPEED: Kind = "speed"
+KINDS = (ARITHMETIC, RULE, ACCURACY, SPEED)
+
 # what a file makes fail that is read as something it is not
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, StopIteration)
 _ROUNDING = 1e-9  # of a difference between a number and its printed form
@@ -80,6 +88,7 @@ class Claim:
         steps: names of the steps that may give evidence, the most telling first.
         judge: from their findings to a judgement; called only if the first step did not break down.
         broken: verdict if the first step broke down.
+        kind: what it is about; the catalogue gives it to a family of claims that does not say itself.
     """
 
     identity: str
@@ -89,6 +98,7 @@ class Claim:
     steps: tuple[str, ...]
     judge: Callable[[Findings], Judgement]
     broken: Verdict = NOT_HERE
+    kind: Kind | None = None
 
 
 def half_digit(digits: int) -> float:

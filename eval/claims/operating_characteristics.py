@@ -58,8 +58,10 @@ SHAPES = {
     "EgoSchema, subset": Shape(500, 500, 0.60, overlap="subset"),
 }
 OTHERS = {
-    "8 videos": Shape(8, 24, 0.58), "15 videos": Shape(15, 45, 0.58), "12 questions a video": Shape(225, 2700, 0.58),
-}  # fmt: skip
+    "8 videos": Shape(8, 24, 0.58),
+    "15 videos": Shape(15, 45, 0.58),
+    "12 questions a video": Shape(225, 2700, 0.58),
+}
 
 
 class World:
@@ -170,7 +172,7 @@ def paired_coverage(shape: Shape, repetitions: int, seed: int, resamples: int = 
         videos, parts = world.video.tolist(), world.subtask.tolist()
         _, low, high = paired_difference(
             first.tolist(), second.tolist(), videos, parts, resamples=resamples, seed=trial
-        )  # fmt: skip
+        )
         held += low <= 0 <= high
     return held / repetitions
 
@@ -205,9 +207,7 @@ def best(lead: float, repetitions: int, seed: int, rivals: int = 4) -> dict[str,
             ours, _ = world.other_run(base, _CHANGED, lead / 100)  # better than a base by half of the lead
             for gaps in found.values():
                 _, theirs = world.other_run(base, _CHANGED, lead / 100)
-                gaps.append(
-                    clustered_mean((ours - theirs).tolist(), world.video.tolist(), world.subtask.tolist())
-                )  # fmt: skip
+                gaps.append(clustered_mean((ours - theirs).tolist(), world.video.tolist(), world.subtask.tolist()))
         leads = {
             name: (100 * sum(mean for mean, _ in gaps) / 4, 100 * math.sqrt(sum(e**2 for _, e in gaps)) / 4)
             for name, gaps in found.items()
@@ -231,7 +231,7 @@ def simulate(repetitions: int, say: Callable[[str], None] = lambda text: None) -
         say(f"verdicts of {name}")
         found["power"][name] = {
             str(gap): verdicts(shape, gap, fewer, 300 + 10 * place + gap, DISAGREEMENT) for gap in TRUE_DIFFERENCES
-        }  # fmt: skip
+        }
     say("all cells, and the best of all")
     found["family"] = family(worlds, 400, DISAGREEMENT)
     found["family_0.08"] = family(worlds, 401, 0.08)

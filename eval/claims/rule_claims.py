@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from eval.claims.judging import CONTRADICTED, REPRODUCED, Claim, Findings, Judgement, all_hold
+from eval.claims.judging import ACCURACY, CONTRADICTED, REPRODUCED, Claim, Findings, Judgement, all_hold
 
 THRESHOLDS = {25: 0.80, 20: 0.80, 15: 0.80, 10: 0.65}  # similarity above which a token stands still, by share
 MERGE_LAYER, MERGE_LAYER_72B, MERGE_RATIO = 18, 60, 0.5
@@ -108,12 +108,16 @@ def rule_claims() -> list[Claim]:
     """Rules of the method, its optimality, the recordings of the release, and the retention guard."""
     claims = [
         Claim(
-            f"rule-threshold-r{share}", "method, temporal segmentation",
-            f"at {share} % a token stands still above a cosine similarity of {paper}", {"threshold": paper},
-            ("rules",), partial(threshold, share), CONTRADICTED,
+            f"rule-threshold-r{share}",
+            "method, temporal segmentation",
+            f"at {share} % a token stands still above a cosine similarity of {paper}",
+            {"threshold": paper},
+            ("rules",),
+            partial(threshold, share),
+            CONTRADICTED,
         )
         for share, paper in THRESHOLDS.items()
-    ]  # fmt: skip
+    ]
     stages = [("stages", str(share), MERGE_LAYER, f"r{share}") for share in THRESHOLDS]
     for where, share, layer, name in [*stages, ("stages_72b", None, MERGE_LAYER_72B, "72b")]:
         text = f"inside the LLM half of the video's tokens are merged away before layer {layer} ({name})"
@@ -122,26 +126,45 @@ def rule_claims() -> list[Claim]:
         claims.append(Claim(f"rule-inner-{name}", "method, inner stage", text, paper, ("rules",), judge, CONTRADICTED))
     claims += [
         Claim(
-            "rule-outer", "method, outer stage", "the video is shortened to its share before the LLM",
-            {f"percent at {share}": share for share in THRESHOLDS}, ("rules",), outer_stage, CONTRADICTED,
+            "rule-outer",
+            "method, outer stage",
+            "the video is shortened to its share before the LLM",
+            {f"percent at {share}": share for share in THRESHOLDS},
+            ("rules",),
+            outer_stage,
+            CONTRADICTED,
         ),
         Claim(
-            "rule-training-free", "abstract", "training-free, and here deterministic and reversible", {},
-            ("rules",), reversibility, CONTRADICTED,
+            "rule-training-free",
+            "abstract",
+            "training-free, and here deterministic and reversible",
+            {},
+            ("rules",),
+            reversibility,
+            CONTRADICTED,
         ),
         Claim(
-            "optimal-segmentation", "method, temporal segmentation",
-            "the segmentation is globally optimal: no other makes more tokens redundant", {"shortfall": 0},
-            ("optimality",), optimal, CONTRADICTED,
+            "optimal-segmentation",
+            "method, temporal segmentation",
+            "the segmentation is globally optimal: no other makes more tokens redundant",
+            {"shortfall": 0},
+            ("optimality",),
+            optimal,
+            CONTRADICTED,
         ),
-    ]  # fmt: skip
+    ]
     for kind, what in _KINDS.items():
         claims.append(
             Claim(
-                f"release-{kind}", "authors' release", f"this code does what the release does; {what}", {},
-                ("parity",), partial(recording, kind), CONTRADICTED,
+                f"release-{kind}",
+                "authors' release",
+                f"this code does what the release does; {what}",
+                {},
+                ("parity",),
+                partial(recording, kind),
+                CONTRADICTED,
             )
-        )  # fmt: skip
+        )
     text = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
-    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED))
+    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED, ACCURACY))
     return claims

@@ -51,11 +51,20 @@ def record_of(claim: Claim, judgement: Judgement, findings: Mapping[str, Finding
         evidence |= {"commit": here["commit"], "device": here["device"], "samples": 0}
         evidence["command"] = STEPS[by].command if by in STEPS else finding.command
     return {
-        "id": claim.identity, "source": claim.source, "claim": claim.text, "paper": dict(claim.paper),
-        "ours": judgement.ours, "difference": judgement.difference, "verdict": judgement.verdict,
-        "why": judgement.why, "needs": judgement.needs, "cells": judgement.cells,
-        "evidence": evidence, "seconds": round(finding.seconds, 2),
-    }  # fmt: skip
+        "id": claim.identity,
+        "kind": claim.kind,
+        "source": claim.source,
+        "claim": claim.text,
+        "paper": dict(claim.paper),
+        "ours": judgement.ours,
+        "difference": judgement.difference,
+        "verdict": judgement.verdict,
+        "why": judgement.why,
+        "needs": judgement.needs,
+        "cells": judgement.cells,
+        "evidence": evidence,
+        "seconds": round(finding.seconds, 2),
+    }
 
 
 def verdicts(claims: Sequence[Claim], findings: Mapping[str, Finding]) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from typing import Any
 from eval.claims.flops_claims import slug
 from eval.claims.judging import PARTLY, REPRODUCED, Claim, Findings, Judgement, first, not_here
 from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
+from eval.paper.newer import NEWER_PAPERS
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper.scores import config_name, scores_of
+from eval.paper.scores import PaperScores, config_name, config_stem, scores_of
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
 _FEWEST = 2  # methods that make an order
@@ -20,9 +21,18 @@ NEEDS = (
     "bash scripts/verify_claims.sh --checkpoint DIR --data DIR"
 )
 _TASKS = {
-    "MVBench": "mvbench", "EgoSchema": "egoschema_subset", "LongVideoBench": "longvideobench_val_v",
+    "MVBench": "mvbench",
+    "EgoSchema": "egoschema_subset",
+    "LongVideoBench": "longvideobench_val_v",
     "VideoMME": "videomme",
-}  # fmt: skip
+}
+# a benchmark as EarlyTom's setting calls it
+_SETTINGS = {
+    "MVBench": "mvbench",
+    "EgoSchema": "egoschema",
+    "LongVideoBench": "longvideobench",
+    "VideoMME": "videomme",
+}
 
 
 def tiny_row(findings: Findings, name: str) -> tuple[str, dict[str, Any]] | None:
@@ -78,23 +88,34 @@ def scores_identity(row: PaperRow) -> str:
 
 def score_row(row: PaperRow, findings: Findings) -> Judgement:
     """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
-    name, printed = config_name(row), _paper(row)
-    step, found, obstacle = benchmark_row(findings, name)
+    return judge_cells(config_name(row), dict.fromkeys(_TASKS, config_name(row)), _paper(row), findings)
+
+
+def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], findings: Findings) -> Judgement:
+    """Printed scores by benchmark, each held against the run of the configuration that it was made with.
+
+    Args:
+        name: of the row, for what the tiny model says about it.
+        configs: configuration by benchmark.
+        printed: score by benchmark, in percent.
+        findings: of the steps :data:`BENCHMARKS` and :data:`TINY`.
+    """
+    found = {title: benchmark_row(findings, config) for title, config in configs.items()}
+    obstacle = next((why for _, _, why in found.values() if why), "")
     if obstacle or not printed:
         return unmeasured(findings, name, obstacle or "the paper's scores are not known here")
-    judged = {
-        title: judge_score(printed[title], Measured(**found["cells"][task]))
-        for title, task in _TASKS.items()
-        if title in printed and task in found["cells"]
-    }
-    if not judged:
+    rows = {title: row for title, (_, row, _) in found.items() if title in printed and _TASKS[title] in row["cells"]}
+    if not rows:
         return unmeasured(findings, name, "none of the paper's benchmarks was run")
-    ours = {title: found["scores"][_TASKS[title]] for title in judged}
+    judged = {
+        title: judge_score(printed[title], Measured(**row["cells"][_TASKS[title]])) for title, row in rows.items()
+    }
+    ours = {title: row["scores"][_TASKS[title]] for title, row in rows.items()}
     gaps = {title: round(verdict.difference, 6) for title, verdict in judged.items()}
     cells = {_TASKS[title]: {"ours": ours[title], **verdict.as_record()} for title, verdict in judged.items()}
     verdict = combined([one.verdict for one in judged.values()], len(printed))
     why = "; ".join(f"{title} {ours[title]:.1f} {_said(one)}" for title, one in judged.items())
-    return Judgement(verdict, why, ours, gaps, by=step, cells=cells)
+    return Judgement(verdict, why, ours, gaps, by=found[next(iter(rows))][0], cells=cells)
 
 
 def _said(one: ScoreVerdict) -> str:
@@ -148,7 +169,10 @@ def _tiny_order(findings: Findings, share: int, why: str) -> Judgement:
 
 
 def _paper(row: PaperRow) -> dict[str, float]:
-    scores = scores_of(row)
+    return _printed(scores_of(row))
+
+
+def _printed(scores: PaperScores | None) -> dict[str, float]:
     if scores is None:
         return {}
     printed = (scores.mvbench, scores.egoschema, scores.longvideobench, scores.videomme)
@@ -166,10 +190,14 @@ def accuracy_claims() -> list[Claim]:
     steps = (*BENCHMARKS, *TINY)
     found = [
         Claim(
-            "accuracy-99.1", "abstract", f"{ACCURACY_PERCENT} % of the uncompressed model's mean score",
-            {"percent": ACCURACY_PERCENT}, steps, retained_accuracy,
+            "accuracy-99.1",
+            "abstract",
+            f"{ACCURACY_PERCENT} % of the uncompressed model's mean score",
+            {"percent": ACCURACY_PERCENT},
+            steps,
+            retained_accuracy,
         )
-    ]  # fmt: skip
+    ]
     for row in main_rows():
         text = f"{row.method} at {row.retained} %: scores on the four benchmarks"
         name, judge = scores_identity(row), partial(score_row, row)
@@ -181,6 +209,23 @@ def accuracy_claims() -> list[Claim]:
         text = f"HoliTom keeps the accuracy of {model} at 15 %"
         name = f"table2-scores-{model.lower().replace('llava-', '')}"
         found.append(Claim(name, "table 2", text, {}, steps, partial(other_backbone, model)))
+    return found
+
+
+def newer_claims() -> list[Claim]:
+    """Scores that papers of younger methods print, as claims of theirs, by the same rule."""
+    found = []
+    for paper in NEWER_PAPERS:
+        for share, scores in paper.scores.items():
+            config, printed = config_stem(paper.method, share), _printed(scores)
+            settings = {title: f",benchmark={_SETTINGS[title]}" if paper.per_benchmark else "" for title in _TASKS}
+            configs = {title: f"{config}{more}" for title, more in settings.items()}
+            text = f"{paper.method} at {share} %: scores on the four benchmarks"
+            if paper.per_benchmark:
+                text += ", with the settings of each"
+            more = {} if scores.percent is None else {"percent": scores.percent}
+            name, judge = config.replace("_r", "-scores-r"), partial(judge_cells, config, configs, printed)
+            found.append(Claim(name, paper.source, text, printed | more, (*BENCHMARKS, *TINY), judge))
     return found
 
 

@@ -77,9 +77,12 @@ class ScoreVerdict:
     def as_record(self) -> dict[str, Any]:
         """As ``claims.json`` has it."""
         return {
-            "verdict": self.verdict, "difference": round(self.difference, 6), "u": round(self.error, 6),
-            "needed": self.needed, "why": self.why,
-        }  # fmt: skip
+            "verdict": self.verdict,
+            "difference": round(self.difference, 6),
+            "u": round(self.error, 6),
+            "needed": self.needed,
+            "why": self.why,
+        }
 
 
 def rerun_variance(ours: Measured) -> float:
@@ -135,9 +138,11 @@ def _why(verdict: Verdict, needed: int | None, ours: Measured) -> str:
     }[ours.overlap]
     if verdict != UNDECIDED:
         return words
-    more = "no number of questions decides a difference at the bound" if needed is None else (
-        f"{needed:,} questions would decide it"
-    )  # fmt: skip
+    more = (
+        "no number of questions decides a difference at the bound"
+        if needed is None
+        else (f"{needed:,} questions would decide it")
+    )
     return "; ".join(filter(None, (words, more)))
 
 

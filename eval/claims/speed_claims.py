@@ -15,6 +15,7 @@ from eval.claims.judging import (
     first,
     not_here,
 )
+from eval.paper.newer import NEWER_PAPERS
 from eval.paper.scores import EFFICIENCY, config_stem, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
@@ -96,8 +97,9 @@ def speed_claims() -> list[Claim]:
     """The abstract's two ratios, their direction here, and two for each bar of the figure."""
     claims = []
     for name, printed, what in (
-        ("ttft", TTFT_RATIO, "times faster to the first token"), ("decode", DECODE_RATIO, "times the decoding speed"),
-    ):  # fmt: skip
+        ("ttft", TTFT_RATIO, "times faster to the first token"),
+        ("decode", DECODE_RATIO, "times the decoding speed"),
+    ):
         judge = partial(ratio_claim, "holitom_r10", _MEASURES[name], printed)
         text = f"{printed} {what} (HoliTom at 10 %)"
         claims.append(Claim(f"{name}-{printed}", "abstract", text, {"ratio": printed}, STEPS, judge))
@@ -109,11 +111,27 @@ def speed_claims() -> list[Claim]:
         for name, measure in _MEASURES.items() if method != "Vanilla" else ():
             ratio = round(printed_ratios[measure], _DIGITS)
             paper = {
-                "ratio": ratio, "tower ms": times.tower_ms, "other ms": times.other_ms, "llm ms": times.llm_ms,
+                "ratio": ratio,
+                "tower ms": times.tower_ms,
+                "other ms": times.other_ms,
+                "llm ms": times.llm_ms,
                 "tokens per second": times.decode_tokens_per_second,
-            }  # fmt: skip
+            }
             what = "times faster to the first token" if name == "ttft" else "times the decoding speed"
             text = f"{method} at {share} %: {ratio} {what}"
             judge = partial(ratio_claim, config, measure, ratio)
             claims.append(Claim(figure_identity(measure, config), "efficiency figure", text, paper, STEPS, judge))
+    return claims
+
+
+def newer_speed_claims() -> list[Claim]:
+    """Times to first token that papers of younger methods print, as ratios to their own uncompressed run."""
+    claims = []
+    for paper in NEWER_PAPERS:
+        for share, milliseconds in paper.first_token_ms.items():
+            config, ratio = config_stem(paper.method, share), round(paper.vanilla_ms / milliseconds, _DIGITS)
+            printed = {"ratio": ratio, "ms": milliseconds, "vanilla ms": paper.vanilla_ms}
+            text = f"{paper.method} at {share} %: {ratio} times faster to the first token"
+            judge = partial(ratio_claim, config, _MEASURES["ttft"], ratio)
+            claims.append(Claim(config.replace("_r", "-ttft-r"), paper.source, text, printed, STEPS, judge))
     return claims

@@ -19,9 +19,17 @@ from llava.errors import InputError
 
 # of a quick run: the paper's method at all shares, and at two of them what it must be better than
 _QUICK = (
-    "vanilla", "holitom_r25", "holitom_r20", "holitom_r15", "holitom_r10", "holitom_without_inner_r15",
-    "holitom_without_inner_r10", "random_r15", "random_r10", "visionzip_r10",
-)  # fmt: skip
+    "vanilla",
+    "holitom_r25",
+    "holitom_r20",
+    "holitom_r15",
+    "holitom_r10",
+    "holitom_without_inner_r15",
+    "holitom_without_inner_r10",
+    "random_r15",
+    "random_r10",
+    "visionzip_r10",
+)
 _QUICK_ABLATIONS = ("threshold", "inner_layer", "inner_ratio", "retain_ratio", "segmentation", "stages")
 _QUICK_POINTS = 3  # of each ablation: the first, the middle and the last, and the paper's own is a row of the table
 
@@ -51,9 +59,13 @@ def guard_bands(context: Context) -> dict[str, Any]:
         torch.set_num_threads(threads)
     full = sum(answer.right for answer in guard.full)
     return {
-        "checks": found, "bands": bands["lost"], "full": full, "least_full": bands["least_full"],
-        "samples": len(guard.full), "notice": NOTICE,
-    }  # fmt: skip
+        "checks": found,
+        "bands": bands["lost"],
+        "full": full,
+        "least_full": bands["least_full"],
+        "samples": len(guard.full),
+        "notice": NOTICE,
+    }
 
 
 def chosen_runs(quick: bool) -> dict[str, RunConfig]:
@@ -100,5 +112,10 @@ def tiny_campaign(context: Context) -> dict[str, Any]:
     }
     samples = rows["vanilla"]["questions"]
     return {
-        "rows": rows, "duels": duels, "ablations": ablations, "split": split, "samples": samples, "notice": NOTICE,
-    }  # fmt: skip
+        "rows": rows,
+        "duels": duels,
+        "ablations": ablations,
+        "split": split,
+        "samples": samples,
+        "notice": NOTICE,
+    }

@@ -166,11 +166,19 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict
     console.print(f"static      {still:.1%} of the tokens stood still over their segment{seen}")
     console.print(f"picture     {picture}\n")
     return {
-        "video": str(video), "checkpoint": label, "question": options.question,
-        "frames": len(clip.indices), "reader": clip.reader, "dtype": str(model.dtype).removeprefix("torch."),
-        "config": asdict(full), "static_share": still, "rows": [asdict(row) for row in rows], "segments": segments,
-        "picture": str(picture), "repetitions": options.repetitions,
-    }  # fmt: skip
+        "video": str(video),
+        "checkpoint": label,
+        "question": options.question,
+        "frames": len(clip.indices),
+        "reader": clip.reader,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "config": asdict(full),
+        "static_share": still,
+        "rows": [asdict(row) for row in rows],
+        "segments": segments,
+        "picture": str(picture),
+        "repetitions": options.repetitions,
+    }
 
 
 def tour(options: argparse.Namespace) -> dict[str, Any]:

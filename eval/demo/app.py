@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.demo.__main__ import TINY
-from eval.demo.app_session import Asked, Session, as_text, methods_shown, told
+from eval.demo.app_session import OURS, Asked, Session, as_text, methods_shown, own_shares, told
 from eval.instruments.cli import Parser, user_errors
 from eval.synthetic.answers.evaluate import by_clip
 from eval.synthetic.world.dataset import load_questions, make_split
@@ -94,9 +94,14 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
                     label="Settings, segments, layers", language="json", elem_id="details", max_lines=26
                 )
         rows = gradio.Dataframe(
-            headers=HEADINGS, datatype="str", label="Side by side", elem_id="rows", wrap=True, column_widths=_WIDTHS,
+            headers=HEADINGS,
+            datatype="str",
+            label="Side by side",
+            elem_id="rows",
+            wrap=True,
+            column_widths=_WIDTHS,
             interactive=False,
-        )  # fmt: skip
+        )
         gradio.Markdown("### What became of each token")
         picture = gradio.Image(
             show_label=False, type="filepath", elem_id="map", interactive=False, buttons=["download", "fullscreen"]
@@ -116,12 +121,12 @@ def _is_tiny(checkpoint: str) -> bool:
 def _inputs(gradio: Any, session: Session) -> list[Any]:
     """Video, question, method, and the settings in the order of :class:`~eval.demo.app_session.Asked`."""
     frames = _TINY_FRAMES if _is_tiny(session.checkpoint) else video_defaults(session.model.config).num_frames
-    layer, last = session.usual_layer, session.layers - 1
+    layer, last, own = session.usual_layer, session.layers - 1, ", ".join(own_shares())
     return [
         gradio.Video(label="Video", sources=["upload"], elem_id="video", height=260),
         gradio.Textbox(label="Question", value="What happens in this video?", lines=3, elem_id="question"),
-        gradio.Dropdown(methods_shown(), value="holitom", label="Method", elem_id="method"),
-        gradio.Slider(0.01, 1, 0.15, step=0.01, label="Share of the visual tokens to keep (pdrop, dycoke: their own)"),
+        gradio.Dropdown(methods_shown(), value=OURS, label="Method", elem_id="method"),
+        gradio.Slider(0.01, 1, 0.15, step=0.01, label=f"Share of the visual tokens to keep ({own}: their own)"),
         gradio.Slider(0, 1, 0.8, step=0.01, label="Similarity threshold (HoliTom)"),
         gradio.Slider(0, last, layer, step=1, label="Layer of the inner stage, 0: none (HoliTom)"),
         gradio.Slider(1, _MOST_FRAMES, frames, step=1, label="Frames"),
@@ -146,9 +151,18 @@ def serve(page: Any, port: int, block: bool) -> str:
     address = f"http://{HOST}:{port}/"
     print(f"open {address} (Ctrl-C ends it)", flush=True)
     page.launch(
-        server_name=HOST, server_port=port, share=False, quiet=True, prevent_thread_lock=not block, ssr_mode=False,
-        enable_monitoring=False, footer_links=[], theme=gradio.themes.Base(**fonts), mcp_server=False, pwa=False,
-    )  # fmt: skip
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=not block,
+        ssr_mode=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=gradio.themes.Base(**fonts),
+        mcp_server=False,
+        pwa=False,
+    )
     return address
 
 

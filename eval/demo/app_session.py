@@ -18,14 +18,15 @@ from eval.instruments.answering import Trial, VideoPrompt, answer, first_token_s
 from eval.paper.grids import Point
 from eval.paper.scores import CONFIGS
 from holitom import Compressor, InnerConfig
-from holitom.methods import available_methods
-from holitom.settings import RunConfig, load_config
+from holitom.methods import available_methods, method_config, share_settings
+from holitom.settings import RunConfig, load_config, method_defaults
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 from llava.video import VideoClip, load_video
 
 FULL = "all tokens"
+OURS = "holitom"  # the method whose other settings the app offers
 _TABLE = CONFIGS / "llava_onevision_7b"
 _REPETITIONS = 1  # timed, behind one for warming up
 
@@ -47,7 +48,7 @@ class Asked:
 
     video: str | os.PathLike[str] | None
     question: str
-    method: str = "holitom"
+    method: str = OURS
     retain_ratio: float = 0.15
     similarity_threshold: float = 0.8
     merge_layer: int = 0
@@ -76,23 +77,28 @@ class Reply:
     clip: VideoClip = field(repr=False)
 
 
-def method_file(method: str) -> Path:
+def method_file(method: str) -> Path | None:
     """The configuration that a method's settings start from: its row of the main table at 15 %, or its only one.
 
+    Returns:
+        None where it has no file: its own defaults are what it starts from.
+
     Raises:
-        InputError: for a method without a row.
+        InputError: for an unknown method.
     """
-    if method not in available_methods():
-        raise InputError(f"method = {method!r} is unknown: it must be one of {', '.join(available_methods())}")
-    for name in (f"{method}_r15", method, f"{method}_r25"):
-        if (_TABLE / f"{name}.yaml").is_file():
-            return _TABLE / f"{name}.yaml"
-    raise InputError(f"method = {method!r} has no file in {_TABLE}: add one there")
+    method_config(method)
+    files = (_TABLE / f"{name}.yaml" for name in (f"{method}_r15", method, f"{method}_r25"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def own_shares() -> list[str]:
+    """Methods whose share of the tokens a request does not set."""
+    return [name for name in available_methods() if not share_settings(name, 0.5, 196)]
 
 
 def methods_shown() -> list[str]:
     """All methods of the registry, HoliTom first."""
-    return sorted(available_methods(), key=lambda name: (name != "holitom", name))
+    return sorted(available_methods(), key=lambda name: (name != OURS, name))
 
 
 def settings_of(asked: Asked, tokens_per_frame: int) -> list[str]:
@@ -100,14 +106,11 @@ def settings_of(asked: Asked, tokens_per_frame: int) -> list[str]:
     ratio = float(asked.retain_ratio)
     if not 0 < ratio <= 1:
         raise InputError(f"retain_ratio = {ratio} is out of range: it must be in (0, 1]; 0.15 is usual")
-    if asked.method == "holitom":
-        inner = f"inner.merge_layer={int(asked.merge_layer)}" if asked.merge_layer else "inner=null"
-        return [f"outer.retain_ratio={ratio}", f"outer.similarity_threshold={asked.similarity_threshold}", inner]
-    if asked.method == "visionzip":
-        return [f"tokens_per_frame={max(2, round(ratio * tokens_per_frame))}"]
-    if asked.method == "fastv":
-        return [f"prune_ratio={round(1 - ratio, 6)}"]
-    return [] if asked.method in ("pdrop", "dycoke") else [f"retain_ratio={ratio}"]
+    found = share_settings(asked.method, ratio, tokens_per_frame)
+    if asked.method != OURS:
+        return found
+    inner = f"inner.merge_layer={int(asked.merge_layer)}" if asked.merge_layer else "inner=null"
+    return [*found, f"outer.similarity_threshold={asked.similarity_threshold}", inner]
 
 
 class Session:
@@ -142,7 +145,8 @@ class Session:
             return {}
         found = {}
         for method in methods_shown():
-            changes = rehearsal_overrides(Point(method_file(method)), Path(self.checkpoint))
+            file = method_file(method)
+            changes = () if file is None else rehearsal_overrides(Point(file), Path(self.checkpoint))
             found[method] = tuple(change for change in changes if not change.startswith("model."))
         return found
 
@@ -153,8 +157,9 @@ class Session:
             InputError: for a setting out of range.
         """
         changes = [*self._scaled.get(asked.method, ()), *settings_of(asked, tokens_per_frame)]
-        config = load_config(method_file(asked.method), changes)
-        if asked.method == "holitom" and asked.merge_layer >= self.layers:
+        file = method_file(asked.method)
+        config = method_defaults(asked.method, changes) if file is None else load_config(file, changes)
+        if asked.method == OURS and asked.merge_layer >= self.layers:
             bound = f"at most {self.layers - 1} for {self.layers} layers, or 0 for no inner stage"
             raise InputError(f"merge_layer = {asked.merge_layer} is out of range: it must be {bound}")
         return config
@@ -200,18 +205,28 @@ def told(reply: Reply) -> list[list[str]]:
         assert full.seconds_to_first_token is not None
         share = row.tokens[1] / full.tokens[0]
         faster = full.seconds_to_first_token / row.seconds_to_first_token
-        lines.append([
-            row.name, row.answer, f"{row.tokens[0]}", f"{row.tokens[1]} ({share:.1%})", f"{row.tokens[2]}",
-            f"{1000 * row.tflops:.4g}", f"{1000 * row.seconds_to_first_token:.0f} ({faster:.2f}x)",
-        ])  # fmt: skip
+        lines.append(
+            [
+                row.name,
+                row.answer,
+                f"{row.tokens[0]}",
+                f"{row.tokens[1]} ({share:.1%})",
+                f"{row.tokens[2]}",
+                f"{1000 * row.tflops:.4g}",
+                f"{1000 * row.seconds_to_first_token:.0f} ({faster:.2f}x)",
+            ]
+        )
     return lines
 
 
 def as_text(reply: Reply) -> str:
     """Settings, segments and layers as JSON, to be looked at and kept."""
     said = {
-        "settings": reply.settings, "segments": reply.segments, "visual_tokens_per_layer": reply.per_layer,
-        "sampled_frames": list(reply.clip.indices), "reader": reply.clip.reader,
+        "settings": reply.settings,
+        "segments": reply.segments,
+        "visual_tokens_per_layer": reply.per_layer,
+        "sampled_frames": list(reply.clip.indices),
+        "reader": reply.clip.reader,
         "rows": [asdict(row) for row in reply.rows],
-    }  # fmt: skip
+    }
     return json.dumps(said, indent=1)

@@ -17,6 +17,7 @@ from eval.synthetic.answers.evaluate import Answer, Answerer, by_clip, needed_si
 from eval.synthetic.answers.scores import NOTICE, scores
 from eval.synthetic.world.dataset import data_folder, load_questions, make_split
 from eval.synthetic.world.selection import LETTERS
+from holitom.methods import title_of
 from holitom.methods.holitom import HolitomConfig
 from holitom.settings import RunConfig, load_config
 from llava.model.builder import load_pretrained_model
@@ -28,7 +29,6 @@ _SPLIT = "guard"
 _CLIP = 0  # of the split
 _SHARES = (25, 20, 15, 10)
 _METHODS = ("holitom_without_inner", "holitom", "uniform", "random")
-_NAMES = {"vanilla": "all tokens", "holitom_without_inner": "HoliTom, outer stage", "holitom": "HoliTom"}
 
 
 def _data() -> Path:
@@ -114,7 +114,7 @@ def _benchmark_table(rows: Mapping[str, dict[str, Any]], questions: int, frames:
         method, _, share = name.partition("_r")
         gap = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * row[key] for key in ("difference", "low", "high")))
         table.add_row(
-            f"{_NAMES.get(method, method)}{f' {share} %' if share else ''}",
+            f"{'all tokens' if row is full else title_of(method)}{f' {share} %' if share else ''}",
             f"{100 * row['score']:.1f}",
             f"{row['retention']:.1%}",
             "-" if row is full else gap,

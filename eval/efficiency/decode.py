@@ -25,10 +25,12 @@ from typing import Any
 import torch
 
 from eval.efficiency.decode_runs import VANILLA, Bench, BenchSettings
+from eval.efficiency.sheets import DECODE, decode_rows
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
+from eval.instruments.sheets import terminal
 from llava.errors import InputError
 from llava.model.builder import DTYPES
 
@@ -63,29 +65,6 @@ def parse_arguments(arguments: list[str] | None) -> BenchSettings:
     return BenchSettings(**vars(options))
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Time, bytes and operations per step; a way that was not measured says so."""
-    heads = ("ms/token", "tokens/s", "/ eager", "/ vanilla", "first ms", "copied MB", "operators")
-    for row in rows:
-        step, tokens = row["bytes_per_step"], row["tokens"]
-        print(
-            f"{row['config']}: {tokens['prompt']} tokens in the first layer, {tokens['last_layer']} in the last; "
-            f"a step reads {step['weights'] / 1e6:.1f} MB of weights and {step['kv_cache'] / 1e6:.2f} MB of cache "
-            f"({step['kv_share']:.1%})"
-        )
-        print(f"  {'':14}" + "".join(f"{head:>12}" for head in heads))
-        for way, found in row["decode"].items():
-            if found is None:
-                print(f"  {way:14}{'not measured':>12}")
-                continue
-            cells = (
-                f"{found['ms_per_token']['median']:.3f}", f"{found['tokens_per_second']:.1f}",
-                f"{row['against_eager'][way]:.2f}x", f"{row['against_vanilla'][way]:.2f}x",
-                f"{found['first_answer_ms']:.0f}", f"{found['copied_bytes'] / 1e6:.2f}", str(found["operators"]),
-            )  # fmt: skip
-            print(f"  {way:14}" + "".join(f"{cell:>12}" for cell in cells))
-
-
 def measure(settings: BenchSettings) -> dict[str, Any]:
     """The benchmark of a command line as one document."""
     torch.set_num_threads(settings.threads)
@@ -98,7 +77,7 @@ def measure(settings: BenchSettings) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print a table and one line of JSON."""
     result = measure(parse_arguments(arguments))
-    print_table(result["rows"])
+    print(terminal(DECODE, decode_rows(result["rows"])))
     print(json.dumps(stamped("decode", result)))
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,10 +25,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from eval.efficiency.outer import synthetic_video
+from eval.efficiency.sheets import KERNELS
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.device_counts import count
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
+from eval.instruments.sheets import terminal
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
@@ -182,19 +185,13 @@ def main(arguments: list[str] | None = None) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measured = dispatch.supported(torch.device(device, 0) if device == "cuda" else torch.device("cpu"))
     rows = []
-    print(
-        f"{'':20}{'dtype':>10}{'ms':>10}{'ratio':>8}{'error':>10}{'plain':>10}{'operators':>11}{'launches':>10}{'syncs':>7}"
-    )
     for dtype in options.dtypes:
         for name, case in cases(options.quick, DTYPES[dtype], device).items():
             if options.only and name not in options.only:
                 continue
-            row = bench(name, case, dtype, device, options.repetitions)
-            rows.append(row)
-            error, plain = ("" if row[key] is None else f"{row[key]:.1e}" for key in ("error", "plain_error"))
-            numbers = [row["ratio"] or "", error, plain, row["operators"], row["launches"] or "", row["syncs"]]
-            cells = "".join(f"{cell:>{width}}" for cell, width in zip(numbers, (8, 10, 10, 11, 10, 7), strict=True))
-            print(f"{name:20}{dtype:>10}{row['ms']:>10.3f}{cells}", flush=True)
+            print(f"{name} {dtype}", file=sys.stderr, flush=True)
+            rows.append(bench(name, case, dtype, device, options.repetitions))
+    print(terminal(KERNELS, rows))
     if not measured:
         print("kernels: not measured, there is no GPU that they are written for; the rows are the torch versions")
     wrong = [f"{row['name']} {row['dtype']}" for row in rows if row["within"] is False]

@@ -19,16 +19,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from eval.efficiency.outer import synthetic_video
+from eval.efficiency.sheets import METHODS
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
 from eval.instruments.models.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
+from eval.instruments.sheets import terminal
 from holitom import Compressor, available_methods
 from holitom.hooks.tower.signals import RECORDERS
 from holitom.tokens import EncodedVideo
@@ -189,16 +190,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def print_table(rows: list[Row]) -> None:
-    """Milliseconds by method and part, a dash where a method has no such part."""
-    heads = ("tokens to LLM", "signals ms", "outer ms", "inner ms", "total ms", f"/ {BASE}")
-    print(f"{'method':12}" + "".join(f"{head:>15}" for head in heads))
-    for row in rows:
-        cells: list[Any] = [row.signals_ms, row.outer_ms, row.inner_ms, row.total_ms, row.ratio]
-        texts = ["-" if cell is None else f"{cell:.1f}" for cell in cells]
-        print(f"{row.method:12}{row.tokens_to_llm:>15}" + "".join(f"{text:>15}" for text in texts))
-
-
 @user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
@@ -206,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     bench = Bench(options)
     rows = bench.rows(options.repetitions)
-    print_table(rows)
+    print(terminal(METHODS, map(asdict, rows)))
     print(f"inside the tower, see eval.efficiency.latency: {', '.join(bench.left_out)}")
     result = {
         "settings": vars(options),

@@ -28,10 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.efficiency.sheets import OUTER, outer_rows
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.device_counts import count
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, synchronize
+from eval.instruments.sheets import terminal
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from llava.model.builder import DTYPES
@@ -181,10 +183,7 @@ def growth(times: dict[str, Any], frames: int, longer: int, device: str) -> dict
 
 def print_table(result: dict[str, Any]) -> None:
     """The numbers for a reader."""
-    print(f"{'':10}{'CPU ms: median (min .. max)':>34}{'wall ms: median (min .. max)':>34}")
-    for name, kinds in result["times"].items():
-        cells = ["{median:.1f} ({min:.1f} .. {max:.1f})".format(**kinds[kind]) for kind in ("cpu_ms", "wall_ms")]
-        print(f"{name:10}{cells[0]:>34}{cells[1]:>34}")
+    print(terminal(OUTER, outer_rows(result)))
     if result["cpu_speedup"]:
         print(f"plain / holitom: {result['cpu_speedup']} in CPU time")
     if result["growth"]:

@@ -13,19 +13,23 @@ FLOPs are the paper's formula at the checkpoint's sizes. A table, then one line 
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.instruments.answering import VideoPrompt, applied, tokens_per_layer
+from eval.efficiency.sheets import TOKENS
+from eval.instruments.answering import VideoPrompt, applied, inner_stages, tokens_per_layer
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.instruments.progress import progress
+from eval.instruments.sheets import terminal
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops
-from eval.paper.rows import main_rows, other_backbone_rows
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
+from holitom.methods import paper_rows, share_of
 from holitom.settings import RunConfig, load_config
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -39,15 +43,6 @@ _GEOMETRIES = {
     "LLaVA-Video-7B-Qwen2": VIDEO_7B,
 }
 DEPTH = 27  # layers of SigLIP so400m
-# Name of a method's rows in the paper's tables; methods without a row have no nominal count.
-_PAPER_NAMES = {
-    "fastv": "FastV",
-    "pdrop": "PDrop",
-    "dycoke": "DyCoke",
-    "visionzip": "VisionZip",
-    "prunevid": "PruneVid",
-    "fastvid": "FastVID",
-}
 
 
 def geometry_of(configs: Sequence[RunConfig]) -> Geometry:
@@ -65,31 +60,20 @@ def geometry_of(configs: Sequence[RunConfig]) -> Geometry:
     return geometry
 
 
-def retained_percent(config: RunConfig) -> int | None:
-    """The row of the table that the settings belong to: the share of tokens before the LLM, or None."""
-    settings = config.compressor
-    if config.method == "visionzip":
-        return {50: 25, 40: 20, 30: 15, 20: 10}.get(settings.tokens_per_frame)
-    if config.method == "dycoke":
-        return 25 if settings.merge_ratio == 1 else None
-    if config.method == "holitom":
-        return None if settings.outer is None else round(100 * settings.outer.retain_ratio)
-    ratio = getattr(settings, "retain_ratio", 1.0)
-    return None if ratio is None else round(100 * ratio)
+def is_row(row: PaperRow, config: RunConfig) -> bool:
+    """Whether settings stand for a row of the paper: model, method, share before the LLM, and whether it drops more."""
+    share = 1.0 if config.method is None else share_of(config.method, config.compressor)
+    names = {"Vanilla"} if config.method is None else paper_rows(config.method)
+    staged = bool(inner_stages(config.build()))
+    same = row.model == geometry_of([config]) and row.method in names and share is not None
+    shrinks = len(set(row.tokens_per_layer)) > 1
+    return same and row.retained == round(100 * (share or 0)) and shrinks == staged
 
 
 def nominal(config: RunConfig, frames: int) -> list[int] | None:
     """Tokens per layer as the paper counts the row that a configuration stands for, or None if it has no row."""
-    name = "Vanilla" if config.method is None else _PAPER_NAMES.get(config.method)
-    if config.method == "holitom":
-        name = "HoliTom" if config.compressor.inner is not None else "HoliTom (w/o M)"
-    retained, model = retained_percent(config), geometry_of([config])
-    rows = [
-        row
-        for row in (*main_rows(), *other_backbone_rows())
-        if (row.model, row.method, row.retained) == (model, name, retained)
-    ]
-    return list(rows[0].tokens_per_layer) if rows and frames == model.frames else None
+    row = next((row for row in (*main_rows(), *other_backbone_rows()) if is_row(row, config)), None)
+    return list(row.tokens_per_layer) if row is not None and frames == row.model.frames else None
 
 
 def measured(question: VideoPrompt, config: RunConfig) -> list[int]:
@@ -147,8 +131,8 @@ def measure_all(paths: Sequence[Path], geometry: Geometry, video: Path, frames: 
         if deep not in questions:
             questions[deep] = _question(clip, geometry, deep)
             assert questions[deep].visual_tokens == frames * geometry.tokens_per_frame
+        print(path, file=sys.stderr, flush=True)
         records.append(measure(questions[deep], path, geometry, frames))
-        print(table_line(records[-1]), flush=True)
     return records
 
 
@@ -166,14 +150,6 @@ def measure(question: VideoPrompt, path: Path, geometry: Geometry, frames: int) 
     }
 
 
-def table_line(record: dict[str, Any]) -> str:
-    """One line of the table."""
-    paper = record["nominal_tflops"]
-    cells = [record["config"], record["nominal"] or "-", record["measured"], f"{record['retained_before_llm']:.1%}"]
-    cells += ["-" if paper is None else f"{paper:.3f}", f"{record['measured_tflops']:.3f}"]
-    return "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}".format(*cells)
-
-
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
@@ -185,12 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = config_files(options.configs)
     geometry = geometry_of([load_config(path) for path in files])
     frames = geometry.frames if options.frames is None else options.frames
-    heading = "{:<28} {:>26} {:>26} {:>7} {:>10} {:>10}"
-    print(heading.format("config", "nominal tokens", "measured tokens", "kept", "nominal T", "measured T"))
     video = options.video or default_clip()
     settings = {"model": geometry.name, "frames": frames, "tokens_per_frame": geometry.tokens_per_frame}
-    result = {"video": video.name, **settings, "rows": measure_all(files, geometry, video, frames)}
-    print(json.dumps(stamped("tokens", result)))
+    rows = measure_all(files, geometry, video, frames)
+    print(terminal(TOKENS, rows))
+    print(json.dumps(stamped("tokens", {"video": video.name, **settings, "rows": rows})))
 
 
 if __name__ == "__main__":

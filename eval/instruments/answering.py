@@ -10,6 +10,8 @@ from typing import Any
 from eval.instruments.measure import interleaved, peak_memory, timed
 from eval.paper.formula import paper_flops
 from holitom import Compressor
+from holitom.hooks.decoder.rules import DecoderStage
+from holitom.hooks.decoder.staged import StagedCompression
 from llava.asking import VideoPrompt, prompt_ids
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
@@ -19,6 +21,7 @@ __all__ = [
     "answer",
     "applied",
     "first_token_seconds",
+    "inner_stages",
     "prompt_ids",
     "row_without_run",
     "tokens_per_layer",
@@ -50,6 +53,15 @@ def tokens_per_layer(question: VideoPrompt, compressor: Compressor | None) -> li
     """Visual tokens that each decoder layer computed for the question's latest prefill; newlines are not counted."""
     layers = question.model.config.num_hidden_layers
     return [question.visual_tokens] * layers if compressor is None else compressor.record.tokens_per_layer(layers)
+
+
+def inner_stages(compressor: Compressor | None, layers: int | None = None) -> tuple[DecoderStage, ...]:
+    """The stages of a prefill inside the LLM, where they stand in a decoder of so many layers (the paper's 28)."""
+    inner = None if compressor is None else compressor.inner
+    if not isinstance(inner, StagedCompression):
+        return ()
+    place = inner.rules.place
+    return inner.stages if layers is None or place is None else place(inner.stages, layers)
 
 
 @contextmanager

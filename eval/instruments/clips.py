@@ -16,9 +16,12 @@ from PIL import Image, ImageDraw
 from llava.errors import InputError
 
 COLOURS = {
-    "red": (214, 40, 40), "green": (40, 170, 70), "blue": (50, 90, 220), "yellow": (235, 205, 50),
+    "red": (214, 40, 40),
+    "green": (40, 170, 70),
+    "blue": (50, 90, 220),
+    "yellow": (235, 205, 50),
     "white": (240, 240, 240),
-}  # fmt: skip
+}
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 BACKDROPS = {"sand": (150, 130, 95), "sea": (60, 100, 125), "wood": (95, 70, 50), "night": (40, 40, 60)}

@@ -13,16 +13,30 @@ from llava.errors import InputError
 VERSION = 1
 # kind -> the command that writes it
 KINDS = {
-    "parity": "eval.claims.parity", "outer": "eval.efficiency.outer", "kernels": "eval.efficiency.kernels",
-    "methods": "eval.efficiency.methods", "decode": "eval.efficiency.decode", "flops": "eval.efficiency.flops",
-    "latency": "eval.efficiency.latency", "tokens": "eval.efficiency.token_counts",
-    "tiny": "eval.synthetic.answers.table", "answers": "eval.report.page.keep_answers",
-    "training": "eval.synthetic.training", "claims": "eval.claims", "benchmark": "eval.benchmarks.run",
-    "verdict_rule": "eval.claims.operating_characteristics", "harness_versions": "eval.benchmarks.versions",
-    "stages": "eval.efficiency.stages", "reuse": "eval.benchmarks.reuse", "readers": "eval.efficiency.readers",
-    "video_fuzz": "tests.fuzz_videos", "video_matrix": "tests.video_matrix",
+    "parity": "eval.claims.parity",
+    "outer": "eval.efficiency.outer",
+    "kernels": "eval.efficiency.kernels",
+    "methods": "eval.efficiency.methods",
+    "decode": "eval.efficiency.decode",
+    "flops": "eval.efficiency.flops",
+    "latency": "eval.efficiency.latency",
+    "tokens": "eval.efficiency.token_counts",
+    "tiny": "eval.synthetic.answers.table",
+    "answers": "eval.report.page.keep_answers",
+    "training": "eval.synthetic.training",
+    "claims": "eval.claims",
+    "benchmark": "eval.benchmarks.run",
+    "verdict_rule": "eval.claims.operating_characteristics",
+    "harness_versions": "eval.benchmarks.versions",
+    "tradeoff": "eval.efficiency.tradeoff",
+    "stages": "eval.efficiency.stages",
+    "reuse": "eval.benchmarks.reuse",
+    "serving": "eval.efficiency.serving",
+    "readers": "eval.efficiency.readers",
+    "video_fuzz": "tests.fuzz_videos",
+    "video_matrix": "tests.video_matrix",
     "other": "eval.instruments.record",
-}  # fmt: skip
+}
 # what a file of the right kind can still fail with when its fields are used
 FAULTS = (LookupError, TypeError, AttributeError, ValueError, OSError, StopIteration, RecursionError)
 

@@ -86,8 +86,15 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-_STATE = {"driver": "driver_version", "sm_mhz": "clocks.sm", "max_sm_mhz": "clocks.max.sm", "memory_mhz": "clocks.mem",
-          "power_w": "power.draw", "power_limit_w": "power.limit", "temperature_c": "temperature.gpu"}  # fmt: skip
+_STATE = {
+    "driver": "driver_version",
+    "sm_mhz": "clocks.sm",
+    "max_sm_mhz": "clocks.max.sm",
+    "memory_mhz": "clocks.mem",
+    "power_w": "power.draw",
+    "power_limit_w": "power.limit",
+    "temperature_c": "temperature.gpu",
+}
 
 
 def device_state() -> dict[str, str] | None:

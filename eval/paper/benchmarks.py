@@ -1,4 +1,6 @@
-"""The paper's four benchmarks as the task definitions of lmms-eval 0.7.3 read them: folders, columns, sizes, lists.
+"""The paper's four benchmarks, MLVU and LVBench as lmms-eval 0.7.3 reads them: folders, columns, sizes, lists.
+
+Another benchmark is a line of ``BENCHMARKS`` here and a miniature of it in ``eval/benchmarks/data/fixture_tasks.py``.
 
 Everything lies below one folder (``--data DIR``): the question files in ``DIR/data/<dataset id>``, where the harness
 finds them before it asks the hub, and the videos in ``DIR/hf``, which becomes ``HF_HOME``.
@@ -6,7 +8,7 @@ finds them before it asks the hub, and the videos in ``DIR/hf``, which becomes `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,40 @@ VIDEOMME_TASKS = (
     "Object Reasoning", "Information Synopsis",
 )  # fmt: skip
 LONGVIDEOBENCH_DURATIONS = (15, 60, 600, 3600)
+# the kinds whose mean is MLVU's score (dev, multiple choice)
+MLVU_TASKS = ("topic_reasoning", "anomaly_reco", "needle", "ego", "plotQA", "order", "count")
+
+Question = Mapping[str, Any]
+
+
+def _allowed(**values: Sequence[Any]) -> Callable[[Question], str | None]:
+    """A check of columns that may only hold some values, as the task's own aggregation knows no other."""
+
+    def problem(question: Question) -> str | None:
+        wrong = (
+            f"{key} {question[key]!r} is unknown to the task" for key in values if question[key] not in values[key]
+        )
+        return next(wrong, None)
+
+    return problem
+
+
+def _no_problem(question: Question) -> str | None:
+    return None
+
+
+def _mvbench_problem(question: Question) -> str | None:
+    return None if question["answer"] in question["candidates"] else "the answer is none of the candidates"
+
+
+def _egoschema_problem(question: Question) -> str | None:
+    return None if str(question["answer"]) in set("01234") else f"answer {question['answer']!r} is not 0 to 4"
+
+
+def _longvideobench_problem(question: Question) -> str | None:
+    options = [question[f"option{number}"] for number in range(5)]
+    right = question["correct_choice"]
+    return None if right in range(5) and options[right] != "N/A" else f"correct_choice {right!r} is no option"
 
 
 @dataclass(frozen=True)
@@ -79,6 +115,12 @@ class Benchmark:
         questions: how many questions the whole benchmark has.
         video_count: how many videos these are about; None: not known here.
         title: its name in the tables.
+        video: the column that names a question's video.
+        endings: of the file's name behind that, the preferred one first.
+        problem: why the task's code could not ask or score a question that has all columns, or None.
+        hidden: columns that may be empty: answers that are not public.
+        strata: category of the samples whose groups count alike in the score; empty: every question counts alike.
+        hours: of video, by the benchmark's own paper; None: not known here.
     """
 
     task: str
@@ -91,6 +133,12 @@ class Benchmark:
     questions: int
     video_count: int | None
     title: str
+    video: str
+    endings: tuple[str, ...] = ("",)
+    problem: Callable[[Question], str | None] = _no_problem
+    hidden: tuple[str, ...] = ()
+    strata: str = ""
+    hours: float | None = None
 
     @property
     def page(self) -> str:
@@ -101,42 +149,57 @@ class Benchmark:
         """Where the question files lie below the folder of all data."""
         return folder / "data" / self.dataset
 
-    def video_names(self, config: str, question: Mapping[str, Any]) -> tuple[str, ...]:
+    def video_names(self, config: str, question: Question) -> tuple[str, ...]:
         """Paths below ``DIR/hf`` where the task looks for the question's video, the preferred one first."""
-        if self.task == "mvbench":
-            return (f"{self.videos}/{MVBENCH[config]}/{question['video']}",)
-        if self.task == "longvideobench_val_v":
-            return (f"{self.videos}/{question['video_path']}",)
-        stem = question["videoID"] if self.task == "videomme" else question["video_idx"]
-        endings = ("mp4", "MP4", "mkv") if self.task == "videomme" else ("mp4", "MP4")
-        return tuple(f"{self.videos}/{stem}.{ending}" for ending in endings)
+        folder = f"{self.videos}/{MVBENCH[config]}" if self.task == "mvbench" else self.videos
+        return tuple(f"{folder}/{question[self.video]}{ending}" for ending in self.endings)
+
+    def unscorable(self, question: Question) -> str | None:
+        """Why the task's code could not ask or score a question, or None."""
+        absent = [name for name in self.columns if question.get(name) is None and name not in self.hidden]
+        return f"{', '.join(absent)} is absent" if absent else self.problem(question)
 
 
 _EGOSCHEMA = ("video_idx", "question", "option", "answer")
 BENCHMARKS = (
     Benchmark(
         "mvbench", "OpenGVLab/MVBench", "video", tuple(MVBENCH), "train", "mvbench_video",
-        ("video", "question", "candidates", "answer"), 4000, None, "MVBench",
+        ("video", "question", "candidates", "answer"), 4000, None, "MVBench", "video", problem=_mvbench_problem,
     ),
     Benchmark(
         "egoschema_subset", "lmms-eval/egoschema", UNKNOWN, ("Subset",), "test", "egoschema/videos", _EGOSCHEMA,
-        500, 500, "EgoSchema subset",
+        500, 500, "EgoSchema subset", "video_idx", (".mp4", ".MP4"), _egoschema_problem, hours=25,
     ),
     Benchmark(
         "egoschema", "lmms-eval/egoschema", UNKNOWN, ("GENERATION",), "test", "egoschema/videos", _EGOSCHEMA,
-        5031, 5031, "EgoSchema",
+        5031, 5031, "EgoSchema", "video_idx", (".mp4", ".MP4"), hidden=("answer",), hours=250,
     ),
     Benchmark(
         "longvideobench_val_v", "longvideobench/LongVideoBench", UNKNOWN, ("default",), "validation",
         "datasets/longvideobench/videos",
         ("id", "question", *(f"option{number}" for number in range(5)), "correct_choice", "video_path",
          "duration_group", "question_category"),
-        1337, None, "LongVideoBench",
+        1337, None, "LongVideoBench", "video_path", problem=_longvideobench_problem,
     ),
     Benchmark(
         "videomme", "lmms-eval/Video-MME", UNKNOWN, ("default",), "test", "videomme/data",
         ("videoID", "question_id", "duration", "domain", "sub_category", "task_type", "question", "options", "answer"),
-        2700, 900, "VideoMME",
+        2700, 900, "VideoMME", "videoID", (".mp4", ".MP4", ".mkv"),
+        _allowed(
+            duration=VIDEOMME_DURATIONS, domain=tuple(VIDEOMME_DOMAINS),
+            sub_category=tuple(sub for subs in VIDEOMME_DOMAINS.values() for sub in subs), task_type=VIDEOMME_TASKS,
+            answer=tuple("ABCD"),
+        ), hours=254,
+    ),
+    Benchmark(
+        "mlvu_dev", "sy1998/MLVU_dev", UNKNOWN, ("default",), "test", "mlvu",
+        ("video_name", "question", "task_type", "answer"), 2174, None, "MLVU dev", "video_name",
+        problem=_allowed(task_type=MLVU_TASKS, answer=tuple("ABCD")), strata="task_type",
+    ),
+    Benchmark(
+        "lvbench", "lmms-eval/LVBench", UNKNOWN, ("default",), "train", "lvbench",
+        ("video_path", "question", "answer"), 1549, 103, "LVBench", "video_path",
+        problem=_allowed(answer=tuple("ABCD")), hours=117,
     ),
 )  # fmt: skip
 BY_TASK = {benchmark.task: benchmark for benchmark in BENCHMARKS}

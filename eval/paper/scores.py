@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
+from holitom.methods import paper_rows
 from holitom.shipped import CONFIGS as CONFIGS  # beside the rows that its files reproduce
 
 # folder of configs/ -> the model as the tables call it, and the last part of its name on the hub
@@ -115,8 +116,13 @@ def is_timed_geometry(name: object) -> bool:
 
 def config_stem(method: str, retained: int) -> str:
     """Stem of the file in ``configs/<model>/`` that reproduces a method's row."""
-    stem = {"HoliTom (w/o M)": "holitom_without_inner"}.get(method, method.lower())
+    stem = paper_rows().get(method, method.lower())
     return stem if retained == 100 else f"{stem}_r{retained}"
+
+
+def paper_methods() -> list[str]:
+    """Stems of the main table's methods in its order, without the share."""
+    return list(dict.fromkeys(config_stem(row.method, 100) for row in main_rows()))
 
 
 def config_name(row: PaperRow) -> str:

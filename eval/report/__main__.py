@@ -118,10 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for problem in sources.problems:
         print(f"not shown: {problem.path}: {problem.reason}")
     said = {
-        "page": str(target), "bytes": len(page.encode()), "records": len(sources.records), "runs": len(sources.runs),
-        "claims": None if sources.claims is None else claims_tally(sources), "problems": len(sources.problems),
-        "numbers": counts, **provenance(),
-    }  # fmt: skip
+        "page": str(target),
+        "bytes": len(page.encode()),
+        "records": len(sources.records),
+        "runs": len(sources.runs),
+        "claims": None if sources.claims is None else claims_tally(sources),
+        "problems": len(sources.problems),
+        "numbers": counts,
+        **provenance(),
+    }
     print(f"{target}: open it in a browser")
     print(json.dumps(said))
 

@@ -51,6 +51,9 @@ class Family(Protocol):
         """What :meth:`set_slot` put there."""
 
 
+_FUNCTIONS = [name for name in vars(Family) if not name.startswith("_")]
+
+
 def base_of(model: nn.Module) -> nn.Module:
     """The model inside a wrapper of adapters (``get_base_model``, as peft's have), or the model."""
     unwrap = getattr(model, "get_base_model", None)
@@ -73,5 +76,7 @@ def find_family(model: nn.Module) -> Any:
         raise InputError(f"models of class {type(model).__name__} are not supported: {problem}")
     raise InputError(
         f"models of class {type(model).__name__} are not supported: it must be one of {', '.join(names)}; "
-        "load it with llava.model.builder.load_pretrained_model, or with from_pretrained of transformers' class"
+        "load it with llava.model.builder.load_pretrained_model, or with from_pretrained of transformers' class; to "
+        f"serve another class add holitom/families/<name>.py with {', '.join(['NAME', *_FUNCTIONS])}, as "
+        "holitom.families.Family says"
     )

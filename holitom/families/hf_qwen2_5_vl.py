@@ -13,8 +13,9 @@ from transformers.vision_utils import get_vision_window_index
 
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
+from holitom.hooks.prompt.mrope_layout import mrope_entrance
 from holitom.hooks.prompt.prompt_layout import TowerCall
+from holitom.hooks.tower.packed_attention import no_tower_places, packed_recorder
 from holitom.hooks.tower.parts import Recorder
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
@@ -35,7 +36,7 @@ def decoder(model: Qwen2_5_VLForConditionalGeneration) -> nn.Module:
 def recorder(model: Qwen2_5_VLForConditionalGeneration, name: str) -> Recorder:
     """Reads the attention of the last block without windows."""
     tower = model.model.visual
-    return mrope_recorder(tower.blocks[max(tower.fullatt_block_indexes)].attn, name)
+    return packed_recorder(tower.blocks[max(tower.fullatt_block_indexes)].attn, name)
 
 
 tower_places = no_tower_places

@@ -7,7 +7,8 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.mrope_layout import mrope_entrance, mrope_recorder, no_tower_places
+from holitom.hooks.prompt.mrope_layout import mrope_entrance
+from holitom.hooks.tower.packed_attention import no_tower_places, packed_recorder
 from holitom.hooks.tower.parts import Recorder
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
@@ -27,7 +28,7 @@ def decoder(model: Qwen2VLForConditionalGeneration) -> nn.Module:
 
 def recorder(model: Qwen2VLForConditionalGeneration, name: str) -> Recorder:
     """Reads the attention of the last block."""
-    return mrope_recorder(model.model.visual.blocks[-1].attn, name)
+    return packed_recorder(model.model.visual.blocks[-1].attn, name)
 
 
 tower_places = no_tower_places

@@ -16,14 +16,14 @@ from torch import Tensor
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.ops.selection import check_finite, keep_selected
 from holitom.ops.similarity import similarity_to
 from holitom.ops.token_ops import highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
-@register("evs")
+@register("evs", MethodFacts("EVS", style=("#009E73", "<", "dotted")))
 @dataclass(frozen=True)
 class EvsConfig:
     """Settings of EVS.

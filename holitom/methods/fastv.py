@@ -16,11 +16,19 @@ from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
 from holitom.hooks.decoder.pruning import pruning_stages
 from holitom.hooks.decoder.rules import DecoderStage
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.ops.short_sequences import kept_length
 
 
-@register("fastv")
+@register(
+    "fastv",
+    MethodFacts(
+        "FastV",
+        "FastV",
+        ("#7F7F7F", "*", "solid"),
+        share_settings=lambda share, _: [f"prune_ratio={round(1 - share, 6)}"],
+    ),
+)
 @dataclass(frozen=True)
 class FastvConfig:
     """Pruning at one layer.

@@ -21,11 +21,11 @@ from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.hooks.decoder.pruning import pruning_stages
 from holitom.hooks.decoder.rules import DecoderStage
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.ops.pruning import truncated_length
 
 
-@register("pdrop")
+@register("pdrop", MethodFacts("PDrop", "PDrop", ("#0072B2", "p", "dotted")))
 @dataclass(frozen=True)
 class PdropConfig:
     """Drops at several layers.

@@ -11,13 +11,13 @@ import numpy as np
 
 from holitom.checks import is_integer, require, require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.ops.selection import keep_selected, kept_per_frame
 from holitom.ops.token_ops import upload
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
-@register("random")
+@register("random", MethodFacts(style=("#E69F00", "d", "dotted")))
 @dataclass(frozen=True)
 class RandomConfig:
     """Settings of random selection.

@@ -12,11 +12,55 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from holitom.ops.group_batch import SAME_POINT
-from holitom.ops.token_ops import highest, packed_positions
+from holitom.ops.token_ops import highest, packed_positions, work_buffer
+
+# Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
+SAME_POINT = 1e-13
 
 # A gram matrix of this many points or more is computed in so many strips of one triangle.
 SMALLEST_STRIPPED, STRIPS = 64, 4
+
+
+@dataclass(frozen=True)
+class GroupClusters:
+    """Clusters of many ragged groups of tokens, listed group after group.
+
+    Attributes:
+        features: merged vectors.
+        centers: token position of each centre, ascending within a group.
+        membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
+        scores: score of each centre, see :func:`density_peak_scores`; NaN where no distance was needed nor asked for.
+    """
+
+    features: Float[Tensor, "clusters dim"]
+    centers: Int[Tensor, " clusters"]
+    membership: Int[Tensor, "groups tokens"]
+    scores: Float[Tensor, " clusters"]
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """Groups that are clustered together, padded to the same number of points.
+
+    Attributes:
+        points: token features.
+        valid: which points exist.
+        sizes: how many points exist per group.
+        positions: token of every point.
+        chosen: number of each group.
+        counts: clusters per group.
+        offsets: row of each group's first cluster.
+        width: largest of ``counts``, known on the host.
+    """
+
+    points: Float[Tensor, "batch n dim"]
+    valid: Bool[Tensor, "batch n"]
+    sizes: Int[Tensor, " batch"]
+    positions: Int[Tensor, "batch n"]
+    chosen: Int[Tensor, " batch"]
+    counts: Int[Tensor, " batch"]
+    offsets: Int[Tensor, " batch"]
+    width: int
 
 
 def gram_matrix(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
@@ -45,7 +89,7 @@ def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "ba
     Returns:
         float32, exactly symmetric, with an exactly zero diagonal.
     """
-    wide = points.double()
+    wide = work_buffer(points.shape, torch.float64, points.device).copy_(points)
     gram = gram_matrix(wide)
     lengths = gram.diagonal(dim1=-2, dim2=-1)
     lengths = lengths[:, :, None] + lengths[:, None, :]
@@ -135,7 +179,7 @@ class MergedClusters:
     """Clusters of a batch of groups, padded to the same number of clusters.
 
     Attributes:
-        features: one merged vector per cluster, float64.
+        features: one merged vector per cluster, float32 (float64 of float64 points); 0 in unused slots.
         centers: point number of each centre, ascending; 0 in unused slots.
         assignment: cluster of every point, -1 for points that do not exist.
     """
@@ -174,29 +218,50 @@ def merge_clusters(
     nearest = reach.masked_fill(unused[:, None, :], torch.inf).argmin(-1)
     # A centre leads its own cluster even where another centre is the same vector.
     assignment = torch.where(centers, centers.cumsum(1) - 1, nearest).masked_fill(~valid, -1)
-    wide = points.double()
-    sums, sizes = member_sums(wide, assignment.masked_fill(centers, -1), width)
-    heads = wide.gather(1, slots[:, :, None].expand(-1, -1, points.shape[2]))
+    return MergedClusters(merged_members(points, assignment, centers, width, center_weight), slots, assignment)
+
+
+def merged_members(
+    points: Float[Tensor, "batch n dim"],
+    assignment: Int[Tensor, "batch n"],
+    centers: Bool[Tensor, "batch n"],
+    width: int,
+    center_weight: float | None,
+) -> Float[Tensor, "batch width dim"]:
+    """Weighted sum of each cluster's points; the arguments are those of :func:`merge_clusters`."""
+    batch, _, dim = points.shape
+    order, bag, first = bags(assignment, width)
+    rows = points.flatten(0, 1)
+    rows = rows if rows.dtype == torch.float64 else rows.float()
     if center_weight is None:
-        features = (sums + heads) / (sizes + 1)
+        merged = embedding_bag(order, rows, first, mode="mean")
     else:
-        mixed = center_weight * heads + (1 - center_weight) * (sums / sizes.clamp_min(1))
-        features = torch.where(sizes > 0, mixed, heads)
-    return MergedClusters(features, slots, assignment)
+        others = torch.diff(first, append=first.new_full((1,), len(bag))).index_select(0, bag) - 1
+        weights = torch.full_like(others, center_weight, dtype=torch.float64)
+        weights = torch.where(centers.flatten().index_select(0, order), weights, (1 - weights) / others)
+        weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
+        merged = embedding_bag(order, rows, first, mode="sum", per_sample_weights=weights)
+    return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
 
 
 def member_sums(
     points: Float[Tensor, "batch n dim"], owner: Int[Tensor, "batch n"], width: int
 ) -> tuple[Float[Tensor, "batch width dim"], Int[Tensor, "batch width 1"]]:
-    """Sum and number of each cluster's points; ``owner`` is -1 for points that are left out.
-
-    Bags of rows are added in order by one thread each, unlike scattered additions, and every row is read once.
-    """
+    """Sum and number of each cluster's points; ``owner`` is -1 for points that are left out."""
     batch, _, dim = points.shape
-    groups = torch.arange(batch, device=points.device)[:, None]
-    bag = torch.where(owner < 0, batch * width, groups * width + owner).flatten()
-    order = bag.argsort(stable=True)
-    first = torch.searchsorted(bag.index_select(0, order), torch.arange(batch * width + 1, device=points.device))
-    # What is left out fills the last bag, which is cut off.
+    order, _, first = bags(owner, width)
     sums = embedding_bag(order, points.flatten(0, 1), first, mode="sum")[:-1]
     return sums.view(batch, width, dim), first.diff().view(batch, width, 1)
+
+
+def bags(owner: Int[Tensor, "batch n"], width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of all points, cluster after cluster, the bag of each and where the bags begin.
+
+    Bags of rows are added in order by one thread each, unlike scattered additions, and every row is read once. What is
+    left out (``owner`` -1) fills the last bag.
+    """
+    groups = torch.arange(len(owner), device=owner.device)[:, None]
+    bag = torch.where(owner < 0, len(owner) * width, groups * width + owner).flatten()
+    order = bag.argsort(stable=True)
+    bag = bag.index_select(0, order)
+    return order, bag, torch.searchsorted(bag, torch.arange(len(owner) * width + 1, device=owner.device))

@@ -1,5 +1,6 @@
 """Density-peak clustering of many ragged groups of tokens, a bounded batch at a time."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -7,135 +8,223 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
-from holitom.ops.group_batch import ClusterTables, GroupBatch
-from holitom.ops.group_points import LoadPoints
-from holitom.ops.kernels.dispatch import on_one_gpu
-from holitom.ops.token_ops import highest, packed_positions, upload
+from holitom.ops.clustering import GroupBatch, GroupClusters, density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.token_ops import highest, packed_positions, upload, work_buffer
 
-# Largest padded batch of points, in elements (double precision); a GPU prefers few launches.
-BATCH_ELEMENTS = 2**22
+# Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
+BATCH_ELEMENTS = 2**20
 GPU_BATCH_ELEMENTS = 2**25
 LARGEST_GROUP = 2048  # points that the kernels can cluster
+CACHED_ELEMENTS = 2**19  # float32 numbers that are averaged together
+
+LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class GroupClusters:
-    """Clusters of many ragged groups of tokens, listed group after group.
+class Points:
+    """What is clustered.
 
     Attributes:
-        features: merged vectors.
-        centers: token position of each centre, ascending within a group.
-        membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
-        scores: score of each centre, see :func:`density_peak_scores`.
-    """
-
-    features: Float[Tensor, "clusters dim"]
-    centers: Int[Tensor, " clusters"]
-    membership: Int[Tensor, "groups tokens"]
-    scores: Float[Tensor, " clusters"]
-
-
-def cluster_batch(batch: GroupBatch, tables: ClusterTables) -> None:
-    """Cluster a batch of groups and write their rows of the tables."""
-    points, positions, valid = batch.points, batch.positions, batch.valid
-    if positions.shape[1] <= LARGEST_GROUP and on_one_gpu(points, tables.features):
-        from holitom.ops.kernels import clusters as kernels  # noqa: PLC0415
-
-        kernels.cluster(batch, tables)
-        return
-    squares = squared_distances(points)
-    scores = density_peak_scores(squares, valid, batch.near, batch.most)
-    peaks = highest(scores, valid, batch.counts)
-    merged = merge_clusters(points, squares, valid, peaks, batch.width, batch.center_weight)
-    slot = torch.arange(batch.width, device=points.device)
-    rows = torch.where(slot < batch.counts[:, None], slot + batch.offsets[:, None], len(tables.centers) - 1).flatten()
-    tables.features.index_copy_(0, rows, merged.features.flatten(0, 1).to(tables.features.dtype))
-    tables.centers.index_copy_(0, rows, positions.gather(1, merged.centers).flatten())
-    tables.scores.index_copy_(0, rows, scores.gather(1, merged.centers).flatten())
-    last = tables.membership.shape[1] - 1
-    table = tables.membership.new_full((len(positions), last + 1), -1)
-    table.scatter_(1, positions.masked_fill(~valid, last), merged.assignment + batch.offsets[:, None])
-    tables.membership.index_copy_(0, batch.chosen, table)
-
-
-def cluster_groups(
-    mask: Bool[Tensor, "groups tokens"],
-    sizes: list[int],
-    clusters: list[int],
-    load: LoadPoints,
-    dim: int,
-    dtype: torch.dtype,
-    neighbors: int,
-    center_weight: float | None,
-    clusters_limit_neighbors: bool = True,
-) -> GroupClusters:
-    """Cluster many groups of tokens, a bounded batch at a time.
-
-    Args:
-        mask: which tokens belong to each group.
-        sizes: tokens per group, known on the host.
-        clusters: clusters per group, at most its tokens; a group of 0 clusters vanishes.
         load: gives the points (batch, n, dim) for group numbers on the host, the same on the device, and token
             positions (batch, n).
         dim: width of the features.
-        dtype: dtype of the result.
+        dtype: dtype of the merged vectors.
+    """
+
+    load: LoadPoints
+    dim: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class TokenGroups:
+    """Ragged groups of tokens.
+
+    Attributes:
+        mask: which tokens belong to each group.
+        sizes: tokens per group, known on the host.
+        clusters: clusters per group, at most its tokens; a group of 0 clusters vanishes.
+    """
+
+    mask: Bool[Tensor, "groups tokens"]
+    sizes: Sequence[int]
+    clusters: Sequence[int]
+
+
+@dataclass(frozen=True)
+class ClusterRule:
+    """How groups are clustered.
+
+    Attributes:
         neighbors: most neighbours of the density estimate.
-        center_weight: see :func:`merge_clusters`.
+        center_weight: see :func:`~holitom.ops.clustering.merge_clusters`.
         clusters_limit_neighbors: a group uses no more neighbours than it has clusters; otherwise only its number of
             tokens limits them.
+        scored: every centre gets a score; otherwise those of a group that keeps all its points have NaN, and no
+            distance between them is computed.
+    """
+
+    neighbors: int
+    center_weight: float | None
+    clusters_limit_neighbors: bool = True
+    scored: bool = False
+
+
+def cluster_groups(groups: TokenGroups, points: Points, rule: ClusterRule) -> GroupClusters:
+    """Cluster many groups of tokens, a bounded batch at a time.
+
+    Args:
+        groups: the groups and their numbers of clusters.
+        points: the vectors.
+        rule: the settings.
 
     Returns:
         All clusters.
     """
-    tokens, total, device = mask.shape[1], sum(clusters), mask.device
-    starts = [0, *accumulate(clusters)]
-    # Groups of similar size share a batch, so little of it is padding.
-    order = sorted((group for group, count in enumerate(clusters) if count), key=lambda group: -sizes[group])
+    sizes, clusters, device = groups.sizes, groups.clusters, groups.mask.device
+    total, starts = sum(clusters), [0, *accumulate(clusters)]
     # The last row and column collect what padding writes.
-    tables = ClusterTables(
-        torch.empty(total + 1, dim, dtype=dtype, device=device),
+    tables = GroupClusters(
+        torch.empty(total + 1, points.dim, dtype=points.dtype, device=device),
         torch.empty(total + 1, dtype=torch.int64, device=device),
-        torch.full((len(mask), tokens + 1), -1, device=device),
-        torch.empty(total + 1, dtype=torch.float64, device=device),
+        torch.full((len(groups.mask), groups.mask.shape[1] + 1), -1, device=device),
+        torch.full((total + 1,), torch.nan, dtype=torch.float64, device=device),
     )
+    # Groups of similar size share a batch, so little of it is padding; those that keep all their points come apart.
+    whole = [not rule.scored and size == count for size, count in zip(sizes, clusters, strict=True)]
+    order = sorted((g for g, count in enumerate(clusters) if count), key=lambda g: (whole[g], -sizes[g]))
     if order:
         columns = order, [sizes[g] for g in order], [clusters[g] for g in order], [starts[g] for g in order]
-        ids, points, counts, offsets = upload(device, *columns)
-    for first, last in batches([sizes[group] for group in order], dim, on_gpu=device.type == "cuda"):
-        groups, count = order[first:last], counts[first:last]
-        width = max(clusters[group] for group in groups)
-        positions = packed_positions(mask.index_select(0, ids[first:last]), sizes[groups[0]])
-        near = count.clamp_max(neighbors) if clusters_limit_neighbors else torch.full_like(count, neighbors)
-        most = min(neighbors, width) if clusters_limit_neighbors else neighbors
-        loaded = load(groups, ids[first:last], positions).double()
-        sized = points[first:last]
+        uploaded = upload(device, *columns)
+    parted = sum(not whole[group] for group in order)
+    for first, last in batches([sizes[group] for group in order], points.dim, device.type == "cuda", parted):
+        hosts = order[first:last]
+        chosen, sized, counts, offsets = (column[first:last] for column in uploaded)
+        positions = packed_positions(groups.mask.index_select(0, chosen), sizes[hosts[0]])
         valid = torch.arange(positions.shape[1], device=device) < sized[:, None]
-        batch = GroupBatch(
-            loaded,
-            valid,
-            sized,
-            positions,
-            ids[first:last],
-            count,
-            offsets[first:last],
-            width,
-            near,
-            most,
-            center_weight,
-        )
-        cluster_batch(batch, tables)
+        loaded = points.load(hosts, chosen, positions)
+        width = max(clusters[group] for group in hosts)
+        batch = GroupBatch(loaded, valid, sized, positions, chosen, counts, offsets, width)
+        (keep_batch if first >= parted else cluster_batch)(batch, rule, tables)
     return GroupClusters(
-        tables.features[:total], tables.centers[:total], tables.membership[:, :tokens], tables.scores[:total]
+        tables.features[:total], tables.centers[:total], tables.membership[:, :-1], tables.scores[:total]
     )
 
 
-def batches(sizes: list[int], dim: int, on_gpu: bool = False) -> list[tuple[int, int]]:
-    """Cut groups, given largest first, into runs whose padded points and distances stay within the budget."""
+def batches(sizes: list[int], dim: int, on_gpu: bool = False, parted: int = 0) -> list[tuple[int, int]]:
+    """Cut groups, given largest first, into runs whose padded points and distances stay within the budget.
+
+    A run ends at the latest before group ``parted``, from which on sizes begin anew.
+    """
     runs, first = [], 0
     budget = GPU_BATCH_ELEMENTS if on_gpu else BATCH_ELEMENTS
     while first < len(sizes):
-        room = budget // (sizes[first] * max(dim, sizes[first]))
-        runs.append((first, min(len(sizes), first + max(1, room))))
+        room = max(1, budget // (sizes[first] * max(dim, sizes[first])))
+        runs.append((first, min(parted if first < parted else len(sizes), first + room)))
         first = runs[-1][1]
     return runs
+
+
+def cluster_batch(batch: GroupBatch, rule: ClusterRule, tables: GroupClusters) -> None:
+    """Cluster a batch of groups and write their rows of the tables."""
+    points, positions, valid, counts = batch.points, batch.positions, batch.valid, batch.counts
+    limited, most = rule.clusters_limit_neighbors, rule.neighbors
+    near = counts.clamp_max(most) if limited else torch.full_like(counts, most)
+    most = min(most, batch.width) if limited else most
+    if positions.shape[1] <= LARGEST_GROUP and on_one_gpu(points, tables.features):
+        from holitom.ops.kernels import clusters as kernels  # noqa: PLC0415
+
+        kernels.cluster(batch, near, most, rule.center_weight, tables)
+        return
+    squares = squared_distances(points)
+    scores = density_peak_scores(squares, valid, near, most)
+    peaks = highest(scores, valid, counts)
+    merged = merge_clusters(points, squares, valid, peaks, batch.width, rule.center_weight)
+    slot = torch.arange(batch.width, device=points.device)
+    rows = torch.where(slot < counts[:, None], slot + batch.offsets[:, None], len(tables.centers) - 1).flatten()
+    tables.features.index_copy_(0, rows, merged.features.flatten(0, 1).to(tables.features.dtype))
+    tables.centers.index_copy_(0, rows, positions.gather(1, merged.centers).flatten())
+    tables.scores.index_copy_(0, rows, scores.gather(1, merged.centers).flatten())
+    note_members(batch, merged.assignment, tables)
+
+
+def keep_batch(batch: GroupBatch, _: ClusterRule, tables: GroupClusters) -> None:
+    """Write a batch of groups whose every point is the centre of a cluster of its own."""
+    own = torch.arange(batch.positions.shape[1], device=batch.points.device).expand_as(batch.positions)
+    rows = torch.where(batch.valid, own + batch.offsets[:, None], len(tables.centers) - 1).flatten()
+    tables.features.index_copy_(0, rows, batch.points.flatten(0, 1).to(tables.features.dtype))
+    tables.centers.index_copy_(0, rows, batch.positions.flatten())
+    note_members(batch, own, tables)
+
+
+def note_members(batch: GroupBatch, assignment: Int[Tensor, "batch n"], tables: GroupClusters) -> None:
+    """Write the cluster of every point, numbered within its group, into the table of memberships."""
+    last = tables.membership.shape[1] - 1
+    table = tables.membership.new_full((len(batch.positions), last + 1), -1)
+    table.scatter_(1, batch.positions.masked_fill(~batch.valid, last), assignment + batch.offsets[:, None])
+    tables.membership.index_copy_(0, batch.chosen, table)
+
+
+def rows_of(membership: Int[Tensor, "groups tokens"], rows: Int[Tensor, " clusters"]) -> Int[Tensor, "groups tokens"]:
+    """Output row of each token from its cluster's row; -1 for tokens in no cluster."""
+    return torch.cat([rows, rows.new_full((1,), -1)])[membership]
+
+
+def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> Points:
+    """A frame's own tokens."""
+    tokens, dim = features.shape[1:]
+    flat = features.flatten(0, 1)
+
+    def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
+        rows = chosen[:, None] * tokens + positions
+        return flat.index_select(0, rows.flatten()).view(*positions.shape, dim)
+
+    return Points(load, dim, features.dtype)
+
+
+def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[tuple[int, int]]) -> Points:
+    """The averages of a segment's tokens over its frames (float32)."""
+    dim = features.shape[-1]
+
+    def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
+        means = torch.empty(*positions.shape, dim, device=features.device)
+        for mean, places, group in zip(means, positions, groups, strict=True):
+            first, last = segments[group]
+            average_frames(features[first : last + 1], places, mean)
+        return means
+
+    if use_kernels(features):
+        from holitom.ops.kernels import clusters  # noqa: PLC0415
+
+        extent = [first for first, _ in segments], [last - first + 1 for first, last in segments]
+        firsts, lengths = upload(features.device, *extent)
+
+        def load_at_once(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
+            return clusters.segment_means(features, firsts, lengths, chosen, positions)
+
+        return Points(load_at_once, dim, features.dtype)
+    return Points(load, dim, features.dtype)
+
+
+def average_frames(
+    frames: Float[Tensor, "frames tokens dim"], places: Int[Tensor, " n"], out: Float[Tensor, "n dim"]
+) -> None:
+    """Average some tokens over all frames; only they are read and converted, a cache's worth at a time.
+
+    Args:
+        frames: token features in any floating dtype.
+        places: the tokens.
+        out: float32, overwritten.
+    """
+    step = max(1, CACHED_ELEMENTS // max(1, out.numel()))
+    for start in range(0, len(frames), step):
+        block = frames[start : start + step].index_select(1, places)
+        if block.dtype != out.dtype:
+            block = work_buffer(block.shape, out.dtype, out.device).copy_(block)
+        if len(block) == len(frames):
+            torch.mean(block, 0, out=out)
+            return
+        total = block[0] if step == 1 else block.sum(0)
+        out.add_(total) if start else out.copy_(total)
+    out.div_(len(frames))

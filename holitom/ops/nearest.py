@@ -29,21 +29,24 @@ COMMON_SHARE = 0.1
 
 @torch.no_grad()
 def most_similar(
-    rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others dim"], narrow: bool, shortlist: bool | None = None
+    rows: Float[Tensor, "rows dim"],
+    others: Float[Tensor, "others dim"],
+    narrow: tuple[Tensor, Tensor] | None = None,
+    shortlist: bool | None = None,
 ) -> Int[Tensor, " rows"]:
     """Index of the row of ``others`` with the largest cosine similarity to each of ``rows``, the first of equals.
 
     Args:
         rows: float32 vectors.
         others: at least one float32 vector.
-        narrow: both hold bfloat16 numbers, whose products are exact in float32.
+        narrow: both in bfloat16 if they hold such numbers, whose products are exact in float32.
         shortlist: whether a low-precision product chooses what is computed in float32; None: where it pays.
 
     Returns:
         int64 indices.
     """
     if shortlist is None:
-        smallest = SHORTLIST_NARROW_FROM if narrow else SHORTLIST_FROM
+        smallest = SHORTLIST_NARROW_FROM if narrow is not None else SHORTLIST_FROM
         shortlist = min(len(rows), len(others)) >= smallest and has_units(rows.device)
     # The length of a row changes nothing in which of the others is nearest.
     lengths = vector_norm(others, dim=-1).clamp_min_(SMALLEST_NORM)
@@ -72,7 +75,7 @@ def candidates(
     rows: Float[Tensor, "rows dim"],
     others: Float[Tensor, "others dim"],
     lengths: Float[Tensor, " others"],
-    narrow: bool,
+    narrow: tuple[Tensor, Tensor] | None,
 ) -> Float[Tensor, "rows others"] | None:
     """Float32 cosine similarity times the row's length of all that may be a row's best; minus infinity elsewhere.
 
@@ -106,7 +109,7 @@ def rough_similarity(
     rows: Float[Tensor, "rows dim"],
     others: Float[Tensor, "others dim"],
     lengths: Float[Tensor, " others"],
-    narrow: bool,
+    narrow: tuple[Tensor, Tensor] | None,
 ) -> tuple[Float[Tensor, "rows others"], Float[Tensor, "rows others"]]:
     """Upper bounds of the cosine similarities times the row's length, and how far below them the truth may lie.
 
@@ -116,8 +119,8 @@ def rough_similarity(
     """
     mean = others.mean(dim=0)
     slack = SUMMING * vector_norm(rows, dim=-1)
-    if narrow and bool(mean.square().sum() <= COMMON_SHARE * lengths.square().mean()):
-        upper = (rows.bfloat16() @ others.bfloat16().T).float()  # nothing is rounded but the stored product
+    if narrow is not None and bool(mean.square().sum() <= COMMON_SHARE * lengths.square().mean()):
+        upper = (narrow[0] @ narrow[1].T).float()  # nothing is rounded but the stored product
         errors = upper.abs()
     else:
         left, left_lengths, left_errors = rounded(rows, mean)

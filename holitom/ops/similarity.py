@@ -1,14 +1,16 @@
 """Cosine similarity of tokens at the same place of two frames."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.ops.kernels.dispatch import use_kernels
-from holitom.ops.token_ops import exact_cosine
+from holitom.ops.token_ops import exact_cosine, work_buffer
 
 SMALLEST_NORM = 1e-8
 LARGEST_DIM = 16384  # of the kernel
+CACHED_ELEMENTS = 2**19  # float32 numbers of small frames that go through a CPU's cache together
 
 
 def similarity_to(
@@ -52,10 +54,10 @@ def similarity_and_norms(
         from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
 
         return kernel.similarity_and_norms(features, SMALLEST_NORM)
-    if features.is_cuda or tokens * dim < 2**17:  # frames that are small on a CPU go many at a time into its cache
-        products, norms = products_by_block(features, max(1, (2**26 if features.is_cuda else 2**19) // (tokens * dim)))
+    if features.device.type == "cpu":
+        products, norms = products_in_cache(features)
     else:
-        products, norms = products_by_frame(features)
+        products, norms = products_by_block(features, max(1, 2**26 // (tokens * dim)))
     divisors = norms.clamp_min(SMALLEST_NORM)
     similarity = products / (divisors[:-1] * divisors[1:])
     return similarity.clamp_(-1, 1), norms
@@ -72,17 +74,34 @@ def products_by_block(features: Float[Tensor, "frames tokens dim"], step: int) -
 
 
 @torch.no_grad()
-def products_by_frame(features: Float[Tensor, "frames tokens dim"]) -> tuple[Tensor, Tensor]:
-    """The same frame by frame in three buffers, so that every number is converted once and no page is new."""
+def products_in_cache(features: Float[Tensor, "frames tokens dim"]) -> tuple[Tensor, Tensor]:
+    """The same on a CPU, a few frames at a time: every number is read and converted once, and no product is stored."""
     frames, tokens, dim = features.shape
-    wide, product = (torch.empty(count, tokens, dim, dtype=torch.float32, device=features.device) for count in (2, 1))
-    products, lengths = (wide.new_empty(count, tokens) for count in (frames - 1, frames))
-    for frame in range(frames):
-        now, before = wide[frame % 2].copy_(features[frame]), wide[1 - frame % 2]
-        torch.linalg.vector_norm(now, dim=-1, out=lengths[frame])
-        if frame:
-            torch.sum(torch.mul(before, now, out=product[0]), -1, out=products[frame - 1])
-    return products, lengths
+    products, squares = (np.empty((count, tokens), dtype=np.float32) for count in (frames - 1, frames))
+    step = min(frames, max(1, CACHED_ELEMENTS // (tokens * dim)))
+    converts = features.dtype != torch.float32
+    wide = work_buffer((2, step, tokens, dim), torch.float32, features.device) if converts else features[:0]
+    before = np.empty(0)
+    with np.errstate(all="ignore"):  # what is not finite is told apart by who reads the lengths
+        for number, start in enumerate(range(0, frames, step)):
+            stop = min(start + step, frames)
+            now = features[start:stop]
+            # Memory of the host that NumPy shares: nothing waits.
+            block = np.from_dlpack(wide[number % 2, : stop - start].copy_(now) if converts else now.detach())
+            row_dots(block, block, squares[start:stop])
+            row_dots(block[:-1], block[1:], products[start : stop - 1])
+            if start:
+                row_dots(before, block[0], products[start - 1])
+            before = block[-1]
+    return torch.from_numpy(products), torch.from_numpy(squares).sqrt_()
+
+
+def row_dots(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
+    """Inner products along the last axis in one pass; torch would store all products before it adds them up."""
+    if hasattr(np, "vecdot"):
+        np.vecdot(first, second, out=out)
+    else:  # NumPy 1
+        np.einsum("...d,...d->...", first, second, out=out)
 
 
 def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames-1 tokens"]:

@@ -1,6 +1,8 @@
 """Tensor helpers shared by the token-compression stages; none of them waits for the device unless it says so."""
 
+import math
 from collections.abc import Sequence
+from threading import local
 
 import numpy as np
 import torch
@@ -11,6 +13,23 @@ from holitom.ops.kernels.dispatch import on_one_gpu
 
 LARGEST_RANKED = 8192  # entries of a row; the kernel compares all pairs
 RANKED = (torch.float32, torch.float64, torch.float16)
+LARGEST_KEPT = 2**23  # bytes of the memory that a thread keeps
+_kept = local()
+
+
+def work_buffer(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialised memory; on a CPU a thread's next caller gets the same, so that no page of it is new.
+
+    Only for what is used up before anything else asks for such memory. What is larger than 8 MiB is not kept.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size > LARGEST_KEPT or device.type != "cpu":
+        return torch.empty(*shape, dtype=dtype, device=device)
+    memory = getattr(_kept, "memory", None)
+    if memory is None or len(memory) < size:
+        with torch.inference_mode(False):  # a tensor made in that mode could not be written outside of it
+            memory = _kept.memory = torch.empty(size, dtype=torch.uint8)
+    return memory[:size].view(dtype).view(*shape)
 
 
 def to_host(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:

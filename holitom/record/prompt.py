@@ -82,7 +82,8 @@ class Record:
         rows = torch.arange(tokens.index.shape[0], device=tokens.index.device)
         per_frame, every_row = tokens.details.tokens_per_frame, tokens.every_row
         before = newlines_before(tokens.index, self.newline_mode, per_frame, every_row)
-        return row, (rows + before + span[0]).cpu()
+        places = (rows + before + span[0]).cpu()
+        return row, places if self.inner.order is None else self.inner.order[row].cpu()[places]
 
     def kept_inside(self, video: int = 0) -> Tensor | None:
         """Original tokens of one video whose output token the inner stage kept, (frames, tokens) bool on the CPU.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from holitom.errors import InputError
+from holitom.methods import facts_of
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.colours import PALE, heat_colours
@@ -18,8 +19,7 @@ from holitom.views.painting import paint_heat
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECEIVED, LAST_QUERY = "received attention", "last-query attention"
-SCORES = {"prunevid": "question's attention"}  # of methods whose stages rank by something else
+RECEIVED = "received attention"
 
 
 def heat_values(video: SavedVideo, method: str | None) -> dict[str, np.ndarray]:
@@ -34,7 +34,7 @@ def heat_values(video: SavedVideo, method: str | None) -> dict[str, np.ndarray]:
     found = {} if video.received_attention is None else {RECEIVED: video.received_attention}
     for stage in video.stages:
         scores = np.append(stage.scores, np.float32(np.nan))
-        found[f"{SCORES.get(str(method), LAST_QUERY)} before layer {stage.layer}"] = scores[video.source_map]
+        found[f"{facts_of(str(method)).ranked_by} before layer {stage.layer}"] = scores[video.source_map]
     return found
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holitom.errors import InputError
+from holitom.methods import facts_of
 from holitom.record.saved import SavedRecord, SavedVideo
 from holitom.views import words
 from holitom.views.maps import one_video
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SKY, _BLUE, _VERMILLION = "#56B4E9", "#0072B2", "#D55E00"
-# what a method compares with its similarity_threshold
-_MEASURES = {
-    "holitom": "a token is static over a pair above it",
-    "prunevid": "compared with the mean over a window",
-    "fastvid": "of frame vectors, not of tokens",
-}
 
 
 def threshold_of(meta: dict[str, Any]) -> float | None:
@@ -94,7 +89,7 @@ def _lines(axes: Axes, similarity: np.ndarray, threshold: float | None, method: 
         axes.plot(between, middle, color=_SKY, marker="s", linewidth=1.5, linestyle="--", label="median")
         axes.plot(between, similarity.mean(axis=1), color=_BLUE, marker="o", linewidth=2.5, label="mean", gid="mean")
     if threshold is not None:
-        meaning = f"similarity_threshold = {threshold:g} ({_MEASURES.get(method, 'of the method')})"
+        meaning = f"similarity_threshold = {threshold:g} ({facts_of(method).threshold})"
         axes.axhline(threshold, color=_VERMILLION, linewidth=2.5, linestyle=(0, (6, 3)), label=meaning, gid="threshold")
     axes.set_ylabel("cosine", size=13)
     axes.grid(alpha=0.3)

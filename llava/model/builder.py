@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer, SiglipImageProcessorPil
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -50,13 +51,14 @@ def _check_attention(implementation: str) -> None:
         )
 
 
-def _check_loaded(model: LlavaQwenForCausalLM, info: Any, path: str) -> None:
-    """Nothing missing, nothing left over, every shape right, nothing on the meta device."""
+def _check_loaded(model: LlavaQwenForCausalLM, info: Any, path: str, whole: bool = True) -> None:
+    """Nothing missing, nothing left over of a ``whole`` model, every shape right, nothing on the meta device."""
     found = {
         what: info[what] if isinstance(info, dict) else getattr(info, what)
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
     }
-    extra = [name for name in found["unexpected_keys"] if not is_left_out(rename_key(name), model.config)]
+    left_over = found["unexpected_keys"] if whole else ()
+    extra = [name for name in left_over if not is_left_out(rename_key(name), model.config)]
     sizes = {name: (stored, wanted) for name, stored, wanted in found["mismatched_keys"]}
     report_misfit(path, found["missing_keys"], extra, sizes)
     if getattr(model, "hf_device_map", None) is None:
@@ -92,10 +94,8 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
-    """transformers' loader under our key table, with its failures as one clear line."""
-    check_stored(path, config, LlavaQwenForCausalLM)
-    check_generation_config(Path(path) / "generation_config.json", config.vocab_size)
+def _from_pretrained(path: str, config: LlavaQwenConfig, **kwargs: Any) -> tuple[LlavaQwenForCausalLM, Any]:
+    """The model, and what transformers says of its loading."""
     kwargs = {
         **kwargs,
         "use_safetensors": True,
@@ -105,12 +105,19 @@ def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenF
     }
     try:
         with _quiet():
-            model, info = LlavaQwenForCausalLM.from_pretrained(path, config=config, **kwargs)
+            return LlavaQwenForCausalLM.from_pretrained(path, config=config, **kwargs)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"cannot load the weights of {path!r}: {reason}") from error
+
+
+def _load_model(path: str, config: LlavaQwenConfig, **kwargs: Any) -> LlavaQwenForCausalLM:
+    """transformers' loader under our key table, with its failures as one clear line."""
+    check_stored(path, config, LlavaQwenForCausalLM)
+    check_generation_config(Path(path) / "generation_config.json", config.vocab_size)
+    model, info = _from_pretrained(path, config, **kwargs)
     # saving goes back the names that were met, which those of one layout survive: every model is saved in lmms-lab's
     model._weight_conversions = [WeightRenaming(*next(iter(KEY_MAPPING.items())))]
     _check_loaded(model, info, path)
@@ -181,3 +188,42 @@ def load_pretrained_model(
     model = _load_model(path, config, dtype=dtype, attn_implementation=implementation, **where, **kwargs).eval()
     context_len = int(getattr(config, "max_sequence_length", None) or config.max_position_embeddings)
     return tokenizer, model, model.get_vision_tower().image_processor, context_len
+
+
+def load_without_decoder(
+    model_path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    attn_implementation: str = "sdpa",
+    torch_dtype: str | torch.dtype | None = None,
+) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM]:
+    """What makes the prompt of a checkpoint's LLM and not the LLM: tower, projector, newline and embedding table.
+
+    Args:
+        model_path: folder.
+        device: where it computes.
+        attn_implementation: of the tower.
+        torch_dtype: as for :func:`load_pretrained_model`.
+
+    Returns:
+        tokenizer, and the model in evaluation mode: it has no decoder layer and no output layer, so it splices prompts
+        (``splice_visuals``) and generates nothing.
+
+    Raises:
+        InputError: for an unsupported argument.
+        CheckpointError: if the checkpoint, its decoder included, is absent, incomplete, damaged or of another
+            architecture.
+    """
+    path = os.path.expanduser(os.fspath(model_path))
+    _check_attention(attn_implementation)
+    dtype, place = _resolve_dtype(torch_dtype), resolve_device_map(str(device))
+    config = read_config(path)
+    tokenizer = _load_tokenizer(path)
+    check_stored(path, config, LlavaQwenForCausalLM)
+    check_generation_config(Path(path) / "generation_config.json", config.vocab_size)
+    values = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "layer_types")}
+    small = LlavaQwenConfig(**{**values, "num_hidden_layers": 0})
+    model, info = _from_pretrained(path, small, dtype=dtype, attn_implementation=attn_implementation, device_map=place)
+    _check_loaded(model, info, path, whole=False)
+    model.lm_head = nn.Identity()  # type: ignore[assignment]
+    check_weights(model, path)
+    return tokenizer, model.eval()

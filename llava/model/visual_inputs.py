@@ -179,15 +179,27 @@ class VisualEncoder:
         else:
             kept = self.compressor.compress_video(encode, self.pool, mode)
             features, index, every_row = kept.features, kept.index, kept.every_row
-        frames = pixels.shape[0] if every_row else None
-        tokens = insert_newlines(features, index, self.image_newline, mode, self.tokens_per_frame, frames)
+        return self.video_tokens(features, index, pixels.shape[0], every_row)
+
+    def video_tokens(self, features: Tensor, index: Tensor, frames: int, every_row: bool = False) -> VisualTokens:
+        """What stands at the placeholder of a video that is encoded, and compressed, already: newlines join its tokens.
+
+        Args:
+            features: (kept, dim).
+            index: (kept,) int64, see :class:`~llava.model.visual_compressor.KeptTokens`.
+            frames: of the video.
+            every_row: likewise.
+        """
+        mode = self.newline_mode
+        rows_of = frames if every_row else None
+        tokens = insert_newlines(features, index, self.image_newline, mode, self.tokens_per_frame, rows_of)
         if self.compressor is None or not self.compressor.keeps_positions:
             return VisualTokens(tokens, is_video=True)
         if mode not in ("one_token", "no_token"):
             raise InputError(
                 f"mm_newline_position = {mode!r} is not supported by a method that keeps positions: use 'one_token'"
             )
-        whole = pixels.shape[0] * self.tokens_per_frame
+        whole = frames * self.tokens_per_frame
         newlines = tokens.shape[0] - features.shape[0]
         positions = torch.cat([index, torch.arange(whole, whole + newlines, device=index.device)])
         return VisualTokens(tokens, True, positions, whole + newlines)

@@ -29,8 +29,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "holitom": {"inner": {"merge_layer": 4}},
     "pdrop": {"drop_layers": [1, 3, 4]},
 }
+# Stages that a method leaves out by default and that change what its contract is about: "method+stage".
+VARIANTS: dict[str, dict[str, Any]] = {
+    "holitom+tower": {"inner": {"merge_layer": 4}, "tower": {"layers": [0], "static_share": 0.6}},
+}
 # Methods whose tokens of one frame may follow those of a later one (a segment's tokens before its frames).
-NOT_FRAME_BY_FRAME = {"holitom", "prunevid"}
+NOT_FRAME_BY_FRAME = {"holitom", "holitom+tower", "prunevid"}
 # Methods whose tokens stay at their positions of the uncompressed video; all others are numbered without gaps.
 KEEPS_POSITIONS = {"evs", "fastvid"}
 # Methods two of whose tokens may stand at one place: a picked one and, behind it, a cluster around the same one.
@@ -73,7 +77,7 @@ def untouched(model):
 
 def small(name: str) -> Compressor:
     """The method with its defaults, except for what a model of few layers needs."""
-    return from_mapping(available_methods()[name], SMALL.get(name, {})).build()
+    return from_mapping(available_methods()[name.partition("+")[0]], (SMALL | VARIANTS).get(name, {})).build()
 
 
 def without_inner(name: str) -> Compressor:
@@ -138,7 +142,7 @@ def test_every_method_has_a_shipped_configuration(name: str) -> None:
     assert name in {config.method for config in shipped}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
 def test_bit_for_bit_gone_after_remove(model, name: str) -> None:
     ids, inputs = prompt(5, "video", 9), {"images": [video(5, cuts=(2,))], "modalities": ["video"]}
     before = greedy(model, ids, **inputs)
@@ -172,7 +176,7 @@ def test_text_and_images_are_left_alone(model, name: str) -> None:
     assert torch.equal(short.inputs_embeds[:, stop - 1], whole.inputs_embeds[:, whole_stop - 1]), "the newline"
 
 
-@pytest.mark.parametrize("name", WITH_OUTER)
+@pytest.mark.parametrize("name", [*WITH_OUTER, *VARIANTS])
 @pytest.mark.parametrize("frames", [4, 9])
 def test_respects_its_budget_and_reports_the_exact_count(model, name: str, frames: int) -> None:
     with applied(name, model) as compressor:
@@ -189,7 +193,7 @@ def test_respects_its_budget_and_reports_the_exact_count(model, name: str, frame
     assert torch.equal(batch.inputs_embeds[0, start : stop - 1], kept.features)
 
 
-@pytest.mark.parametrize("name", WITH_OUTER)
+@pytest.mark.parametrize("name", [*WITH_OUTER, *VARIANTS])
 def test_order_positions_and_source_map(model, name: str) -> None:
     frames, text = 6, 5
     with applied(name, model) as compressor:
@@ -226,7 +230,7 @@ def test_order_positions_and_source_map(model, name: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash stub"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
 def test_a_left_padded_batch_gets_what_its_rows_get_alone(model, name: str, attention: str) -> None:
     """Rows with two videos and an image, with text alone, and with one video."""
     rows = [prompt(5, "video", 4, "image", 3, "video", 2, seed=1), prompt(12, seed=2), prompt(3, "video", 4, seed=3)]
@@ -248,7 +252,7 @@ def test_a_left_padded_batch_gets_what_its_rows_get_alone(model, name: str, atte
     assert counts == alone_counts
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
 def test_attention_implementations_agree(model, name: str) -> None:
     ids, inputs = prompt(5, "video", 9), {"images": [video(5, cuts=(2,))], "modalities": ["video"]}
     logits = {}
@@ -260,7 +264,7 @@ def test_attention_implementations_agree(model, name: str) -> None:
         torch.testing.assert_close(other, logits["sdpa"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", WITH_OUTER)
+@pytest.mark.parametrize("name", [*WITH_OUTER, *VARIANTS])
 def test_several_videos_get_the_tokens_that_each_gets_alone(model, name: str) -> None:
     clips = [video(5, seed=1), video(4, seed=30, cuts=(1, 2, 3)), video(6, seed=7, cuts=(4,))]
     with applied(name, model) as compressor:
@@ -273,7 +277,7 @@ def test_several_videos_get_the_tokens_that_each_gets_alone(model, name: str) ->
             assert torch.equal(alone.index, together[number].index)
 
 
-@pytest.mark.parametrize("name", WITH_OUTER)
+@pytest.mark.parametrize("name", [*WITH_OUTER, *VARIANTS])
 def test_cached_decoding_equals_recomputation_of_the_kept_tokens(model, name: str) -> None:
     """The outer stage's tokens are frozen and the answer is computed in one pass without cache and hooks.
 

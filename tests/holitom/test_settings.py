@@ -1,12 +1,12 @@
 """Configurations: every value out of range and every misspelt key is named, with bound and remedy."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from holitom import InnerConfig, OuterConfig, available_methods, load_compressor, load_config
+from holitom import InnerConfig, OuterConfig, TowerConfig, available_methods, load_compressor, load_config
 from holitom.methods.holitom import HolitomConfig
 from holitom.settings import RunConfig, parse_config
 from llava.errors import InputError
@@ -219,8 +219,18 @@ def test_rows_of_holitom(ratio: int, inner: bool) -> None:
     assert config.inner == (InnerConfig(18, 0.5, "sequential", True) if inner else None)
 
 
+@pytest.mark.parametrize("ratio", [25, 20, 15, 10])
+def test_rows_of_the_extension(ratio: int) -> None:
+    """The paper's row and the tower's defaults beside it; no row of the paper has them."""
+    config, paper = (
+        load_config(f"configs/llava_onevision_7b/holitom{stage}_r{ratio}.yaml") for stage in ("_tower", "")
+    )
+    assert replace(config.compressor, tower=None) == paper.compressor
+    assert config.compressor.tower == TowerConfig()
+
+
 def test_every_shipped_file_is_checked() -> None:
-    holitom = {f"holitom{stage}_r{ratio}" for stage in ("", "_without_inner") for ratio in (25, 20, 15, 10)}
+    holitom = {f"holitom{stage}_r{ratio}" for stage in ("", "_without_inner", "_tower") for ratio in (25, 20, 15, 10)}
     assert {path.stem for path in CONFIGS} == set(ROWS) | holitom
 
 

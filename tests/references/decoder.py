@@ -29,18 +29,22 @@ def merge_loops(states: list[Tensor], decisions: Decisions, rule: str) -> list[T
     return [merged[position] for position in decisions.kept]
 
 
-def decide(states: list[Tensor], scores: list[float], spans: list[tuple[int, int]], ratio: float) -> Decisions:
+def places_of(span: tuple[int, int] | list[int]) -> list[int]:
+    """Places of the tokens of a video, given as [start, stop) or one by one."""
+    return list(range(*span)) if isinstance(span, tuple) else span
+
+
+def decide(states: list[Tensor], scores: list[float], spans: list, ratio: float) -> Decisions:
     """Kept positions and targets by sorting and comparing one token at a time."""
-    in_span = {position for start, stop in spans for position in range(start, stop)}
+    in_span = {position for span in spans for position in places_of(span)}
     kept = [position for position in range(len(states)) if position not in in_span]
     target: dict[int, int] = {}
-    for start, stop in spans:
-        length = stop - start
-        n_keep = max(1, round(length * (1 - ratio)))
-        best = sorted(range(start, stop), key=lambda position: (-scores[position], position))[:n_keep]
+    for span in map(places_of, spans):
+        n_keep = max(1, round(len(span) * (1 - ratio)))
+        best = sorted(span, key=lambda position: (-scores[position], position))[:n_keep]
         best.sort()
         kept += best
-        for other in range(start, stop):
+        for other in span:
             if other in best:
                 continue
             largest, nearest = -math.inf, best[0]
@@ -106,6 +110,8 @@ class NaiveDecoder:
         query = _linear(states, module.q_proj).reshape(seq, -1, head_dim)
         key = _linear(states, module.k_proj).reshape(seq, -1, head_dim)
         value = _linear(states, module.v_proj).reshape(seq, -1, head_dim)
+        if hasattr(module, "q_norm"):
+            query, key = _rms(query, module.q_norm), _rms(key, module.k_norm)
         theta = config.rope_parameters["rope_theta"]
         query, key = self.rotate(query, positions, theta), self.rotate(key, positions, theta)
         hidden = torch.ones(seq, seq).triu(1).bool()
@@ -119,17 +125,29 @@ class NaiveDecoder:
             outputs.append(maps[-1] @ value[:, shared])
         return _linear(torch.cat(outputs, dim=-1), module.o_proj), torch.stack(maps)
 
+    def mlp(self, layer: nn.Module, normed: Tensor) -> Tensor:
+        """Output of a layer's feed-forward part; experts, which are the library's business, are asked in float32."""
+        if not hasattr(layer.mlp, "gate_proj"):
+            return layer.mlp(normed.float()[None])[0].double()
+        gate = nn.functional.silu(_linear(normed, layer.mlp.gate_proj))
+        return _linear(gate * _linear(normed, layer.mlp.up_proj), layer.mlp.down_proj)
+
+    def behind(self, index: int, states: Tensor, decisions: Decisions | None) -> Tensor:
+        """States behind a layer; ``decisions`` are those of the merge if it was before."""
+        return states
+
     @torch.no_grad()
     def run(
-        self, embeds: Tensor, spans: list[tuple[int, int]], frozen: Decisions | None = None, prompt: int | None = None
+        self, embeds: Tensor, spans: list, frozen: Decisions | None = None, prompt: int | None = None
     ) -> tuple[Tensor, Decisions]:
         """Logits (short_seq, vocab) and decisions of one sequence (seq, dim).
 
-        ``frozen`` reuses the decisions of its first ``prompt`` tokens; the tokens after them are kept.
+        ``spans`` are the places of the videos, each [start, stop) or a list. ``frozen`` reuses the decisions of the
+        first ``prompt`` tokens; the tokens after them are kept.
         """
         prompt = embeds.shape[0] if prompt is None else prompt
         states, positions, decisions = embeds.double(), list(range(embeds.shape[0])), frozen
-        spans = [span for span in spans if span[0] < span[1]]
+        spans = [span for span in spans if places_of(span)]
         merging = bool(spans) and self.ratio > 0
         scores: list[float] = []
         for index, layer in enumerate(self.model.model.layers):
@@ -147,8 +165,8 @@ class NaiveDecoder:
                 scores = maps[:, prompt - 1].mean(0).tolist()
             states = states + output
             normed = _rms(states, layer.post_attention_layernorm)
-            gate = nn.functional.silu(_linear(normed, layer.mlp.gate_proj))
-            states = states + _linear(gate * _linear(normed, layer.mlp.up_proj), layer.mlp.down_proj)
+            states = states + self.mlp(layer, normed)
+            states = self.behind(index, states, decisions if index >= self.merge_layer and merging else None)
         if decisions is None:
             decisions = Decisions(scores, positions[:prompt], {})
         return _linear(_rms(states, self.model.model.norm), self.model.lm_head), decisions

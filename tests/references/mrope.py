@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tests.references.decoder import NaiveDecoder, _linear
+from tests.references.decoder import Decisions, NaiveDecoder, _linear, merge_loops
 
 Triple = tuple[int, int, int]
 
@@ -89,6 +89,8 @@ class NaiveMRope(NaiveDecoder):
         half = heads.shape[-1] // 2
         sections = self.model.config.rope_parameters["mrope_section"]
         axes = [axis for axis, width in enumerate(sections) for _ in range(width)]
+        if self.model.config.rope_parameters.get("mrope_interleaved"):  # time, height, width in turns, then time alone
+            axes = [pair % 3 if pair < 3 * sections[pair % 3] else 0 for pair in range(half)]
         angles = torch.tensor(
             [
                 [self.triples[place][axes[pair]] * theta ** (-2 * pair / heads.shape[-1]) for pair in range(half)]
@@ -98,3 +100,41 @@ class NaiveMRope(NaiveDecoder):
         )[:, None]
         turned = torch.complex(heads[..., :half], heads[..., half:]) * torch.polar(torch.ones_like(angles), angles)
         return torch.cat([turned.real, turned.imag], dim=-1)
+
+
+class NaiveDeepStack(NaiveMRope):
+    """:class:`NaiveMRope` that adds features of the prompt's tokens behind its first layers.
+
+    ``deep`` holds for each of these layers (prompt, dim), zero at text. What was merged before is merged in them too.
+    """
+
+    deep: list[Tensor]
+
+    def behind(self, index: int, states: Tensor, decisions: Decisions | None) -> Tensor:
+        """States with the features of a layer."""
+        if index >= len(self.deep):
+            return states
+        features = self.deep[index].double()
+        if decisions is not None:
+            features = torch.stack(merge_loops(list(features), decisions, self.rule))
+        added = torch.zeros_like(states)
+        added[: len(features)] = features
+        return states + added
+
+
+def merged_values(entries: list, values: Tensor, center_weight: float | None) -> Tensor:
+    """Other values (frames, tokens, dim) of the tokens in the entries of :func:`tests.references.outer.compress`."""
+    rows = []
+    for _, center, _, origin, _ in entries:
+        means = {}
+        for position in sorted({place for _, place in origin}):
+            own = [values[frame, place].double() for frame, place in origin if place == position]
+            means[position] = sum(own) / len(own)
+        others = [mean for position, mean in means.items() if position != center]
+        if center_weight is None:
+            rows.append(sum(others, means[center]) / (len(others) + 1))
+        elif others:
+            rows.append(center_weight * means[center] + (1 - center_weight) * sum(others) / len(others))
+        else:
+            rows.append(means[center])
+    return torch.stack(rows)

@@ -23,15 +23,7 @@ from typing import Any
 from eval.benchmarks.data.fixtures import fixture_marker
 from eval.benchmarks.data.plan import plan, show_plan
 from eval.instruments.cli import Parser, provenance, user_errors
-from eval.paper.benchmarks import (
-    PAPER_TASKS,
-    UNKNOWN,
-    VIDEOMME_DOMAINS,
-    VIDEOMME_DURATIONS,
-    VIDEOMME_TASKS,
-    Benchmark,
-    chosen,
-)
+from eval.paper.benchmarks import BY_TASK, PAPER_TASKS, UNKNOWN, Benchmark, chosen
 from llava.errors import InputError, VideoError
 from llava.video_files import check_file
 from llava.video_probe import probe_track
@@ -109,7 +101,7 @@ def _verify_one(
             continue
         report.questions += len(questions)
         for number, question in enumerate(questions):
-            problem = unscorable(benchmark, question)
+            problem = benchmark.unscorable(question)
             if problem:
                 report.problems.append(f"question {number} of {config}: {problem}")
             else:
@@ -170,35 +162,6 @@ def read_questions(folder: Path, benchmark: Benchmark, config: str) -> list[dict
         raise InputError(f"{source}: {config} ({benchmark.split}) cannot be read: {reason}") from None
 
 
-def unscorable(benchmark: Benchmark, question: dict[str, Any]) -> str | None:
-    """Why the task's code could not ask or score a question, or None."""
-    hidden = {"answer"} if benchmark.task == "egoschema" else set()
-    absent = [column for column in benchmark.columns if question.get(column) is None and column not in hidden]
-    if absent:
-        return f"{', '.join(absent)} is absent"
-    if benchmark.task == "mvbench":
-        return None if question["answer"] in question["candidates"] else "the answer is none of the candidates"
-    if benchmark.task == "egoschema_subset":
-        return None if str(question["answer"]) in set("01234") else f"answer {question['answer']!r} is not 0 to 4"
-    if benchmark.task == "longvideobench_val_v":
-        options = [question[f"option{number}"] for number in range(5)]
-        right = question["correct_choice"]
-        return None if right in range(5) and options[right] != "N/A" else f"correct_choice {right!r} is no option"
-    if benchmark.task == "videomme":
-        allowed = {
-            "duration": VIDEOMME_DURATIONS,
-            "domain": tuple(VIDEOMME_DOMAINS),
-            "sub_category": tuple(sub for subs in VIDEOMME_DOMAINS.values() for sub in subs),
-            "task_type": VIDEOMME_TASKS,
-            "answer": tuple("ABCD"),
-        }
-        wrong = [
-            f"{key} {question[key]!r} is unknown to the task" for key in allowed if question[key] not in allowed[key]
-        ]
-        return wrong[0] if wrong else None
-    return None
-
-
 def show_reports(reports: Sequence[Report], fixture: bool) -> None:
     """Print the reports for people."""
     if fixture:
@@ -227,10 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("verify", "plan"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with data/ and hf/ (default: data)")
-    parser.add_argument("--tasks", default=",".join(PAPER_TASKS), help="names with commas between them")
+    parser.add_argument("--tasks", help="names with commas between them (default: verify the paper's four, plan all)")
     parser.add_argument("--deep", action="store_true", help="verify: read every video's container")
     options = parser.parse_args(arguments)
-    tasks = [task for task in options.tasks.split(",") if task]
+    every = {"verify": PAPER_TASKS, "plan": tuple(BY_TASK)}[options.action]
+    tasks = list(every) if options.tasks is None else [task for task in options.tasks.split(",") if task]
     if options.action == "plan":
         entries = plan(options.data, tasks)
         show_plan(entries)

@@ -13,6 +13,7 @@ from eval.instruments.clips import BACKDROPS, COLOURS, DIRECTIONS, SHAPES, Drawn
 from eval.paper.benchmarks import (
     BY_TASK,
     LONGVIDEOBENCH_DURATIONS,
+    MLVU_TASKS,
     MVBENCH,
     VIDEOMME_DOMAINS,
     VIDEOMME_DURATIONS,
@@ -200,4 +201,36 @@ def _videomme(writer: Writer) -> None:
     writer.count("videomme", rows, writer.clips)
 
 
-WRITERS: tuple[Callable[[Writer], None], ...] = (_mvbench, _egoschema, _longvideobench, _videomme)
+def _mlvu(writer: Writer) -> None:
+    """A question of every kind, about the clips in turn; the options stand in the question, as in the original."""
+    benchmark = BY_TASK["mlvu_dev"]
+    scenes = list(writer.scenes("mlvu"))
+    for number, clip, _ in scenes:
+        writer.video(benchmark, f"clip_{number}.mp4", clip)
+    rows: list[dict[str, Any]] = []
+    for place, kind in enumerate(MLVU_TASKS):
+        number, clip, generator = scenes[place % len(scenes)]
+        rows.append({**_in_text(clip, place, generator), "video_name": f"clip_{number}.mp4", "task_type": kind})
+    writer.questions(benchmark, {"default": "test.jsonl"}, {"default": rows})
+    writer.count("mlvu_dev", rows, len({row["video_name"] for row in rows}))
+
+
+def _lvbench(writer: Writer) -> None:
+    """Two questions per clip; the options stand in the question, as in the original."""
+    benchmark = BY_TASK["lvbench"]
+    rows: list[dict[str, Any]] = []
+    for number, clip, generator in writer.scenes("lvbench"):
+        writer.video(benchmark, f"clip_{number}.mp4", clip)
+        rows += [{**_in_text(clip, number + part, generator), "video_path": f"clip_{number}.mp4"} for part in range(2)]
+    writer.questions(benchmark, {"default": "train.jsonl"}, {"default": rows})
+    writer.count("lvbench", rows, writer.clips)
+
+
+def _in_text(clip: DrawnClip, family: int, generator: random.Random) -> dict[str, str]:
+    """A question with its options below it, and the letter of the right one."""
+    question = ask(clip, family, 4, generator)
+    options = [f"({LETTERS[number]}) {option}" for number, option in enumerate(question.options)]
+    return {"question": "\n".join([question.text, *options]), "answer": LETTERS[question.right]}
+
+
+WRITERS: tuple[Callable[[Writer], None], ...] = (_mvbench, _egoschema, _longvideobench, _videomme, _mlvu, _lvbench)

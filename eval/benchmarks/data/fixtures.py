@@ -1,12 +1,12 @@
-"""Miniature data sets of the paper's four benchmarks, so that the real task code runs without a download.
+"""Miniature data sets of the benchmarks, so that the real task code runs without a download.
 
     python -m eval.benchmarks.data.fixtures outputs/fixtures
     python -m eval.benchmarks.data verify --data outputs/fixtures
 
 Folders and columns are those the packaged task definitions read (:mod:`eval.paper.benchmarks`): MVBench with its 20
-sub-tasks, EgoSchema (subset, and the full set with hidden labels), LongVideoBench, VideoMME. Clips are rendered, every
-question is about what its clip shows. The same arguments give the same bytes. Scores on them are rehearsals and say
-nothing about the paper; the folder says so in ``fixture.json``.
+sub-tasks, EgoSchema (subset, and the full set with hidden labels), LongVideoBench, VideoMME, MLVU, LVBench. Clips are
+rendered, every question is about what its clip shows. The same arguments give the same bytes. Scores on them are
+rehearsals and say nothing about the paper; the folder says so in ``fixture.json``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_fixtures(folder: str | Path, clips_per_task: int = 2, seed: int = 0) ->
     target = Path(folder)
     if isinstance(clips_per_task, bool) or not 1 <= clips_per_task <= 30:
         raise InputError(f"clips_per_task is {clips_per_task!r}; it must be a whole number from 1 to 30")
-    wanted = {"fixture": True, "version": 1, "clips_per_task": clips_per_task, "seed": seed}
+    wanted = {"fixture": True, "version": 2, "clips_per_task": clips_per_task, "seed": seed}
     if target.is_dir() and any(target.iterdir()):
         found = fixture_marker(target)
         if found is None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from eval.paper.benchmarks import MVBENCH, PAPER_TASKS, UNKNOWN, Benchmark, chosen
 
+PINS_NONE = " (the task pins none; the log of commits beside the files knows those of the day)"
+
 
 def plan(folder: Path, tasks: Sequence[str] = PAPER_TASKS) -> list[dict[str, Any]]:
     """What each benchmark needs and how to get it; what is not known here is called unknown."""
@@ -16,9 +18,10 @@ def plan(folder: Path, tasks: Sequence[str] = PAPER_TASKS) -> list[dict[str, Any
             "task": benchmark.task,
             "dataset": benchmark.dataset,
             "revision": benchmark.revision,
+            "split": f"{benchmark.split} of {', '.join(benchmark.configs)}",
             "questions": benchmark.questions,
             "videos": benchmark.video_count or f"{UNKNOWN} (python -m eval.benchmarks.data verify counts them)",
-            "size": f"{UNKNOWN} (stated on {benchmark.page}/tree/main)",
+            "size": f"{_hours(benchmark)}bytes {UNKNOWN} (stated on {benchmark.page}/tree/main)",
             "licence": f"{UNKNOWN} (stated on {benchmark.page}; the videos keep the terms of their sources)",
             "question_files": str(benchmark.question_folder(folder)),
             "video_folders": sorted({str(folder / "hf" / name) for name in _video_folders(benchmark)}),
@@ -26,6 +29,10 @@ def plan(folder: Path, tasks: Sequence[str] = PAPER_TASKS) -> list[dict[str, Any
         }
         for benchmark in chosen(tasks)
     ]
+
+
+def _hours(benchmark: Benchmark) -> str:
+    return "" if benchmark.hours is None else f"about {benchmark.hours:.0f} hours of video by the benchmark's paper, "
 
 
 def _video_folders(benchmark: Benchmark) -> list[str]:
@@ -46,7 +53,8 @@ def show_plan(entries: Sequence[dict[str, Any]]) -> None:
     for entry in entries:
         print(f"{entry['task']}: {entry['questions']} questions, {entry['videos']} videos, size {entry['size']}")
         print(f"  licence    {entry['licence']}")
-        print(f"  revision   {entry['revision']}" + (" (the task pins none)" if entry["revision"] == UNKNOWN else ""))
+        print(f"  revision   {entry['revision']}" + (PINS_NONE if entry["revision"] == UNKNOWN else ""))
+        print(f"  split      {entry['split']}")
         print(f"  questions  {entry['command']}   (the hub may ask you to log in and accept terms)")
         print("  videos     unpack the archives of that folder into")
         for video_folder in entry["video_folders"]:

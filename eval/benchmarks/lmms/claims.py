@@ -51,7 +51,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-class Claim:
+class WorkClaim:
     """The right to do one piece of work, held from construction to :meth:`release`.
 
     Args:
@@ -141,7 +141,7 @@ class Claim:
         self._beats.join()
         self._path(self.turn, "done").touch()
 
-    def __enter__(self) -> "Claim":
+    def __enter__(self) -> "WorkClaim":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -22,10 +22,23 @@ FOLDERS = ("mvbench", "egoschema", "longvideobench", "videomme")
 FRAMES = 8
 # forms of an answer: {} is the letter, {text} the option, {other} a letter that is not meant
 FORMS = (
-    "{}", "({})", "{}.", "{}. {text}", "{text}", "The answer is {}.", "Answer: {}", "The best option is {}.",
-    "I think it is {}.", "Based on the video, the correct option is ({}).", "A shape is shown, so the answer is {}.",
-    "It is not {other}, it is {}.", "Option {}: {text}", "Because {text}", "xyz", "",
-)  # fmt: skip
+    "{}",
+    "({})",
+    "{}.",
+    "{}. {text}",
+    "{text}",
+    "The answer is {}.",
+    "Answer: {}",
+    "The best option is {}.",
+    "I think it is {}.",
+    "Based on the video, the correct option is ({}).",
+    "A shape is shown, so the answer is {}.",
+    "It is not {other}, it is {}.",
+    "Option {}: {text}",
+    "Because {text}",
+    "xyz",
+    "",
+)
 
 
 def leaves(tree: dict[str, Any]) -> Iterator[Any]:
@@ -105,15 +118,19 @@ def of_task(task: Any) -> dict[str, Any]:
     generation = {key: value for key, value in sorted((config.generation_kwargs or {}).items())}
     return {
         "settings": {
-            "dataset": config.dataset_path, "config": config.dataset_name, "split": config.test_split,
-            "revision": (config.dataset_kwargs or {}).get("revision"), "generation": generation, "metrics": kinds,
+            "dataset": config.dataset_path,
+            "config": config.dataset_name,
+            "split": config.test_split,
+            "revision": (config.dataset_kwargs or {}).get("revision"),
+            "generation": generation,
+            "metrics": kinds,
         },
         "prompts": [task.doc_to_text(doc) for doc in docs],
         "videos": [os.path.relpath(task.doc_to_visual(doc)[0], home) for doc in docs],
         "read": read,
         "right": [letters(doc)[0] for doc in docs],
         "score": aggregate(task.aggregation()[metric], scored),
-    }  # fmt: skip
+    }
 
 
 def frames_of(clip: str) -> str:

@@ -17,7 +17,7 @@ from holitom.files import disk_trouble
 from llava.errors import InputError
 
 # folders below lmms_eval/tasks that hold the paper's benchmarks; indexing all others takes seconds
-_BENCHMARK_FOLDERS = ("mvbench", "egoschema", "longvideobench", "videomme")
+_BENCHMARK_FOLDERS = frozenset(task.partition("_")[0] for task in BY_TASK)  # of the harness' definitions
 HARNESS_FOLDER = Path("outputs/harness-0.3.0")  # where scripts/harness_030.sh puts the paper's release
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "scoring": SCORING_SEED}
 

@@ -14,7 +14,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
@@ -30,6 +30,7 @@ from eval.benchmarks.lmms.questions import task_of, tokens_of
 from eval.benchmarks.lmms.records import RecordFolder
 from eval.benchmarks.lmms.reuse import KeptVideos, ReusingSlot
 from eval.benchmarks.lmms.settings import run_config, stages_that_compress
+from eval.benchmarks.lmms.vllm_engine import RUNTIME, check_engine, move_to_vllm
 from eval.benchmarks.setup import setup_of
 from eval.instruments.fingerprints import checkpoint_identity, digest, local_checkpoint
 from eval.instruments.progress import progress
@@ -63,6 +64,8 @@ class Answering(Preparing):
         video_reader: ReaderChoice = "auto",
         reuse: bool = True,
         prefetch: int = 1,
+        engine: str = RUNTIME,
+        engine_args: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
         """Load the checkpoint and put the method on.
@@ -75,6 +78,8 @@ class Answering(Preparing):
             on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
             video_reader: of :func:`llava.video.load_video`; "decord-as-is" shows what the stock models see.
             log: name of the log's file for this process alone, see :class:`AnswerLog`.
+            engine: "runtime" is this project's own; "vllm" runs the LLM, see :mod:`eval.benchmarks.lmms.vllm_engine`.
+            engine_args: of ``vllm.LLM``.
             records: folder for the record of every question, or None to keep none.
             reuse: encode a video once for all its questions, where the method allows it (``question_free``).
             prefetch: videos that are read while the model answers; 0 reads each when its question comes. Neither
@@ -90,6 +95,7 @@ class Answering(Preparing):
         self._check_arguments(pretrained, on_bad_video, known)
         if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
             raise InputError(f"prefetch = {prefetch!r} is out of range: it must be an integer of at least 0")
+        check_engine(engine, engine_args, run)
         known = {"max_frames_num": run.model.num_frames, "conv_template": run.model.conv_template, **known}
         if not torch.cuda.is_available():
             known = {"device_map": "auto", "device": "cpu", **known}
@@ -105,6 +111,8 @@ class Answering(Preparing):
         arguments = {**{name: value.default for name, value in stock.items()}, **known}
         setup = setup_of(model, self.stock_id, arguments, identity["weights_sha256"])
         setup["video_reader"] = video_reader  # other frames are other answers
+        if engine != RUNTIME:
+            setup |= move_to_vllm(model, local_checkpoint(pretrained), engine_args or {})
         settings = run.as_dict()
         setup_key = digest({**setup, "compressor": settings["compressor"]})
         self.served = Served(setup, setup_key, settings, identity)
@@ -202,10 +210,19 @@ class Answering(Preparing):
             return Entry(task, doc_id, None, question.prompt, named, bad_video=str(error))
         text = self._generate(question.request, question.prompt, path, clip)
         entry = Entry(
-            task, doc_id, found.key, question.prompt, str(path), found.sha256, text,
-            tokens_of(self._compressor.record, self._layers), clip.reader, len(clip.indices), digest(clip.indices),
+            task,
+            doc_id,
+            found.key,
+            question.prompt,
+            str(path),
+            found.sha256,
+            text,
+            tokens_of(self._compressor.record, self._layers),
+            clip.reader,
+            len(clip.indices),
+            digest(clip.indices),
             time.perf_counter() - start,
-        )  # fmt: skip
+        )
         if self._records is not None:  # before the answer: a logged answer has its record
             self._records.add(self._compressor.record, clip, entry)
         self._log.add(entry)

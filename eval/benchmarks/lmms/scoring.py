@@ -3,7 +3,7 @@
 import random
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Metrics = Mapping[str, Any]
@@ -11,12 +11,31 @@ Doc = Mapping[str, Any]
 LETTERS = string.ascii_uppercase
 # what is no category in a metric dict or a question
 _RESULTS = frozenset(
-    ("score", "correct", "answer", "pred", "pred_answer", "parsed", "parsed_pred", "gt_answer", "ground_truth",
-     "target", "question_id", "id")
-)  # fmt: skip
+    (
+        "score",
+        "correct",
+        "answer",
+        "pred",
+        "pred_answer",
+        "parsed",
+        "parsed_pred",
+        "gt_answer",
+        "ground_truth",
+        "target",
+        "question_id",
+        "id",
+    )
+)
 _CATEGORIES = (
-    "duration", "domain", "sub_category", "task_type", "duration_group", "question_category", "family", "category",
-)  # fmt: skip
+    "duration",
+    "domain",
+    "sub_category",
+    "task_type",
+    "duration_group",
+    "question_category",
+    "family",
+    "category",
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +104,7 @@ def guessed(task: Any, doc: Doc, answer: str) -> bool:
 
 
 def _of_any_task(doc: Doc, metrics: Metrics, target: Any) -> Judged:
-    """A task of the user's own: a metric that is a number, or a dict with ``score`` or ``correct``."""
+    """Any other task: a metric that is a number, or a dict with ``score`` or ``correct``, or with option and answer."""
     for value in metrics.values():
         fields = value if isinstance(value, Mapping) else {"score": value}
         score = fields.get("score", fields.get("correct"))
@@ -94,7 +113,19 @@ def _of_any_task(doc: Doc, metrics: Metrics, target: Any) -> Judged:
             parsed = next((str(fields[name]) for name in names if fields.get(name) not in (None, "")), None)
             can_tell = any(name in fields for name in names)
             return Judged(str(target), parsed, parsed is not None or not can_tell, score == 1)
+        if {"pred_answer", "answer"} <= fields.keys():  # the task's aggregation compares the two
+            parsed = fields["pred_answer"] or None
+            return Judged(str(fields["answer"]), parsed, parsed is not None, parsed == fields["answer"])
     return Judged(str(target), None, False, None)
+
+
+def _asked_again(task: Any, doc: Doc, answer: str, judged: Judged) -> Judged:
+    """The letter that the task would have scored as right, of a metric that only says whether it was."""
+    for letter in LETTERS[:8]:
+        supposed = task.process_results({**doc, "answer": letter}, [answer])
+        if _of_any_task(doc, supposed, letter).correct:
+            return replace(judged, parsed=letter)
+    return replace(judged, parsed_ok=False)
 
 
 def judge(task: Any, doc: Doc, answer: str, metrics: Metrics, target: Any) -> Judged:
@@ -113,6 +144,8 @@ def judge(task: Any, doc: Doc, answer: str, metrics: Metrics, target: Any) -> Ju
         reader = _egoschema
     if reader is None:
         judged = _of_any_task(doc, metrics, target)
+        if judged.parsed is None and judged.parsed_ok and doc.get("answer") in tuple(LETTERS[:8]):
+            judged = _asked_again(task, doc, answer, judged)
         wrong = None if judged.correct is None else False
         return Judged(judged.target, None, False, wrong) if random_guess else judged
     right, parsed = reader(task, doc, answer, metrics)

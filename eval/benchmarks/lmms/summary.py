@@ -20,8 +20,17 @@ from llava.errors import InputError
 
 STAGES = ("before_llm", "inside_llm", "layer_mean")
 _PACKAGES = (
-    "torch", "transformers", "accelerate", "lmms_eval", "holitom", "decord", "av", "numpy", "pillow", "datasets",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "accelerate",
+    "lmms_eval",
+    "holitom",
+    "decord",
+    "av",
+    "numpy",
+    "pillow",
+    "datasets",
+)
 # of a sample of the harness; everything else in it is the metric dict
 _SAMPLE_KEYS = frozenset(
     ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "token_counts", "doc_hash", "input_media")

@@ -55,7 +55,8 @@ class VideoReading:
         clip = load()
         if self._prepare is None:
             return ReadVideo(clip, None)
-        pixels = self._prepare(clip.frames, return_tensors="pt")["pixel_values"]
+        # without torch, whose threads would then be two sets, one of this thread and one of the model's
+        pixels = torch.from_numpy(self._prepare(clip.frames, return_tensors="np")["pixel_values"])
         return ReadVideo(clip if self._keep_pictures else without_pictures(clip), pixels)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from eval.benchmarks.lmms import models
 from eval.benchmarks.lmms.answer_log import Entry, Served, entry_of
-from eval.benchmarks.lmms.claims import Claim
+from eval.benchmarks.lmms.claims import WorkClaim
 from eval.benchmarks.lmms.harness import evaluate, replay
 from eval.benchmarks.lmms.records import RECORDS, with_records
 from eval.benchmarks.lmms.results import write_results
@@ -96,7 +96,7 @@ class Job:
         return self.folder / LOGS / f"rank-{rank}.error"
 
 
-def answer(job: Job, share: int | None = None, claim: Claim | None = None) -> tuple[Any, Any]:
+def answer(job: Job, share: int | None = None, claim: WorkClaim | None = None) -> tuple[Any, Any]:
     """Load the model and answer; returns it with the harness' outcome, None for a share.
 
     Args:
@@ -123,7 +123,7 @@ def answer(job: Job, share: int | None = None, claim: Claim | None = None) -> tu
         model.close()
 
 
-def answer_share(job: Job, rank: int, claim: Claim | None = None) -> None:
+def answer_share(job: Job, rank: int, claim: WorkClaim | None = None) -> None:
     """Answer this process' share and leave it for :func:`score`."""
     model, _ = answer(job, rank, claim)
     served: Served = model.served

@@ -11,7 +11,7 @@ from torch import Tensor
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.ops.group_clustering import cluster_groups
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens
 from holitom.tokens import Order
 from llava.model.newlines import insert_newlines
 
@@ -89,16 +89,8 @@ def check_dpc(path: Path) -> tuple[float, list[str]]:
     batch, count, dim = points.shape
     errors, differences = [], []
     for weight, name in ((facts["beta"], "merged_beta06"), (None, "merged_no_beta")):
-        clusters = cluster_groups(
-            torch.ones(batch, count, dtype=torch.bool),
-            [count] * batch,
-            [facts["clusters"]] * batch,
-            lambda groups, _, positions: points[groups].gather(1, positions[..., None].expand(-1, -1, dim)),
-            dim,
-            torch.float32,
-            facts["k"],
-            weight,
-        )
+        groups = TokenGroups(torch.ones(batch, count, dtype=torch.bool), [count] * batch, [facts["clusters"]] * batch)
+        clusters = cluster_groups(groups, frame_tokens(points), ClusterRule(facts["k"], weight))
         errors.append(largest(clusters.features.view(batch, -1, dim), tensors[name]))
         if clusters.centers.view(batch, -1).tolist() != tensors["centers"].tolist():
             differences = ["centres differ"]

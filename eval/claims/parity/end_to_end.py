@@ -93,9 +93,14 @@ class EndToEnd:
         layer = config.inner.merge_layer if config is not None and config.inner is not None else 0
         watch = self.model.get_model().layers[layer].register_forward_pre_hook(lambda _, args: entered.append(args[0]))
         out = self.model.generate(
-            ids, **run, max_new_tokens=steps, do_sample=False, eos_token_id=None,
-            output_logits=True, return_dict_in_generate=True,
-        )  # fmt: skip
+            ids,
+            **run,
+            max_new_tokens=steps,
+            do_sample=False,
+            eos_token_id=None,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
         watch.remove()
         if "hidden_in_layer_K" in want:
             errors.append(largest(entered[0][0], want["hidden_in_layer_K"]))

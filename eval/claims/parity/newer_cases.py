@@ -122,7 +122,7 @@ def check_earlytom_select(path: Path) -> tuple[float, list[str]]:
     features = tensors["X"].float()
     ratio = ratio_after_merging(facts["settings"]["retain_ratio"], facts["initial_frames"], len(features))
     chosen = select_tokens(tensors["attn"].float(), [(a, b) for a, b in tensors["groups"].tolist()], ratio)
-    differences = mismatches(ratio=(ratio, facts["ratio_after_merging"]))
+    differences = mismatches(ratio=(ratio, facts["adjusted_ratio"]))
     if chosen.tolist() != tensors["index"].tolist():
         return math.inf, [*differences, "indices differ"]
     return largest(features.flatten(0, 1)[chosen], tensors["tokens"]), differences
@@ -195,6 +195,7 @@ def check_earlytom_tower(path: Path) -> tuple[float, list[str]]:
         if decided_by_rounding(facts):
             return 0.0, mismatches(tokens=(len(kept.index), facts["tokens_out"]))
         return math.inf, [*differences, "indices differ"]
+    assert merges.received_attention is not None  # EarlyTom's rules read it
     want = tensors["last_hidden"]
     rounding = HALF_SPACING * want.float().abs() if want.dtype == torch.float16 else torch.zeros(())
     beyond = ((states - want.float()).abs() - rounding).clamp_min(0) if states.shape == want.shape else states / 0

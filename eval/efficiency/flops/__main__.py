@@ -1,17 +1,17 @@
 """FLOPs of every row of the paper's efficiency columns: by its own formula, really, and counted; and the memory.
 
     python -m eval.efficiency.flops
-    python -m eval.efficiency.flops --geometry llava-onevision-7b --count all
+    python -m eval.efficiency.flops --geometry llava-onevision-7b --only vanilla holitom_r10
 
-Four parts. First the paper's formula: one line per row (the paper's value, ours, the difference). Then the rows whose
+Three parts. First the paper's formula: one line per row (the paper's value, ours, the difference). Then the rows whose
 method really keeps another number of tokens than the paper counts, as far as results/ holds measurements of it
 (``python -m eval.efficiency.token_counts``). Then real FLOPs by stage, with the bytes of the key-value cache and the
-peak of a prefill, from closed form for all rows. Last the same counted: the model of the real size runs on torch's meta
-device under its FLOP counter, without weights. The last line of stdout is one JSON document with the same data, of
-which ``python -m eval.report.figures.flops`` draws figures.
+peak of a prefill: the model of the real size runs on torch's meta device under its FLOP counter, without weights. The
+last line of stdout is one JSON document with the same data, of which ``python -m eval.report.figures.flops`` draws
+figures.
 
-Closed form and count agree if both mean the same: torch counts the full square of causal attention, which is
-``llm_square`` here, and ``llm`` is with its lower triangle alone.
+torch counts the full square of causal attention, which is ``llm_square`` here, and ``llm`` is with its lower triangle
+alone.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.efficiency.flops.output import show
 from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
-from eval.efficiency.flops.real import closed_record, count_plans, largest_deviations, shares, to_count
+from eval.efficiency.flops.real import MAIN, count_plans, newer_records, shares
 from eval.efficiency.flops.sizes import CHECKPOINTS
+from eval.efficiency.sheets import FLOPS, FORMULA, flops_rows
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
+from eval.instruments.sheets import terminal
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from llava.errors import InputError
 
@@ -52,13 +53,7 @@ def measured_counts(results: Path) -> list[dict[str, Any]]:
 
 def print_rows(records: list[dict[str, Any]]) -> None:
     """The table."""
-    line = "{:<19} {:<15} {:>4} {:>13} {:>7} {:>7} {:>6} {:>7} {:>6}"
-    print(line.format("model", "method", "kept", "tokens", "paper T", "ours T", "diff", "paper %", "ours %"))
-    for record in records:
-        model, method, kept, tokens, paper, ours, difference, percent, our_percent, _ = record.values()
-        percent = "-" if percent is None else percent
-        numbers = (f"{paper:.1f}", f"{ours:.3f}", f"{difference:+.3f}", percent, our_percent)
-        print(line.format(model, method, f"{kept}%", "{} > {}".format(*tokens), *numbers))
+    print(terminal(FORMULA, records))
     print(f"{sum(record['agrees'] for record in records)} of {len(records)} rows agree with the printed digits")
 
 
@@ -75,31 +70,51 @@ def print_differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return differ
 
 
-def real_flops(geometries: Sequence[str], text: int, count: str) -> dict[str, Any]:
-    """Closed form and count of the rows of some checkpoints, as they stand in the JSON line.
+NOTE = (
+    "T and G: 1e12 and 1e9 FLOPs, a multiplication and its addition counted as two, causal attention counted once. "
+    "tokens: of the video before the LLM > in its last layer. a later token: the first after the prefill. peak: most "
+    "bytes alive besides the weights, bfloat16. method: what compression itself computes as matrix products; - where "
+    "its work depends on what a video shows, and then it is missing in the sum."
+)
+
+
+def real_flops(geometries: Sequence[str], text: int, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """The rows of some checkpoints, as they stand in the JSON line.
 
     Args:
         geometries: names of :data:`eval.efficiency.flops.sizes.CHECKPOINTS`.
         text: text tokens of the prompt, at least 2.
-        count: which rows to count on the meta device: ``"some"`` (see :func:`~eval.efficiency.flops.real.to_count`),
-            ``"all"`` or ``"none"``.
+        only: configurations beside vanilla; None: all.
+
+    Raises:
+        InputError: for a name that no checkpoint has a configuration of.
     """
     before = min(TEXT_BEFORE, text // 2)
-    closed: list[dict[str, Any]] = []
-    counted: list[dict[str, Any]] = []
-    for name in geometries:
-        plans = plans_of(name, (before, text - before))
-        closed += map(closed_record, plans)
-        counted += count_plans([] if count == "none" else to_count(plans, count == "all"))
-    largest = largest_deviations(closed, counted)
-    exact = [value for name, value in largest.items() if name != "peak_activation_bytes"]
-    return {
-        "closed_form": closed,
-        "counted": counted,
-        "largest_deviation": max(exact, default=None),
-        "largest_deviations": largest,
-        "headline": shares(closed),
-    }
+    plans = {name: plans_of(name, (before, text - before)) for name in geometries}
+    known = {plan.name for each in plans.values() for plan in each}
+    wanted = known if only is None else {"vanilla", *only}
+    for name in sorted(wanted - known):
+        raise InputError(f"--only {name} is no row of {', '.join(geometries)}: name some of {', '.join(sorted(known))}")
+    rows = [row for each in plans.values() for row in count_plans([plan for plan in each if plan.name in wanted])]
+    newer = newer_records((before, text - before)) if only is None and MAIN in geometries else []
+    return {"real": rows, "headline": shares(rows), "newer": newer}
+
+
+def show(real: dict[str, Any]) -> None:
+    """One table for every checkpoint, and what the columns mean."""
+    for name in dict.fromkeys(row["geometry"] for row in real["real"]):
+        rows = [row for row in real["real"] if row["geometry"] == name]
+        text = rows[0]["tokens"]["text"]
+        print(f"\n{name}: real FLOPs, counted on the graph at the paper's token counts, {text} text tokens")
+        print(terminal(FLOPS, flops_rows(rows)))
+    print(NOTE)
+    headline = real["headline"]
+    if headline is not None:
+        paper, llm, total = (headline[f"{name}_percent"] for name in ("paper_formula", "llm", "prefill"))
+        print(
+            f"{headline['config']} of {MAIN}: {paper:.1f} % of vanilla by the paper's formula; of the real FLOPs "
+            f"{llm:.1f} % of the language model's and {total:.1f} % of the whole prefill's"
+        )
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -107,9 +122,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")
     parser.add_argument("--geometry", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS), help="default: all")
-    parser.add_argument(
-        "--count", choices=("some", "all", "none"), default="some", help="rows whose real graph is counted"
-    )
+    parser.add_argument("--only", nargs="+", metavar="CONFIG", help="rows beside vanilla whose real graph is counted")
     text = TEXT_BEFORE + TEXT_BEHIND
     parser.add_argument("--text-tokens", type=int, default=text, help=f"of the prompt, default {text}")
     options = parser.parse_args(arguments)
@@ -127,8 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     records = [as_record(row) for row in (*main_rows(), *other_backbone_rows())]
     print_rows(records)
     differ = print_differences(measured_counts(options.results))
-    real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.count)
+    real = real_flops(list(dict.fromkeys(options.geometry)), options.text_tokens, options.only)
     show(real)
+    if real["newer"]:
+        print("\nmethods younger than the paper beside it, each at its lowest share:")
+        print(terminal(FLOPS, flops_rows(real["newer"])))
     formula = "4nd^2 + 2n^2d + 2ndm per layer, visual tokens only"
     result = {"formula": formula, "rows": records, "real_counts_that_differ": differ, **real}
     print(json.dumps(stamped("flops", result)))

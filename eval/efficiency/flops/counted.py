@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from eval.efficiency.flops.closed_form import MethodFlops
 from eval.efficiency.flops.plans import Plan, spread_index
 from eval.efficiency.flops.sizes import DTYPE, ModelSizes, hollow_model
 from eval.efficiency.flops.stand_ins import NominalOuter, nominal_scene, with_newlines
@@ -37,6 +36,26 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.splicing import SplicedBatch, VisualTokens, splice
 from llava.model.visual_inputs import VisualEncoder
+
+
+@dataclass(frozen=True)
+class MethodFlops:
+    """What a method adds.
+
+    Attributes:
+        signals: reading side signals in the tower.
+        outer: the stage before the language model.
+        inner: the stages inside it.
+    """
+
+    signals: int
+    outer: int
+    inner: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.signals + self.outer + self.inner
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,18 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class _Decoded:
+    """What prefill and one decode step of a prompt cost: ``products`` are the language model's own of ``prefill``."""
+
+    prefill: int
+    products: int
+    masked: int
+    decode: int
+    cached: tuple[tuple[int, int], ...]
+    peak: int
+
+
+@dataclass(frozen=True)
 class _Encoded:
     """Features and signals of a video without values, and what they cost."""
 
@@ -92,6 +123,7 @@ class MetaRuns:
         self._encoder = VisualEncoder(self.model.get_model(), config, None)
         self._encoded: dict[tuple[Any, ...], _Encoded] = {}
         self._outer: dict[Any, tuple[int, int]] = {}
+        self._decoded: dict[Any, _Decoded] = {}
 
     @torch.no_grad()
     def count(self, plan: Plan) -> Counted:
@@ -132,7 +164,7 @@ class MetaRuns:
         """Tower, projector and pooling, with the recorders of an applied compressor."""
         names: tuple[Any, ...] = () if compressor is None or compressor.outer is None else compressor.outer.signals
         if compressor is not None and compressor.tower is not None:
-            names = (*names, *compressor.tower.layers)
+            names = (*names, *compressor.tower.nominal_frames(self.sizes.frames, self.sizes.tower_layers))
         if names in self._encoded:
             return self._encoded[names]
         shape, model = (self.sizes.frames, 3, self.sizes.side, self.sizes.side), self.model.get_model()
@@ -178,7 +210,25 @@ class MetaRuns:
         return splice(ids, None, None, [VisualTokens(features, True)], lambda text: embed(text.to("meta")), None)
 
     def _language(self, plan: Plan, encoded: _Encoded, added: MethodFlops, kept: CompressedTokens) -> Counted:
-        """Prefill and one decode step."""
+        """Prefill and one decode step, once for all configurations whose language model sees the same prompt."""
+        settings = plan.config.compressor if plan.stages else None
+        key = plan.text, plan.spans, str(settings)
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(plan, kept)
+        found = self._decoded[key]
+        return Counted(
+            tower=encoded.tower,
+            projector=encoded.projector,
+            llm=found.products - found.masked,
+            llm_square=found.products,
+            method=replace(added, inner=found.prefill - found.products),
+            decode=found.decode,
+            kv_cache_bytes=sum(size for _, size in found.cached),
+            cached=tuple(length for length, _ in found.cached),
+            peak_bytes=max(encoded.peak, found.peak),
+        )
+
+    def _decode(self, plan: Plan, kept: CompressedTokens) -> _Decoded:
         with LiveBytes() as alive, FusedAttention() as attention, FlopCounterMode(display=False) as counter:
             modules = ModuleFlops(counter).watch(self._products())
             prompt, cache = self._prompt(plan, kept), DynamicCache(config=self.model.config)
@@ -191,23 +241,13 @@ class MetaRuns:
                 video_spans=prompt.video_spans,
             )
             prefill, products = counter.get_total_flops(), modules.total
-            masked, sizes = attention.masked, list(_cache_sizes(cache))
+            masked, sizes = attention.masked, tuple(_cache_sizes(cache))
             peak = alive.peak + self.sizes.frames * 3 * self.sizes.side**2 * DTYPE.itemsize
             token = torch.zeros(1, 1, dtype=torch.long, device="meta")
             self.model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
             decode = counter.get_total_flops() - prefill
             modules.stop()
-        return Counted(
-            tower=encoded.tower,
-            projector=encoded.projector,
-            llm=products - masked,
-            llm_square=products,
-            method=replace(added, inner=prefill - products),
-            decode=decode,
-            kv_cache_bytes=sum(size for _, size in sizes),
-            cached=tuple(length for length, _ in sizes),
-            peak_bytes=max(encoded.peak, peak),
-        )
+        return _Decoded(prefill, products, masked, decode, sizes, peak)
 
     def _products(self) -> Iterator[torch.nn.Module]:
         """The modules of the language model in which its own matrix products are."""

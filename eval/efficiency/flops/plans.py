@@ -9,28 +9,15 @@ from pathlib import Path
 import torch
 
 from eval.efficiency.flops.sizes import ModelSizes, sizes_of
+from eval.instruments.answering import inner_stages
 from eval.paper.formula import outer_tokens
-from eval.paper.scores import CONFIGS
-from holitom.compressor import Compressor, InnerStage
+from eval.paper.scores import CONFIGS, paper_methods
+from holitom.compressor import Compressor
 from holitom.hooks.decoder.rules import DecoderStage, stage_counts
-from holitom.hooks.decoder.staged import StagedCompression
 from holitom.settings import RunConfig, load_config
 from llava.model.newlines import count_newlines
 
 TEXT_BEFORE, TEXT_BEHIND = 20, 60  # about a question with four choices in Qwen's chat template
-# Methods of the paper's tables in their order; the others have no nominal count.
-_METHODS = (
-    "vanilla",
-    "fastv",
-    "pdrop",
-    "dycoke",
-    "visionzip",
-    "prunevid",
-    "fastvid",
-    "holitom_without_inner",
-    "holitom",
-)
-NEWER = ("flashvid", "earlytom")  # methods that are younger than the paper, with a nominal count of their own
 
 
 @dataclass(frozen=True)
@@ -102,10 +89,6 @@ def _newlines(sizes: ModelSizes, visual: int) -> int:
     return len(rows.unique())
 
 
-def _stages(inner: InnerStage | None) -> tuple[DecoderStage, ...]:
-    return inner.stages if isinstance(inner, StagedCompression) else ()
-
-
 def make_plan(
     sizes: ModelSizes, name: str, config: RunConfig, retained: int, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND)
 ) -> Plan:
@@ -124,7 +107,7 @@ def make_plan(
     if nominal is not None:
         visual = nominal(sizes.frames, sizes.tokens_per_frame)
     newlines = _newlines(sizes, visual)
-    stages = _stages(compressor.inner if compressor is not None else None)
+    stages = inner_stages(compressor)
     span = visual + newlines
     later = stage_counts(stages, (((text[0], text[0] + span),),))
     spans = (span, *(counts[0][0] for counts in later))
@@ -141,15 +124,30 @@ def _row(path: Path) -> tuple[str, int]:
 
 
 def plans_of(
-    name: str, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND), methods: Sequence[str] = _METHODS
+    name: str, text: tuple[int, int] = (TEXT_BEFORE, TEXT_BEHIND), methods: Sequence[str] | None = None
 ) -> list[Plan]:
     """Plans of all rows of the paper's tables that ``configs/`` holds for a checkpoint, in the order of the tables.
 
     Args:
         name: one of :data:`CHECKPOINTS`.
         text: text tokens before and behind the video.
-        methods: whose rows, in this order.
+        methods: whose rows, in this order; those of the paper's tables unless given, the others have no nominal count.
     """
+    methods = paper_methods() if methods is None else methods
     files = [path for path in (CONFIGS / name.replace("-", "_")).glob("*.yaml") if path.stem.split("_r")[0] in methods]
     files.sort(key=lambda path: (methods.index(_row(path)[0]), -_row(path)[1]))
     return [make_plan(sizes_of(name), path.stem, load_config(path), _row(path)[1], text) for path in files]
+
+
+def newer_methods(name: str) -> list[str]:
+    """Methods with rows for a checkpoint outside the paper's tables whose work has a nominal size, by name.
+
+    That is a count of tokens of their own, or frames that merge in the tower, of which settings bound how many.
+    """
+    found: list[str] = []
+    for path in sorted((CONFIGS / name.replace("-", "_")).glob("*.yaml")):
+        method, compressor = _row(path)[0], load_config(path).build()
+        sized = compressor is not None and (hasattr(compressor.outer, "nominal") or compressor.tower is not None)
+        if method not in (*paper_methods(), *found) and sized:
+            found.append(method)
+    return found

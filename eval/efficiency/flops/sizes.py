@@ -17,9 +17,12 @@ from llava.model.vision_tower import tower_config
 
 DTYPE = torch.bfloat16
 _QWEN2_72B = {
-    "hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80, "num_attention_heads": 64,
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
     "num_key_value_heads": 8,
-}  # fmt: skip
+}
 # name -> values of config.json; the 72B model is too large to be measured elsewhere
 CHECKPOINTS: dict[str, dict[str, Any]] = {
     **{name: values for name, values in GEOMETRIES.items() if name != "tiny"},

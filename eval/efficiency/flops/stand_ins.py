@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eval.efficiency.flops.closed_form import scene
 from eval.efficiency.flops.sizes import ModelSizes
 from holitom.tokens import CompressedTokens, EncodedVideo
 from llava.model.newlines import insert_newlines
+
+SCENE_FRAMES, SCENE_STILL = 8, 0.55  # the nominal scene: a cut every 8 frames, 55 % of the positions stand still
 
 
 class NominalOuter:
@@ -31,8 +32,17 @@ class NominalOuter:
         return len(self._index)
 
 
+def scene(sizes: ModelSizes) -> tuple[int, list[int]]:
+    """Static tokens of every segment of the nominal scene, and the lengths of its segments in frames.
+
+    What HoliTom's clustering costs depends on what a clip shows; this scene is what it is counted on.
+    """
+    whole, rest = divmod(sizes.frames, SCENE_FRAMES)
+    return int(SCENE_STILL * sizes.tokens_per_frame), [SCENE_FRAMES] * whole + [rest] * (rest > 0)
+
+
 def nominal_scene(sizes: ModelSizes) -> Tensor:
-    """Features (frames, tokens, dim) of the nominal scene (:func:`eval.efficiency.flops.closed_form.scene`), float32.
+    """Features (frames, tokens, dim) of the nominal scene (:func:`scene`), float32.
 
     Random vectors, rolled by another step for every frame that shows something new: such vectors are nearly orthogonal.
     """

@@ -36,11 +36,12 @@ import torch
 
 from eval.efficiency.latency.bench import LatencyBench
 from eval.efficiency.latency.clips import clip_sources
-from eval.efficiency.latency.table import print_table
+from eval.efficiency.sheets import LATENCY, by_clip
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
+from eval.instruments.sheets import terminal
 from holitom.settings import load_config
 from llava.errors import InputError
 from llava.model.builder import DTYPES
@@ -140,6 +141,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "new_tokens": options.new_tokens,
         "rows": rows,
     }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """One line per row, every time beside the tokens it belongs to; factors and shares are against vanilla."""
+    weights = "random weights" if result["random_weights"] else result["checkpoint"]
+    print(
+        f"{result['geometry']} ({weights}), {result['frames']} frames, {result['dtype']}, {result['attention']}, "
+        f"{result['device']}; medians of {result['repetitions']} in ms"
+    )
+    for clip, rows in by_clip(result["rows"]).items():
+        print(f"\n{clip}\n{terminal(LATENCY, rows)}")
+    print()
 
 
 @user_errors

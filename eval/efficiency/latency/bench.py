@@ -18,7 +18,6 @@ from torch import Tensor
 
 from eval.efficiency.latency.clips import ClipSource, draw_clip
 from eval.efficiency.latency.run import (
-    OWN_STAGES,
     STAGES,
     Prompt,
     Timing,
@@ -28,6 +27,7 @@ from eval.efficiency.latency.run import (
     run_once,
     token_counts,
 )
+from eval.efficiency.sheets import OWN_STAGES
 from eval.instruments.answering import prompt_ids
 from eval.instruments.measure import interleaved, spread, timed
 from eval.instruments.models.geometries import check_sizes, random_model
@@ -93,9 +93,11 @@ class LatencyBench:
         else:
             check_sizes(read_config(options.checkpoint), options.geometry, options.checkpoint)
             self.tokenizer, self.model, _, _ = load_pretrained_model(
-                options.checkpoint, device_map=options.device, torch_dtype=options.dtype,
+                options.checkpoint,
+                device_map=options.device,
+                torch_dtype=options.dtype,
                 attn_implementation=options.attention,
-            )  # fmt: skip
+            )
         self.processor = self.model.get_vision_tower().image_processor
 
     def preprocess(self, clip: VideoClip) -> Tensor:

@@ -22,8 +22,6 @@ from llava.model.newlines import count_newlines
 from llava.model.visual_inputs import VisualEncoder
 
 TEXT_BEFORE, TEXT_BEHIND = 14, 21  # tokens of the chat template and a short question, where there is no tokenizer
-# what a method adds to a prefill
-OWN_STAGES = ("signals", "outer", "inner")
 STAGES = ("tower", "signals", "projector", "outer", "prefill", "inner")
 
 

@@ -35,13 +35,23 @@ _QWEN2 = {
     "use_cache": True,
 }
 _QWEN2_05B = {
-    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
 _QWEN2_7B = {
-    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-    "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
-}  # fmt: skip
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "tie_word_embeddings": False,
+}
 _TINY_LAYERS = 8  # as many as the learned tiny model has, so that the files of configs/tiny fit
 
 # name -> values of config.json
@@ -54,9 +64,14 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 # frames sampled from a video: the tiny one is for tests
 FRAMES = {"llava-onevision-7b": 32, "llava-onevision-0.5b": 32, "llava-video-7b": 64, "tiny": 8}
 _SAME_SIZES = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "mm_newline_position", "mm_spatial_pool_mode",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "mm_newline_position",
+    "mm_spatial_pool_mode",
+)
 _WRITES_RESIDUAL = ("o_proj", "out_proj", "down_proj", "fc2")
 _EMBEDDING_BOUNDS = {"position_embedding": 0.05, "embed_tokens": 0.03, "image_newline": 0.03}
 _NOISE_VALUES = 4_194_301  # a prime, so that no row of a matrix repeats the one before

@@ -47,9 +47,12 @@ def _lines(axes: Any, points: Sequence[tuple[PaperRow, float]]) -> None:
         pairs.sort()
         strong = method.startswith("HoliTom")
         axes.plot(
-            *zip(*pairs, strict=True), marker=_MARKERS[number % len(_MARKERS)], label=method,
-            linewidth=2.2 if strong else 1, alpha=1 if strong else 0.7,
-        )  # fmt: skip
+            *zip(*pairs, strict=True),
+            marker=_MARKERS[number % len(_MARKERS)],
+            label=method,
+            linewidth=2.2 if strong else 1,
+            alpha=1 if strong else 0.7,
+        )
     axes.axhline(100, color="black", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     ticks = [5, 10, 20, 50, 100]
@@ -59,25 +62,25 @@ def _lines(axes: Any, points: Sequence[tuple[PaperRow, float]]) -> None:
     axes.legend(fontsize=7)
 
 
-def accuracy_by_flops(closed: Sequence[dict[str, Any]]) -> Any:
-    """The paper's accuracies against FLOPs: by its formula, and real ones of the whole prefill (closed form)."""
-    real = {row["config"]: row["prefill"]["total"] for row in closed if row["geometry"] == MAIN}
+def accuracy_by_flops(counted: Sequence[dict[str, Any]]) -> Any:
+    """The paper's accuracies against FLOPs: by its formula, and real ones of the whole prefill."""
+    real = {row["config"]: row["prefill"]["total"] for row in counted if row["geometry"] == MAIN}
     figure, (left, right) = _new(2, "LLaVA-OneVision-7B: accuracies as printed by the paper, not measured here")
     rows = main_rows()
     _lines(left, [(row, row.percent) for row in rows])
     left.set_xlabel("FLOPs by the paper's formula (language model, visual tokens), % of vanilla")
     named = [(row, config_name(row)) for row in rows]
     _lines(right, [(row, 100 * real[name] / real["vanilla"]) for row, name in named if name in real])
-    right.set_xlabel("real FLOPs of the whole prefill (tower included), closed form, % of vanilla")
+    right.set_xlabel("real FLOPs of the whole prefill (tower included), % of vanilla")
     return figure
 
 
-def stage_bars(closed: Sequence[dict[str, Any]]) -> Any:
+def stage_bars(counted: Sequence[dict[str, Any]]) -> Any:
     """FLOPs of every stage of a prefill: all tokens beside HoliTom at its lowest retention, for every checkpoint."""
-    names = list(dict.fromkeys(row["geometry"] for row in closed))
-    figure, axes = _new(len(names), "real FLOPs of a prefill by stage, closed form at the paper's token counts")
+    names = list(dict.fromkeys(row["geometry"] for row in counted))
+    figure, axes = _new(len(names), "real FLOPs of a prefill by stage, at the paper's token counts")
     for place, name in zip(axes, names, strict=True):
-        rows = [row for row in closed if row["geometry"] == name]
+        rows = [row for row in counted if row["geometry"] == name]
         shown = [rows[0], next(row for row in reversed(rows) if row["config"].startswith("holitom_r"))]
         bottom = [0.0] * len(shown)
         for stage, label in _STAGES:
@@ -101,20 +104,20 @@ def measured_tables(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise no_result(path, "tiny", repr(error)) from None
 
 
-def write_figures(folder: Path, closed: Sequence[dict[str, Any]], results: Path) -> list[Path]:
+def write_figures(folder: Path, counted: Sequence[dict[str, Any]], results: Path) -> list[Path]:
     """Write every figure as a PNG; returns their paths.
 
     Args:
         folder: made if it is absent.
-        closed: rows of :func:`eval.efficiency.flops.real.closed_record`.
+        counted: rows of :func:`eval.efficiency.flops.real.record`.
         results: folder with measured results, of which accuracies of our own are taken where present.
 
     Raises:
         InputError: if matplotlib is absent or the folder cannot be written.
     """
-    figures = {"flops_stages": stage_bars(closed)}
-    if any(row["geometry"] == MAIN for row in closed):
-        figures["flops_accuracy_paper"] = accuracy_by_flops(closed)
+    figures = {"flops_stages": stage_bars(counted)}
+    if any(row["geometry"] == MAIN for row in counted):
+        figures["flops_accuracy_paper"] = accuracy_by_flops(counted)
     for name, record in measured_tables(results):
         figures[f"flops_accuracy_measured_{name}"] = score_by_flops(record)
     paths = [folder / f"{name}.png" for name in figures]
@@ -129,15 +132,15 @@ def write_figures(folder: Path, closed: Sequence[dict[str, Any]], results: Path)
     return paths
 
 
-def read_closed_form(path: Path) -> list[dict[str, Any]]:
-    """Closed-form rows of a FLOPs result, recorded or as it was printed.
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Real rows of a FLOPs result, recorded or as it was printed.
 
     Raises:
         InputError: if the file holds none.
     """
     try:
         found = read_record(path, "flops")
-        rows = found.get("result", found)["closed_form"]
+        rows = found.get("result", found)["real"]
         stage_bars(rows)
     except FAULTS as error:
         raise no_result(path, "flops", repr(error)) from None
@@ -154,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"-o {options.output} is a file: name a folder")
-    for path in write_figures(options.output, read_closed_form(options.result), options.results):
+    for path in write_figures(options.output, read_rows(options.result), options.results):
         print(f"wrote {path}")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.efficiency.latency.table import factor, milliseconds
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record
+from eval.instruments.sheets import factor, milliseconds
 from holitom.files import whole_file
 from llava.errors import InputError
 

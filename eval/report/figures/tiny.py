@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eval.synthetic.answers.scores import NOTICE
-
-_NAMES = {"holitom_without_inner": "HoliTom, outer stage", "holitom": "HoliTom"}
+from holitom.methods import belongs, title_of
 
 
 def _new(width: float, height: float) -> tuple[Any, Any]:
@@ -39,14 +38,17 @@ def score_by_flops(record: dict[str, Any]) -> Any:
             lines.setdefault(name.partition("_r")[0], []).append(rows[name])
     for number, (method, points) in enumerate(lines.items()):
         points.sort(key=lambda row: row["gflops"])
-        strong = method.startswith("holitom")
+        strong = belongs(method, "holitom")
         axes.errorbar(
             [100 * row["gflops"] / full["gflops"] for row in points],
             [100 * row["score"] for row in points],
             yerr=[100 * row["error"] for row in points],
-            label=_NAMES.get(method, method), marker="osD^v<>pX*hP"[number % 12], capsize=2,
-            linewidth=2.2 if strong else 1, alpha=1 if strong else 0.7,
-        )  # fmt: skip
+            label=title_of(method),
+            marker="osD^v<>pX*hP"[number % 12],
+            capsize=2,
+            linewidth=2.2 if strong else 1,
+            alpha=1 if strong else 0.7,
+        )
     axes.set_xlabel("prefill FLOPs of the language model, % of all tokens (the paper's formula)")
     axes.set_ylabel(f"score %, split {result['split']}")
     axes.legend(fontsize=7, ncols=2)
@@ -76,9 +78,14 @@ def ablation(name: str, grid: dict[str, Any], rows: dict[str, dict[str, Any]]) -
     _full(axes, next(row for point, row in rows.items() if point.startswith("vanilla_f")))
     heights, errors = ([100 * rows[point][key] for point in points] for key in ("score", "error"))
     axes.errorbar(
-        range(len(points)) if values is None else values, heights, yerr=errors, marker="o", capsize=2,
-        linestyle="" if values is None else "-", label=name,
-    )  # fmt: skip
+        range(len(points)) if values is None else values,
+        heights,
+        yerr=errors,
+        marker="o",
+        capsize=2,
+        linestyle="" if values is None else "-",
+        label=name,
+    )
     if values is None:
         labels = [point.replace(",", "\n").replace("_without_inner", " w/o inner") for point in points]
         axes.set_xticks(range(len(points)), labels, fontsize=6, rotation=20)

@@ -190,6 +190,16 @@ class Cards:
 
 
 @dataclass(frozen=True)
+class Highlights:
+    """Sentences, each with the number that it is about, and what the number was read from."""
+
+    slug: str
+    title: str
+    facts: Sequence[tuple[str, str, str]]  # number, sentence, source
+    kind: str = "facts"
+
+
+@dataclass(frozen=True)
 class Browser:
     """The sample browser; ``sets`` is its data, see :meth:`eval.report.page.samples.SampleSet.packed`."""
 
@@ -197,7 +207,7 @@ class Browser:
     kind: str = "browser"
 
 
-Block = Sheet | Text | Notice | Chart | Picture | Tally | Cards | Browser
+Block = Sheet | Text | Notice | Chart | Picture | Tally | Cards | Highlights | Browser
 
 
 @dataclass(frozen=True)

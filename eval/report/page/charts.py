@@ -5,9 +5,9 @@ Colours are those of Okabe and Ito, which colour-blind readers tell apart; every
 
 from __future__ import annotations
 
-import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +15,16 @@ from typing import Any
 import numpy as np
 
 from eval.report.page.blocks import Chart
+from eval.report.page.svg import small_svg, svg_address
+from holitom.methods import facts_of, title_of
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "p", "h", "<", ">", "d", "8")
-# methods keep their colour and marker in every chart; others follow in their order of appearance
-_KNOWN = (
-    "holitom", "holitom_without_inner", "visionzip", "prunevid", "fastvid", "vidcom2", "vanilla", "fastv", "pdrop",
-    "dycoke", "evs", "uniform", "random",
-)  # fmt: skip
-TITLES = {
-    "holitom": "HoliTom", "holitom_without_inner": "HoliTom (w/o M)", "visionzip": "VisionZip", "prunevid": "PruneVid",
-    "fastvid": "FastVID", "vidcom2": "VidCom2", "vanilla": "all tokens", "fastv": "FastV", "pdrop": "PDrop",
-    "dycoke": "DyCoke", "evs": "EVS", "uniform": "uniform", "random": "random",
-}  # fmt: skip
+_FULL = ("#000000", "X", "solid")
+_TAKEN = 13  # places of the colours and markers that methods bring
 _HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
 _WIDTH = 6.8  # inches
+_NOT_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]")
 
 
 @dataclass(frozen=True)
@@ -61,9 +56,17 @@ def plain(text: str) -> str:
     return html.escape(str(text), quote=False)
 
 
+def method_label(method: str) -> str:
+    """What a method is called: its name in the paper's tables if it is in them."""
+    return "all tokens" if method == "vanilla" else facts_of(method).paper_row or title_of(method)
+
+
 def style(method: str, place: int = 0) -> tuple[str, str, str]:
-    """Colour, marker and dash of a method, the same in every chart."""
-    number = _KNOWN.index(method) if method in _KNOWN else len(_KNOWN) + place
+    """Colour, marker and dash: a method's own in every chart; others follow in their order of appearance."""
+    own = _FULL if method == "vanilla" else facts_of(method).style
+    if own is not None:
+        return own
+    number = _TAKEN + place
     dash = ("solid", "dotted")[number // len(_COLOURS) % 2]
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], dash
 
@@ -133,8 +136,10 @@ def stacked(
 
 
 def _label(value: Any) -> Any:
-    """Text that matplotlib shows as it is: it reads formulas between dollars otherwise."""
-    return str(value).encode("utf-8", "replace").decode().replace("$", r"\$") if isinstance(value, str) else value
+    """Text that matplotlib shows as it is: it reads formulas between dollars otherwise, and writes what XML forbids."""
+    if not isinstance(value, str):
+        return value
+    return _NOT_XML.sub("\ufffd", value.encode("utf-8", "replace").decode()).replace("$", r"\$")
 
 
 def _chart(drawn: Any, facts: Drawn, data: Sequence[Mapping[str, Any]]) -> Chart:
@@ -151,5 +156,4 @@ def _chart(drawn: Any, facts: Drawn, data: Sequence[Mapping[str, Any]]) -> Chart
     picture = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": facts.slug, "font.family": "sans-serif"}):
         drawn.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
-    source = base64.b64encode(picture.getvalue().encode()).decode("ascii")
-    return Chart(facts.slug, facts.title, {"data": data}, facts.said, f"data:image/svg+xml;base64,{source}")
+    return Chart(facts.slug, facts.title, {"data": data}, facts.said, svg_address(small_svg(picture.getvalue())))

@@ -31,11 +31,12 @@ def claims_of(sources: Sources) -> list[Mapping[str, Any]]:
     """The claims that are whole; a damaged one is named among the problems."""
     if sources.claims is None:
         return []
-    whole = []
-    for place, claim in enumerate(sources.claims.result["claims"]):
-        name = f"{sources.claims.path}, claim {place + 1}"
-        whole += sources.tried(name, _checked, claim)
-    return whole
+    if sources.whole_claims is None:
+        sources.whole_claims = []
+        for place, claim in enumerate(sources.claims.result["claims"]):
+            name = f"{sources.claims.path}, claim {place + 1}"
+            sources.whole_claims += sources.tried(name, _checked, claim)
+    return sources.whole_claims
 
 
 def _checked(claim: Any) -> Mapping[str, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from eval.benchmarks.runs import average
 from eval.claims.speed_claims import SPEED_SHARE
 from eval.paper.grids import Grid
-from eval.paper.scores import EFFICIENCY, MODELS, scores_of
+from eval.paper.scores import EFFICIENCY, MODELS, config_stem, scores_of
 from eval.report.page.blocks import ABSENT, NOT_MEASURED, Block, Cell, Chart, Column, Notice, Sheet, figure
 from eval.report.page.blocks import Section as PageSection
-from eval.report.page.charts import TITLES, Series, curves
+from eval.report.page.charts import Series, curves
 from eval.report.page.claims import verdict_rule
 from eval.report.page.findings import (
     Finding,
@@ -177,7 +177,7 @@ def accuracy_chart(section: Section) -> Chart:
             lines.setdefault(row.paper.method, []).append(row)
     series = []
     for method, rows in lines.items():
-        key = next((name for name, title in TITLES.items() if title == method), method.lower())
+        key = config_stem(method, 100)
         places = [(row, scores.average) for row in rows if (scores := scores_of(row.paper)) and scores.average]
         names = [f"{row.full_label}, paper" for row, _ in places]
         flops = [row.paper.paper_tflops for row, _ in places if row.paper]

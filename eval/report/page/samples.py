@@ -56,7 +56,9 @@ class SampleSet:
     belongs: str = ""
 
     def packed(self) -> dict[str, Any]:
-        """The set as compact JSON: columns instead of rows, one letter for right, wrong and unlabelled."""
+        """The set as compact JSON: columns instead of rows, one letter for right, wrong and unlabelled, and for an
+        answer where every answer is one letter.
+        """
         letters = {True: "r", False: "w", None: "u"}
         return {
             "title": self.title,
@@ -65,7 +67,7 @@ class SampleSet:
             "scored": "".join("1" if counts else "0" for counts in self.scored),
             "runs": {
                 name: {
-                    "text": run.text,
+                    "text": _lettered(run.text),
                     "right": "".join(letters[mark] for mark in run.right),
                     "before_llm": _shrunk(run.before_llm),
                     "inside_llm": _shrunk(run.inside_llm),
@@ -74,6 +76,12 @@ class SampleSet:
                 for name, run in self.runs.items()
             },
         }
+
+
+def _lettered(answers: list[str | None]) -> str | list[str | None]:
+    """One text where every answer is one letter."""
+    letters = [answer for answer in answers if answer is not None and re.fullmatch("[A-Z]", answer)]
+    return "".join(letters) if len(letters) == len(answers) else answers
 
 
 def _shrunk(counts: list[int | None]) -> int | list[int | None] | None:
@@ -169,5 +177,14 @@ def samples_section(sets: Sequence[SampleSet]) -> Section:
         "visual tokens at the LLM's entrance and behind its last inner stage. Headings sort."
     )
     ordered = sorted(sets, key=lambda found: (-len(found.questions) * len(found.runs), found.title))
-    blocks: list[Block] = [Text([said]), Browser([found.packed() for found in ordered if found.questions])]
+    blocks: list[Block] = [Text([said]), Browser(_shared([found.packed() for found in ordered if found.questions]))]
     return Section("samples", "Sample browser", blocks)
+
+
+def _shared(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sets, with the number of an earlier one in place of questions that this one asked already."""
+    for place, later in enumerate(sets):
+        same = [at for at, earlier in enumerate(sets[:place]) if earlier["questions"] == later["questions"]]
+        if same:
+            sets[place] = {**later, "questions": same[0]}
+    return sets

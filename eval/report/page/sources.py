@@ -5,7 +5,7 @@ Nothing here ends the program for one bad file: it is left out and named with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,7 +72,9 @@ class Problem:
 
 @dataclass
 class Sources:
-    """Everything the page is made from; ``folder`` is the folder of results as it was named."""
+    """Everything the page is made from; ``folder`` is the folder of results as it was named, ``whole_claims`` the
+    claims that were looked at (:func:`eval.report.page.claims.claims_of`).
+    """
 
     folder: Path
     records: list[Record] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Sources:
     others: list[str] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
+    whole_claims: list[Mapping[str, Any]] | None = field(default=None, repr=False)
     _sections: dict[bool, list[tuple[str, Section]]] = field(default_factory=dict, repr=False)
 
     def sections(self, grids: Sequence[Grid], rehearsals: bool = False) -> list[tuple[str, Section]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.instruments.significance import paired_p
 from eval.report.page.blocks import ABSENT, Block, Cell, Column, Notice, Section, Sheet, figure
-from eval.report.page.charts import TITLES, Series, curves
+from eval.report.page.charts import Series, curves, method_label
 from eval.report.page.samples import SampleSet
 from eval.report.page.sources import Record, Sources
 from llava.errors import InputError
@@ -180,7 +180,7 @@ def flops_chart(stem: str, record: Record) -> Block:
         points.sort(key=lambda point: point[1]["gflops"])
         series.append(
             Series(
-                TITLES.get(method, method), [_PERCENT * row["gflops"] / full["gflops"] for _, row in points],
+                method_label(method), [_PERCENT * row["gflops"] / full["gflops"] for _, row in points],
                 [_PERCENT * row["score"] for _, row in points], [_PERCENT * row["error"] for _, row in points],
                 [name for name, _ in points], method,
             )

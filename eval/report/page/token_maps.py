@@ -31,7 +31,7 @@ def picture_block(slug: str, title: str, said: str, raw: bytes) -> Picture:
     if pixels.width > MAX_WIDTH:
         pixels = pixels.resize((MAX_WIDTH, max(1, round(pixels.height * MAX_WIDTH / pixels.width))))
     packed = io.BytesIO()
-    pixels.quantize(128).convert("RGB").save(packed, format="WEBP", lossless=True, method=4)
+    pixels.quantize(128).convert("RGB").save(packed, format="WEBP", lossless=True, quality=100, method=4)
     source = "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
     return Picture(slug, title, source, said, pixels.width, pixels.height)
 

@@ -3,76 +3,37 @@
 from pathlib import Path
 from typing import Any
 
-from eval.efficiency.latency.table import factor, milliseconds
+from eval.efficiency.sheets import DECODE, FLOPS, KERNELS, LATENCY, by_clip, decode_rows, flops_rows
 from eval.instruments.kinds import read_json
-from eval.report.readme.measured import from_files, source
+from eval.instruments.sheets import markdown
+from eval.report.readme.measured import from_files, section, source
 from llava.errors import InputError
 
 _MAIN = "llava-onevision-7b"
 # file, whether it must be of a GPU, what it measures, the command that does
+_TIMES, _CHECK = "time to first token and decoding", "bash scripts/gpu_check.sh"
+_BENCH = "bash scripts/bench_efficiency.sh"
 _WANTED = (
-    ("flops.json", False, "FLOPs in closed form and counted", "bash scripts/measure_cpu.sh"),
-    ("latency_llava-onevision-0.5b.json", False, "time to first token of the 0.5B model on a CPU",
-     "bash scripts/bench_efficiency.sh"),
-    ("latency_llava-onevision-7b.json", True, "time to first token and decoding of LLaVA-OneVision-7B on a GPU",
-     "bash scripts/bench_efficiency.sh"),
-    ("latency_llava-video-7b.json", True, "time to first token and decoding of LLaVA-Video-7B at 64 frames on a GPU",
-     "bash scripts/bench_efficiency.sh"),
-    ("bench_kernels.json", True, "the Triton kernels on a GPU, their launches and syncs",
-     "bash scripts/gpu_check.sh bench"),
-    ("bench_decode.json", True, "decoding with a static cache and with CUDA graphs on a GPU",
-     "bash scripts/bench_efficiency.sh"),
-)  # fmt: skip
+    ("flops.json", False, "FLOPs counted on the graph of the real size", "bash scripts/measure_cpu.sh"),
+    ("latency_llava-onevision-0.5b.json", False, "time to first token of the 0.5B model on a CPU", _BENCH),
+    ("latency_llava-onevision-7b.json", True, f"{_TIMES} of LLaVA-OneVision-7B on a GPU", _BENCH),
+    ("latency_llava-video-7b.json", True, f"{_TIMES} of LLaVA-Video-7B at 64 frames on a GPU", _BENCH),
+    ("bench_kernels.json", True, "the Triton kernels on a GPU, their launches and syncs", f"{_CHECK} bench"),
+    ("bench_decode.json", True, "decoding with a static cache and with CUDA graphs on a GPU", _BENCH),
+)
 
 
 def flops_section(record: dict[str, Any]) -> list[str]:
-    """Real FLOPs of the main checkpoint by stage, and how well closed form and count agree."""
+    """Real FLOPs of the main checkpoint by stage."""
     result = record["result"]
-    rows = [row for row in result["closed_form"] if row["geometry"] == _MAIN]
-    full = next(row for row in rows if row["config"] == "vanilla")
-    lines = []
-    for row in rows:
-        prefill, tokens = row["prefill"], row["tokens"]
-        inside = tokens.get("after_inner", tokens.get("inside_llm"))
-        lines.append(
-            f"| {row['config']} | {tokens['before_llm']} > {inside} | {prefill['tower'] / 1e12:.2f} "
-            f"| {prefill['projector'] / 1e12:.2f} | {prefill['llm'] / 1e12:.2f} "
-            f"| {prefill['llm'] / full['prefill']['llm']:.1%} | {prefill['total'] / full['prefill']['total']:.1%} "
-            f"| {row['decode_per_token'] / 1e9:.2f} | {row['kv_cache_bytes'] / 1e6:.1f} |"
-        )
+    rows = [row for row in result["real"] if row["geometry"] == _MAIN]
     agree = sum(bool(row.get("agrees")) for row in result["rows"])
-    largest = result["largest_deviation"]
-    rows_counted = len(result["counted"])
-    counted = "not counted" if largest is None else f"{rows_counted} rows counted, largest difference {largest:.2g}"
-    return [
+    text = (
         f"**FLOPs.** By the paper's formula {agree} of {len(result['rows'])} rows give the printed digits. Really, "
         f"tower and text included, a multiplication and its addition counted as two, {_MAIN} at the paper's token "
-        f"counts (closed form; the graph of the real size under torch's FLOP counter: {counted}):", "",
-        "| config | tokens, newlines included | tower T | projector T | LLM T | LLM, of vanilla | prefill, of vanilla "
-        "| a later token G | KV cache MB |", "|---|---|---|---|---|---|---|---|---|", *lines, "",
-        f"From {source(record)}.",
-    ]  # fmt: skip
-
-
-def _latency_line(row: dict[str, Any]) -> str:
-    stages, ratios, tokens = row["stages_ms"], row["against_vanilla"] or {}, row["tokens"]
-    first, each = stages["time_to_first_token"], stages["time_per_output_token"]
-    own = [milliseconds(stages[stage]) for stage in ("signals", "outer", "inner")]
-    share, budget = ratios.get("overhead"), tokens["budget"]
-    cells = [
-        row["config"],
-        f"{tokens['before_llm']} > {tokens['inside_llm']}{'' if budget is None else f' of {budget}'}",
-        milliseconds(stages["tower"]),
-        milliseconds(stages["prefill"]),
-        " + ".join(own) if set(own) != {"-"} else "-",
-        "-" if share is None or set(own) == {"-"} else f"{share:.1%}",
-        f"{milliseconds(first)} ({first['min']:.0f} to {first['max']:.0f})",
-        factor(ratios.get("time_to_first_token")),
-        "-" if each is None else milliseconds(each),
-        factor(ratios.get("time_per_output_token")),
-        f"{row['peak_memory_mb']:.0f}",
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+        "counts (the graph of the real size under torch's FLOP counter):"
+    )
+    return section(text, FLOPS, flops_rows(rows), f"From {source(record)}.")
 
 
 def latency_section(record: dict[str, Any]) -> list[str]:
@@ -85,69 +46,34 @@ def latency_section(record: dict[str, Any]) -> list[str]:
         "pixel values to the first token; decoding with the library's own loop:",
     ]
     alike = {clip["name"]: clip["features_alike"] for clip in result["clips"]}
-    for clip in dict.fromkeys(row["clip"] for row in result["rows"]):
+    for clip, rows in by_clip(result["rows"]).items():
         same = "" if alike[clip] is None else f"; {alike[clip]:.0%} of the features are alike in neighbouring frames"
-        rows = [_latency_line(row) for row in result["rows"] if row["clip"] == clip]
-        lines += [
-            "", f"Clip: {clip}{same}.", "",
-            "| config | tokens before > inside the LLM, of the budget | tower | LLM prefill "
-            "| method: tower + outer + inner | its share of vanilla | first token | faster | a later token | faster "
-            "| peak MB |",
-            "|---|---|---|---|---|---|---|---|---|---|---|", *rows,
-        ]  # fmt: skip
+        lines += ["", f"Clip: {clip}{same}.", "", *markdown(LATENCY, rows)]
     return [*lines, "", f"From {source(record)}."]
-
-
-def _optional(value: float | int | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def kernels_section(record: dict[str, Any]) -> list[str]:
     """Times, errors, launches and syncs of the parts that have a kernel."""
     result = record["result"]
-    rows = [
-        f"| {row['name']} | {row['dtype']} | {row['ms']:.3f} | {_optional(row['ratio'], '.2f')} "
-        f"| {_optional(row['error'], '.1e')} | {_optional(row['plain_error'], '.1e')} | {row['operators']} "
-        f"| {_optional(row['launches'], 'd')} | {row['syncs']} |"
-        for row in result["rows"]
-    ]
     what = "kernels" if result["kernels_measured"] else "torch versions alone: no GPU that the kernels are written for"
-    return [
+    text = (
         f"**Parts that have a kernel** ({what}), at the sizes of LLaVA-OneVision-7B; ratio: plain torch code (on a "
-        "GPU the torch version) over ours; errors against float64 beside those of plain code:", "",
-        "| | type | ms | ratio | error | plain code's | operators | launches | syncs |",
-        "|---|---|---|---|---|---|---|---|---|", *rows, "", f"From {source(record)}.",
-    ]  # fmt: skip
+        "GPU the torch version) over ours; errors against float64 beside those of plain code:"
+    )
+    return section(text, KERNELS, result["rows"], f"From {source(record)}.")
 
 
 def decode_section(record: dict[str, Any]) -> list[str]:
     """Time per decoded token in every way of decoding, beside the bytes of a step."""
     result = record["result"]
-    settings, lines = result["settings"], []
-    for row in result["rows"]:
-        step, tokens = row["bytes_per_step"], row["tokens"]
-        for way, found in row["decode"].items():
-            if found is None:
-                cells = ["not measured", *6 * ["-"]]
-            else:
-                cells = [
-                    milliseconds(found["ms_per_token"]), f"{found['tokens_per_second']:.1f}",
-                    factor(row["against_eager"][way]), factor(row["against_vanilla"][way]),
-                    f"{found['first_answer_ms']:.0f}", f"{found['copied_bytes'] / 1e6:.2f}", str(found["operators"]),
-                ]  # fmt: skip
-            head = (
-                f"| {row['config']}, {tokens['prompt']} > {tokens['last_layer']} tokens, cache {step['kv_share']:.1%} "
-            )
-            lines.append(f"{head}| {way} | {' | '.join(cells)} |")
-    return [
+    settings = result["settings"]
+    text = (
         f"**Decoding, {settings['geometry']}**, random weights, {settings['frames']} frames, {settings['dtype']}, "
         f"{settings['attention']}, {settings['new_tokens']} tokens, {settings['repetitions']} interleaved repetitions, "
         "medians; the cache's share is that of the bytes a step must read. The first answer, which is no repetition, "
-        "holds what is done once, such as capturing a graph:", "",
-        "| prompt | way | ms a token | tokens/s | over eager | over vanilla in the same way | first answer ms "
-        "| copied MB | operators |",
-        "|---|---|---|---|---|---|---|---|---|", *lines, "", f"From {source(record)}.",
-    ]  # fmt: skip
+        "holds what is done once, such as capturing a graph:"
+    )
+    return section(text, DECODE, decode_rows(result["rows"]), f"From {source(record)}.")
 
 
 SECTIONS = {
@@ -193,8 +119,8 @@ def efficiency(results: Path) -> str:
         InputError: if a result file cannot be read.
     """
     lines: list[str] = []
-    for name, (kind, section) in SECTIONS.items():
-        lines += from_files(results, name, kind, section)
+    for name, (kind, make) in SECTIONS.items():
+        lines += from_files(results, name, kind, make)
     missing = not_measured(results)
     lines += ["**Not measured:**", "", *missing] if missing else ["Everything that the scripts measure was measured."]
     return "\n".join(lines).rstrip()

@@ -1,10 +1,13 @@
 """The README's section of checks and costs that need no GPU, from ``results/*/``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.claims.parity.__main__ import LIMITS
+from eval.efficiency.sheets import METHODS, OUTER, TOKENS, outer_rows
 from eval.instruments.kinds import FAULTS, no_result, read_record
+from eval.instruments.sheets import TableColumn, markdown
 from llava.errors import InputError
 
 
@@ -16,22 +19,36 @@ def source(record: dict[str, Any]) -> str:
     )
 
 
+def section(text: str, columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]], source: str) -> list[str]:
+    """Lines of a table with what it is above and where it comes from below."""
+    return [text, "", *markdown(columns, rows), "", source]
+
+
+PARITY_NAMES = {
+    "outer": "outer stage",
+    "inner": "inner merge",
+    "dpc": "DPC-KNN",
+    "e2e": "whole runs, logits",
+    "flashvid": "FlashVID, outer stage",
+    "flashvid_llm_prune": "FlashVID inside the LLM",
+    "earlytom_merge": "EarlyTom, frames",
+    "earlytom_select": "EarlyTom, tokens",
+    "earlytom_tower": "EarlyTom inside the tower",
+}
+PARITY = (
+    TableColumn("", lambda row: PARITY_NAMES[row["kind"]]),
+    TableColumn("largest absolute error", "error", ".1e"),
+    TableColumn("limit", lambda row: f"{LIMITS[row['kind']]:.0e}".replace("e-0", "e-")),
+)
+
+
 def parity_section(record: dict[str, Any]) -> list[str]:
     """Largest differences to the recordings."""
     result = record["result"]
-    kinds = {
-        "outer": ("outer stage", "1e-5"), "inner": ("inner merge", "1e-5"), "dpc": ("DPC-KNN", "1e-5"),
-        "e2e": ("whole runs, logits", "1e-3"), "flashvid": ("FlashVID, outer stage", "1e-5"),
-        "flashvid_llm_prune": ("FlashVID inside the LLM", "1e-5"), "earlytom_merge": ("EarlyTom, frames", "1e-5"),
-        "earlytom_select": ("EarlyTom, tokens", "1e-5"), "earlytom_tower": ("EarlyTom inside the tower", "1e-4"),
-    }  # fmt: skip
     errors = {kind: error for kind, error in result["max_abs_error"].items() if error is not None}
-    rows = [f"| {name} | {errors[kind]:.1e} | {limit} |" for kind, (name, limit) in kinds.items() if kind in errors]
-    failed = ", ".join(result["failed"]) or "none"
-    return [
-        f"**Recordings of the release**: {result['cases']} cases, failed: {failed}.", "",
-        "| | largest absolute error | limit |", "|---|---|---|", *rows, "", f"From {source(record)}.",
-    ]  # fmt: skip
+    rows = [{"kind": kind, "error": errors[kind]} for kind in PARITY_NAMES if kind in errors]
+    text = f"**Recordings of the release**: {result['cases']} cases, failed: {', '.join(result['failed']) or 'none'}."
+    return section(text, PARITY, rows, f"From {source(record)}.")
 
 
 def outer_section(record: dict[str, Any]) -> list[str]:
@@ -39,67 +56,38 @@ def outer_section(record: dict[str, Any]) -> list[str]:
     result = record["result"]
     sizes = result["settings"]
     growth = result.get("growth")
-    names = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
-    if growth is not None:
-        names["longer"] = f"this project, {growth['frames'][1]} frames"
-    rows = []
-    for name, times in result["times"].items():
-        cpu = times["cpu_ms"]
-        span = f"{cpu['median']:.0f} ({cpu['min']:.0f} to {cpu['max']:.0f})"
-        rows.append(f"| {names[name]} | {span} | {times['wall_ms']['median']:.0f} |")
     ratio = "" if result["cpu_speedup"] is None else f"Ratio of CPU times {result['cpu_speedup']}; "
     if growth is not None:
         ratio += f"from {growth['frames'][0]} to {growth['frames'][1]} frames {growth['over_linear']} times linear; "
-    return [
+    text = (
         f"**Outer stage**, {sizes['frames']} x {sizes['tokens']} x {sizes['dim']} {sizes['dtype']}, "
-        f"{sizes['repetitions']} interleaved repetitions, {sizes['threads']} thread(s), synthetic clip:", "",
-        "| | CPU ms, median (range) | wall ms |", "|---|---|---|", *rows, "",
-        f"{ratio}peak memory above the input {result['peak_above_input_mb']:.0f} MB. From {source(record)}.",
-    ]  # fmt: skip
+        f"{sizes['repetitions']} interleaved repetitions, {sizes['threads']} thread(s), synthetic clip:"
+    )
+    peak = f"peak memory above the input {result['peak_above_input_mb']:.0f} MB"
+    return section(text, OUTER, outer_rows(result), f"{ratio}{peak}. From {source(record)}.")
 
 
 def counts_section(record: dict[str, Any]) -> list[str]:
     """Nominal and real token counts of every row."""
     result = record["result"]
-    rows = [
-        f"| {row['config']} | {row['nominal'] or '-'} | {row['measured']} | {_tera(row['nominal_tflops'])} "
-        f"| {_tera(row['measured_tflops'])} |"
-        for row in result["rows"]
-    ]
-    return [
+    text = (
         f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, "
         "a tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends "
-        "on the clip end under budget where little moves:", "",
-        "| config | nominal tokens | real tokens | nominal T | real T |", "|---|---|---|---|---|", *rows, "",
-        f"From {source(record)}.",
-    ]  # fmt: skip
-
-
-def _tera(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+        "on the clip end under budget where little moves:"
+    )
+    return section(text, TOKENS, result["rows"], f"From {source(record)}.")
 
 
 def methods_section(record: dict[str, Any]) -> list[str]:
     """Time each method adds to a prefill."""
     result = record["result"]
     sizes = result["settings"]
-    rows = [
-        f"| {row['method']} | {_ms(row['signals_ms'])} | {_ms(row['outer_ms'])} | {_ms(row['inner_ms'])} "
-        f"| {_ms(row['total_ms'])} | {row['ratio']:.1f} |"
-        for row in result["rows"]
-    ]
-    return [
+    text = (
         f"**Time each method adds to a prefill** at the 7B geometry, {sizes['frames']} x {sizes['tokens']} x "
         f"{sizes['dim']} {sizes['dtype']} on {sizes['device']}, {sizes['threads']} thread(s), {sizes['repetitions']} "
-        "interleaved repetitions, medians in ms. What it saves is not in here:", "",
-        "| method | tower signals | outer stage | inner stage | total | / uniform |", "|---|---|---|---|---|---|",
-        *rows, "",
-        f"From {source(record)}.",
-    ]  # fmt: skip
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+        "interleaved repetitions, medians in ms. What it saves is not in here:"
+    )
+    return section(text, METHODS, result["rows"], f"From {source(record)}.")
 
 
 SECTIONS = {

@@ -60,9 +60,7 @@ def category_tables(section: Section) -> list[Table]:
         columns = [label for label in order if label in found] + sorted(label for label in found if label not in order)
         if not columns:
             continue
-        rows = [
-            [name, *[_plain(scores.get(column)) for column in columns]] for name, scores in scored if scores
-        ]  # fmt: skip
+        rows = [[name, *[_plain(scores.get(column)) for column in columns]] for name, scores in scored if scores]
         heading = f"{section.heading}: {title}"
         header = ["Method", *[column.removeprefix("mvbench_") for column in columns]]
         slug = f"{section.slug}_{task}_{key}"

@@ -6,29 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.benchmarks.runs import Run
+from eval.instruments.answering import inner_stages
 from eval.paper.formula import ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops, staged_layers
 from eval.paper.scores import EFFICIENCY
 from eval.report.tables.layout import NOT_RUN, Table, in_percent, number
 from eval.report.tables.scores import Row, Section
+from holitom.settings import parse_config
 
 GEOMETRIES = {"llava_onevision_7b": ONEVISION_7B, "llava_onevision_72b": ONEVISION_72B, "llava_video_7b": VIDEO_7B}
 
 
-def inner_layer(compressor: dict[str, Any] | None) -> int | None:
-    """First layer that sees fewer tokens; 0 without an inner stage, None if not told or for other stages."""
-    if compressor is None:
-        return 0
-    if compressor["method"] == "holitom":
-        return 0 if compressor["inner"] is None else compressor["inner"]["merge_layer"]
-    if compressor["method"] == "fastv":
-        return int(compressor["prune_layer"])
-    several = compressor["method"] == "pdrop" or compressor.get("inner") is not None
-    return None if several else 0
+def inner_layer(compressor: dict[str, Any] | None, layers: int) -> int | None:
+    """First of so many layers that sees fewer tokens; 0 without an inner stage, None for several stages."""
+    stages = inner_stages(parse_config({"compressor": compressor}).build(), layers)
+    return None if len(stages) > 1 else stages[0].layer if stages else 0
 
 
 def measured_tflops(run: Run, geometry: Geometry) -> float | None:
     """Mean over the questions of the paper's formula with the tokens that were really computed; None if not known."""
-    layer = inner_layer(run.result["config"]["compressor"])
+    layer = inner_layer(run.result["config"]["compressor"], geometry.layers)
     counts = [sample["tokens"] for sample in run.samples if sample["tokens"] is not None]
     if layer is None or not counts:
         return None
@@ -42,10 +38,14 @@ def measured_tflops(run: Run, geometry: Geometry) -> float | None:
 def efficiency_table(section: Section) -> Table:
     """Tokens, FLOPs and times of each method; times of ours are not part of benchmark runs."""
     header = [
-        "Method", "Tokens before LLM, % (paper / measured)", "Mean over layers, % (measured)",
-        "TFLOPs (paper / its formula / with measured tokens)", "% of vanilla (paper / its formula)",
-        "Time to first token, ms: tower + other + LLM (paper / ours)", "Decoding, tokens/s (paper / ours)",
-    ]  # fmt: skip
+        "Method",
+        "Tokens before LLM, % (paper / measured)",
+        "Mean over layers, % (measured)",
+        "TFLOPs (paper / its formula / with measured tokens)",
+        "% of vanilla (paper / its formula)",
+        "Time to first token, ms: tower + other + LLM (paper / ours)",
+        "Decoding, tokens/s (paper / ours)",
+    ]
     rows = [_line(section, row) for row in section.rows if row.paper is not None]
     notes: Sequence[str] = (
         "FLOPs by the paper's formula: the language model's prefill over visual tokens alone, at the paper's sizes.",

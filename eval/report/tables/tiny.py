@@ -40,16 +40,27 @@ def _gap(row: dict[str, Any]) -> str:
 
 def _cells(name: str, row: dict[str, Any], full_flops: float) -> list[str]:
     return [
-        name, f"{100 * row['score']:.1f} ± {100 * row['error']:.1f}", _percent(row["retention"]), _gap(row),
-        row["verdict"], f"{row['outer']:.1f} ({row['outer'] / row['before']:.1%})", f"{row['inside']:.1f}",
+        name,
+        f"{100 * row['score']:.1f} ± {100 * row['error']:.1f}",
+        _percent(row["retention"]),
+        _gap(row),
+        row["verdict"],
+        f"{row['outer']:.1f} ({row['outer'] / row['before']:.1%})",
+        f"{row['inside']:.1f}",
         f"{row['gflops']:.3f} ({row['gflops'] / full_flops:.1%})",
-    ]  # fmt: skip
+    ]
 
 
 _HEADER = (
-    "run", "score %", "of full", "points against full [95 %]", "verdict", "tokens to the LLM", "in its last layer",
+    "run",
+    "score %",
+    "of full",
+    "points against full [95 %]",
+    "verdict",
+    "tokens to the LLM",
+    "in its last layer",
     "prefill GFLOPs",
-)  # fmt: skip
+)
 
 
 def _notes(record: dict[str, Any]) -> list[str]:
@@ -77,11 +88,13 @@ def main_tables(stem: str, record: dict[str, Any]) -> list[Table]:
     tables = [
         Table(stem, f"Main table, {title}", _HEADER, [_cells(n, r, full) for n, r in shown.items()], _notes(record)),
         Table(
-            f"{stem}_families", f"Families in percent, {title}", ["run", *families],
+            f"{stem}_families",
+            f"Families in percent, {title}",
+            ["run", *families],
             [[name, *(f"{100 * row['families'][family]:.0f}" for family in families)] for name, row in shown.items()],
             [NOTICE],
         ),
-    ]  # fmt: skip
+    ]
     if result["duels"]:
         duels = [[name, _gap(duel), duel["verdict"]] for name, duel in result["duels"].items()]
         header = ["pair", "points [95 %]", "the first is"]
@@ -96,12 +109,15 @@ def ablation_tables(record: dict[str, Any]) -> list[Table]:
     full = rows[next(name for name in rows if name.startswith("vanilla_f"))]["gflops"]
     return [
         Table(
-            f"ablation_{name}", f"Ablation: {grid['title']} (tiny learned model, rendered clips)", _HEADER,
-            [_cells(point, rows[point], full) for point in grid["points"]], _notes(record),
+            f"ablation_{name}",
+            f"Ablation: {grid['title']} (tiny learned model, rendered clips)",
+            _HEADER,
+            [_cells(point, rows[point], full) for point in grid["points"]],
+            _notes(record),
         )
         for name, grid in result["ablations"].items()
         if grid["points"]
-    ]  # fmt: skip
+    ]
 
 
 def load(folder: Path) -> dict[str, dict[str, Any]]:

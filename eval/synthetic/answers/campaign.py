@@ -85,7 +85,8 @@ class Answers:
         with suppress(OSError, ValueError, TypeError, IndexError):
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             if lines[0] == self._header:
-                self.rows = {line["id"]: Answer(**line) for line in lines[1:]}
+                # answers of before their work was kept are asked for again
+                self.rows = {line["id"]: Answer(**line) for line in lines[1:] if line.get("layers")}
 
     def add(self, answers: Sequence[Answer]) -> None:
         """Keep more answers; the file is replaced as a whole."""

@@ -24,7 +24,7 @@ from eval.synthetic.world.selection import LETTERS
 from holitom import Compressor
 from holitom.compressor import all_tokens
 from holitom.families import find_family
-from holitom.tokens import CompressedTokens
+from holitom.tokens import CompressedTokens, FrameMerges
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.finite_logits import all_finite, require_finite_logits
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
@@ -49,6 +49,9 @@ class Answer:
         flops: of the language model's prefill, by the paper's formula.
         seconds: of compression and language model, wall clock, without the tower, whose work is shared. It does not
             count when answers are compared.
+        text: text tokens of the prompt.
+        layers: visual tokens that each layer of the language model computes.
+        tower: frames that each layer of the tower computes.
     """
 
     id: str
@@ -61,6 +64,9 @@ class Answer:
     inside: int
     flops: float
     seconds: float = field(compare=False)
+    text: int = 0
+    layers: list[int] = field(default_factory=list)
+    tower: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class SharedVideo:
 
     def __init__(self, compressor: Compressor | None, video: Encoded) -> None:
         self.compressor, self.video = compressor, video
+        self._own: tuple[Tensor, dict[str, Tensor], FrameMerges | None] | None = None
 
     @property
     def keeps_positions(self) -> bool:
@@ -104,10 +111,21 @@ class SharedVideo:
         if self.compressor is None:
             return all_tokens(self.video.features)
         if self.compressor.tower is not None:  # its features are its own
-            return self.compressor.compress_video(encode, pool, newline_mode)
+            features, signals, merges = self._merged(encode)
+            return self.compressor.compress_features(features, signals, pool, newline_mode, merges)
         outer = self.compressor.outer
         signals = {name: self.video.signals[name] for name in (outer.signals if outer is not None else ())}
         return self.compressor.compress_features(self.video.features, signals, pool, newline_mode)
+
+    def _merged(self, encode: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor], FrameMerges | None]:
+        """What a method that merges frames inside the tower makes of the video, once for all questions about it."""
+        assert self.compressor is not None
+        if self._own is None:
+            with self.compressor.recording():
+                features = encode()
+            merges = next(iter(self.compressor.take_merges()), None)
+            self._own = features, self.compressor.take_signals(), merges
+        return self._own
 
     def layer_prompts(self, cache: Any) -> Sequence[LayerPrompt | None] | None:
         """Called by the model before static decoding."""
@@ -177,11 +195,27 @@ class Answerer:
         counts = [before] * layers if compressor is None else compressor.record.tokens_per_layer(layers)
         answer = self.tokenizer.decode([token]).strip()
         return Answer(
-            id=item.identity, family=item.family, clip=str(item.clip.name), answer=answer,
-            right=letter_of(answer) == LETTERS[item.question.answer], before=before, outer=counts[0],
-            inside=counts[-1], flops=paper_flops(counts, config.hidden_size, config.intermediate_size),
+            id=item.identity,
+            family=item.family,
+            clip=str(item.clip.name),
+            answer=answer,
+            right=letter_of(answer) == LETTERS[item.question.answer],
+            before=before,
+            outer=counts[0],
+            inside=counts[-1],
+            flops=paper_flops(counts, config.hidden_size, config.intermediate_size),
             seconds=seconds,
-        )  # fmt: skip
+            text=self._ids[text].shape[1] - 1,
+            layers=counts,
+            tower=self._tower_frames(shared),
+        )
+
+    def _tower_frames(self, shared: SharedVideo) -> list[int]:
+        """Frames that each layer of the tower computed."""
+        layers, compressor = len(self.model.get_vision_tower().gates), shared.compressor
+        if compressor is None:
+            return [len(shared.video.pixels)] * layers
+        return compressor.record.frames_per_tower_layer(layers)
 
 
 def needed_signals(compressors: Iterable[Compressor | None]) -> set[str]:

@@ -21,38 +21,58 @@ from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
 from eval.paper.grids import load_grid
-from eval.paper.scores import CONFIGS
+from eval.paper.scores import CONFIGS, paper_methods
 from eval.synthetic.answers.campaign import BLANK, Campaign, checkpoint_hash, run
 from eval.synthetic.answers.evaluate import Answer
 from eval.synthetic.answers.scores import NOTICE, difference, scores, verdict
-from holitom.settings import RunConfig, load_config
+from holitom.methods import available_methods, share_settings
+from holitom.settings import RunConfig, load_config, method_defaults
 from llava.errors import InputError
 
 TINY = CONFIGS / "tiny"
 CHECKPOINT = CONFIGS.parent / "checkpoints" / "tiny"
 FULL = "vanilla"
-# first those of the paper, in its order
-METHODS = (
-    FULL, "fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom_without_inner", "holitom", "vidcom2",
-    "evs", "uniform", "random",
-)  # fmt: skip
+SHARES = (25, 20, 15, 10)
+TOKENS_PER_FRAME = 64
 # pairs of rows whose difference the benchmark is there to show
 DUELS = tuple(
     (f"{name}_r{share}", f"{other}_r{share}")
-    for share in (25, 20, 15, 10)
+    for share in SHARES
     for name in ("holitom", "holitom_without_inner")
     for other in ("random", "uniform", "visionzip")
 )
 
 
 def main_runs() -> dict[str, RunConfig]:
-    """Every file of ``configs/tiny`` by name: larger shares first, the paper's methods in its order before others."""
+    """Every file of ``configs/tiny`` by name, and every method without one by its defaults at the table's shares.
 
-    def place(path: Path) -> tuple[int, int, str]:
-        name, _, share = path.stem.partition("_r")
-        return -int(share or 100), METHODS.index(name) if name in METHODS else len(METHODS), name
+    Larger shares stand first, the paper's methods in its order before others.
+    """
+    runs = {path.stem: load_config(path) for path in TINY.glob("*.yaml")}
+    with_file = {config.method for config in runs.values()}
+    for method in available_methods():
+        if method not in with_file:
+            runs |= _default_runs(method)
+    known = paper_methods()
 
-    return {path.stem: load_config(path) for path in sorted(TINY.glob("*.yaml"), key=place)}
+    def place(name: str) -> tuple[int, int, str]:
+        method, share = split_name(name)
+        return -share, known.index(method) if method in known else len(known), method
+
+    return {name: runs[name] for name in sorted(runs, key=place)}
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Method and share in percent of a run's name, ``holitom_r15``; 100 where it names none."""
+    method, _, share = name.rpartition("_r")
+    return (method, int(share)) if share.isdecimal() else (name, 100)
+
+
+def _default_runs(method: str) -> dict[str, RunConfig]:
+    changes = {share: share_settings(method, share / 100, TOKENS_PER_FRAME) for share in SHARES}
+    if not all(changes.values()):
+        return {method: method_defaults(method)}
+    return {f"{method}_r{share}": method_defaults(method, each) for share, each in changes.items()}
 
 
 def ablation_runs() -> tuple[dict[str, RunConfig], dict[str, dict[str, Any]]]:
@@ -154,12 +174,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for grid in grids.values():
         grid["points"] = {name: point for name, point in grid["points"].items() if name in rows}
     result = {
-        "notice": NOTICE, "table": options.table, "split": options.split, "rows": rows, "duels": duels,
+        "notice": NOTICE,
+        "table": options.table,
+        "split": options.split,
+        "rows": rows,
+        "duels": duels,
         "frames": {name: config.model.num_frames for name, config in runs.items()},
         "settings": {name: config.as_dict()["compressor"] for name, config in runs.items()},
-        "ablations": grids, "checkpoint": checkpoint_hash(options.checkpoint),
-        "data": campaign.data_hash(), "limit": options.limit, **provenance(),
-    }  # fmt: skip
+        "ablations": grids,
+        "checkpoint": checkpoint_hash(options.checkpoint),
+        "data": campaign.data_hash(),
+        "limit": options.limit,
+        **provenance(),
+    }
     print(json.dumps(stamped("tiny", result)))
 
 

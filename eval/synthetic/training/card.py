@@ -84,9 +84,13 @@ def _reached(values: dict[str, float], gates: dict[str, float]) -> str:
 def _row(stage: Stage, root: Path) -> str:
     done: dict[str, Any] = json.loads((root / stage.name / "done.json").read_text())
     cells = (
-        stage.name, stage.kind, stage.steps, stage.rate, f"{_minutes(root / stage.name):.0f}",
+        stage.name,
+        stage.kind,
+        stage.steps,
+        stage.rate,
+        f"{_minutes(root / stage.name):.0f}",
         _reached(done["reached"], stage.gates),
-    )  # fmt: skip
+    )
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 

@@ -33,9 +33,12 @@ def still_world(rng: np.random.Generator, count: int, apart: bool) -> World:
         apart: unequal colors and places that do not touch, as far as that is possible.
     """
     shot = Shot(
-        0.0, str(rng.choice(SCENES)), (float(rng.uniform(0, 256)), float(rng.uniform(0, 256))), (0.0, 0.0),
+        0.0,
+        str(rng.choice(SCENES)),
+        (float(rng.uniform(0, 256)), float(rng.uniform(0, 256))),
+        (0.0, 0.0),
         float(rng.uniform(0.85, 1.12)),
-    )  # fmt: skip
+    )
     colors = rng.permutation(len(COLORS))[:count] if apart else rng.integers(len(COLORS), size=count)
     things: list[Thing] = []
     for color in colors:

@@ -28,11 +28,17 @@ def learned_config(vocabulary: int, layers: int = LAYERS) -> dict[str, Any]:
     first = vocabulary - len(PHRASES) - len(SPECIAL_TOKENS)  # the phrases come last
     numbers = {token: first + place for place, token in enumerate(SPECIAL_TOKENS)}
     config.update(
-        intermediate_size=384, num_attention_heads=4, num_key_value_heads=2, vocab_size=vocabulary,
-        bos_token_id=numbers["<|endoftext|>"], eos_token_id=numbers["<|im_end|>"], tie_word_embeddings=True,
+        intermediate_size=384,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=vocabulary,
+        bos_token_id=numbers["<|endoftext|>"],
+        eos_token_id=numbers["<|im_end|>"],
+        tie_word_embeddings=True,
         image_aspect_ratio="pad",
-        mm_vision_tower="tiny-siglip-patch8-128", image_grid_pinpoints=[[SIDE, SIDE]],
-    )  # fmt: skip
+        mm_vision_tower="tiny-siglip-patch8-128",
+        image_grid_pinpoints=[[SIDE, SIDE]],
+    )
     config["vision_config"].update(
         num_attention_heads=2, intermediate_size=512, image_size=SIDE, patch_size=SIDE // GRID
     )

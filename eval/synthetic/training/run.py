@@ -114,9 +114,13 @@ class StageRun:
     def save(self) -> None:
         """Keep everything the next call needs."""
         state = {
-            "model": self.model.state_dict(), "heads": self.heads.state_dict(), "optimizers": self.optimizers.state(),
-            "tally": (self.tally.right, self.tally.asked), "running": self.running, "step": self.done,
-        }  # fmt: skip
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": self.optimizers.state(),
+            "tally": (self.tally.right, self.tally.asked),
+            "running": self.running,
+            "step": self.done,
+        }
         write_state(self.state_path, state)
 
     def step(self, batch: Any) -> None:

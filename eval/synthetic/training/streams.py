@@ -186,7 +186,13 @@ class VideoQuestions(Numbered[Batch]):
         shape = (config.videos, config.questions)
         stacked = {name: torch.stack([video[name] for video in videos]) for name in videos[0]}
         return Batch(
-            stacked.get("features"), stacked.get("pixels"), stacked["kept"], {name: stacked[name] for name in SIDES},
-            torch.from_numpy(tokens).view(*shape, -1), torch.from_numpy(labels).view(*shape, -1),
-            torch.from_numpy(marks).view(*shape, -1), torch.tensor(family).view(shape), torch.full(shape, letters),
-        )  # fmt: skip
+            stacked.get("features"),
+            stacked.get("pixels"),
+            stacked["kept"],
+            {name: stacked[name] for name in SIDES},
+            torch.from_numpy(tokens).view(*shape, -1),
+            torch.from_numpy(labels).view(*shape, -1),
+            torch.from_numpy(marks).view(*shape, -1),
+            torch.tensor(family).view(shape),
+            torch.full(shape, letters),
+        )

@@ -141,8 +141,11 @@ def _by_company(counts: Counts, item: Item) -> list[float]:
 
 
 GUESSERS: dict[str, Guesser] = {
-    "letter": _by_letter, "answer": _by_answer, "word": _by_word, "company": _by_company,
-}  # fmt: skip
+    "letter": _by_letter,
+    "answer": _by_answer,
+    "word": _by_word,
+    "company": _by_company,
+}
 
 
 def text_only(learned: Sequence[Item], asked: Sequence[Item]) -> dict[str, dict[str, float]]:
@@ -194,8 +197,9 @@ def check(folder: Path, splits: Sequence[str]) -> dict[str, Any]:
         items, seed = load_questions(folder, name), read_manifest(folder, name)["seed"]
         guessed = {} if name == LEARNED_ON else text_only(learned, items)
         limit = text_limit(len(items))
-        texts = [f"{k}: {s['all']:.1%} right by text alone, over {limit:.1%}" for k, s in guessed.items()
-                 if s["all"] > limit]  # fmt: skip
+        texts = [
+            f"{k}: {s['all']:.1%} right by text alone, over {limit:.1%}" for k, s in guessed.items() if s["all"] > limit
+        ]
         unseen = invisible(items, SPLITS[name], seed)
         report["splits"][name] = {
             "questions": len(items),

@@ -210,9 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{split}: {manifest['questions']} questions about {clips} clips, {state}")
         size = sum((options.folder / split / name).stat().st_size for name in manifest["files"])
         report[split] = {
-            "questions": manifest["questions"], "clips": clips, "bytes": size, "seed": manifest["seed"], "made": made,
-            "seconds": seconds, "sha256": digest(manifest["files"]),
-        }  # fmt: skip
+            "questions": manifest["questions"],
+            "clips": clips,
+            "bytes": size,
+            "seed": manifest["seed"],
+            "made": made,
+            "seconds": seconds,
+            "sha256": digest(manifest["files"]),
+        }
     print(json.dumps({"data": str(options.folder), "splits": report, **provenance()}))
 
 

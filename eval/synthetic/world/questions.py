@@ -20,9 +20,13 @@ _NUMBERS = ("one", "two", "three", "four")
 _QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _MOVING = {
-    "left": "moving left", "right": "moving right", "up": "moving up", "down": "moving down",
-    "around": "moving around", "still": "standing still",
-}  # fmt: skip
+    "left": "moving left",
+    "right": "moving right",
+    "up": "moving up",
+    "down": "moving down",
+    "around": "moving around",
+    "still": "standing still",
+}
 _LEAST_SEEN = 0.6  # share of an object's painted area that nothing may hide
 
 
@@ -209,10 +213,19 @@ def _place(facts: Facts, rng: np.random.Generator) -> Iterator[Candidate]:
 
 
 _MAKERS: dict[str, Callable[[Facts, np.random.Generator], Iterator[Candidate]]] = {
-    "direction": _direction, "existence": _existence, "attribute": _attribute, "shape": _shape, "color": _color,
-    "count": _count, "shots": _shots, "order": _order, "scene": _scene, "needle": _needle, "location": _location,
+    "direction": _direction,
+    "existence": _existence,
+    "attribute": _attribute,
+    "shape": _shape,
+    "color": _color,
+    "count": _count,
+    "shots": _shots,
+    "order": _order,
+    "scene": _scene,
+    "needle": _needle,
+    "location": _location,
     "place": _place,
-}  # fmt: skip
+}
 FAMILIES = tuple(_MAKERS)
 # The tiny model did not learn the others: their numbers are shown beside the score, and its card says why.
 SCORED = ("direction", "existence", "attribute", "shape", "color", "count", "shots", "order", "needle")

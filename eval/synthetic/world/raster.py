@@ -12,13 +12,22 @@ from eval.synthetic.world.events import SCENES, Thing, World
 SIDE = 128  # pixels of a frame
 _TEXTURE = 256  # pixels of a scene's texture, which wraps around
 PAINT = {
-    "red": (225, 30, 35), "green": (25, 190, 50), "blue": (35, 60, 230), "yellow": (245, 225, 30),
-    "purple": (165, 40, 205), "cyan": (40, 225, 225), "black": (12, 12, 14),
-}  # fmt: skip
+    "red": (225, 30, 35),
+    "green": (25, 190, 50),
+    "blue": (35, 60, 230),
+    "yellow": (245, 225, 30),
+    "purple": (165, 40, 205),
+    "cyan": (40, 225, 225),
+    "black": (12, 12, 14),
+}
 _GROUND = {
-    "brick": (150, 96, 80), "grass": (106, 132, 86), "sand": (196, 178, 138), "water": (104, 136, 160),
-    "wood": (134, 106, 74), "snow": (216, 220, 224),
-}  # fmt: skip
+    "brick": (150, 96, 80),
+    "grass": (106, 132, 86),
+    "sand": (196, 178, 138),
+    "water": (104, 136, 160),
+    "wood": (134, 106, 74),
+    "snow": (216, 220, 224),
+}
 
 
 def _smooth(noise: NDArray[np.float64], rows: float, columns: float) -> NDArray[np.float64]:

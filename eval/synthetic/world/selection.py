@@ -23,9 +23,19 @@ _PATIENCE = 60  # worlds refused in a row before clips with fewer questions are 
 _LONG_MARGIN = 8  # frames of 64 between two objects whose order is asked, as far apart as in the regular splits
 _PAIRS = (("left", "right"), ("up", "down"))
 _KINDS = {  # how many different answers a family has; None: names of objects
-    "direction": len(MOTIONS), "existence": None, "attribute": len(COLORS), "shape": len(SHAPES), "color": len(COLORS),
-    "count": 4, "shots": 4, "order": None, "scene": len(SCENES), "needle": None, "location": 4, "place": len(SCENES),
-}  # fmt: skip
+    "direction": len(MOTIONS),
+    "existence": None,
+    "attribute": len(COLORS),
+    "shape": len(SHAPES),
+    "color": len(COLORS),
+    "count": 4,
+    "shots": 4,
+    "order": None,
+    "scene": len(SCENES),
+    "needle": None,
+    "location": 4,
+    "place": len(SCENES),
+}
 
 
 @dataclass(frozen=True)

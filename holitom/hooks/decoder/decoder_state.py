@@ -112,6 +112,11 @@ class ForwardCall:
         scores: (batch, seq) fp32 scores for the next stage.
         mask: attention mask of the latest stage's layers.
         position_embeddings: rotary cosines and sines of the same layers; None where they keep the decoder's.
+        order: (batch, seq) int64 after the latest stage; the spans count in this order, see
+            :mod:`~holitom.hooks.decoder.video_order`. None where it is the reading order.
+        prompt_order: the same before the first stage.
+        late: (batch, seq, dim) by layer, features that are added behind layers of the stages, see
+            :mod:`~holitom.hooks.decoder.late_features`.
     """
 
     padding_mask: Tensor | None
@@ -129,6 +134,9 @@ class ForwardCall:
     scores: Tensor | None = None
     mask: Tensor | None = None
     position_embeddings: tuple[Tensor, Tensor] | None = None
+    order: Tensor | None = None
+    prompt_order: Tensor | None = None
+    late: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def current_padding(self) -> Tensor | None:

@@ -49,6 +49,8 @@ class InnerRecord:
             tokens that were dropped.
         scores: (batch, seq) fp32 scores of the first stage; None if nothing was compressed.
         stages: what each stage did, in the order of the layers; empty if nothing was compressed.
+        order: (batch, seq) int64, the place in the sequence of each token in the order that ``spans`` count in; None
+            where a video's tokens are in one piece, so that they count places.
     """
 
     spans: tuple[Spans, ...]
@@ -58,6 +60,7 @@ class InnerRecord:
     source: Tensor
     scores: Tensor | None
     stages: tuple[StageRecord, ...] = ()
+    order: Tensor | None = None
 
     def tokens_per_layer(self, layers: int) -> list[list[int]]:
         """Tokens that each layer computes in the prefill: per video span in prompt order, ``layers`` counts.
@@ -151,11 +154,13 @@ def shortened_spans(
     return tuple(rows)
 
 
-def untouched_record(spans: tuple[Spans, ...], padding_mask: object, inputs: Tensor) -> InnerRecord:
+def untouched_record(
+    spans: tuple[Spans, ...], padding_mask: object, inputs: Tensor, order: Tensor | None = None
+) -> InnerRecord:
     """Record of a prefill that passes through; ``inputs`` is (batch, seq) or (batch, seq, dim)."""
     positions = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[:2])
     if isinstance(padding_mask, Tensor) and padding_mask.ndim == 2:
         real = padding_mask[:, -inputs.shape[1] :].to(inputs.device) != 0
         positions = torch.where(real, positions, -1)
     counts = count_tokens(spans)
-    return InnerRecord(spans, counts, counts, positions, positions, None)
+    return InnerRecord(spans, counts, counts, positions, positions, None, order=order)

@@ -12,6 +12,7 @@ from torch import Tensor
 from holitom.hooks.decoder.decoder_layers import score_tokens
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts, count_tokens
+from holitom.hooks.decoder.late_features import Again
 from holitom.ops.short_sequences import ShortSequences, Spans
 
 
@@ -75,6 +76,11 @@ class StageRules:
             and the hidden states; None leaves the decoder's own.
         place: the stages of a decoder of so many layers, given the stages and that number; None takes them as they are.
         merges: ``reduce`` averages what goes into its most similar kept token, which costs a product of the two.
+        again: other values of the tokens (batch, seq, dim), reduced as the states were, given what ``reduce`` returned
+            and each row's first real token before; None gathers those of the kept tokens.
+
+    All of them see the tokens in the order of the videos, see :mod:`~holitom.hooks.decoder.video_order`; ``again`` in
+    reading order.
     """
 
     reduce: Callable[[ForwardCall, Counts, Tensor, Tensor], ShortSequences]
@@ -83,3 +89,4 @@ class StageRules:
     scoring_mask: Callable[[Any, ForwardCall, Tensor], Any] | None = None
     place: Callable[[tuple[DecoderStage, ...], int], tuple[DecoderStage, ...]] | None = None
     merges: bool = False
+    again: Again | None = None

@@ -25,6 +25,7 @@ from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, pr
 from holitom.hooks.decoder.decoder_layers import checked_layers
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import InnerRecord, count_tokens, untouched_record
+from holitom.hooks.decoder.late_features import FEATURES, add_late, keep_late, reduce_late
 from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.stages import (
     advance,
@@ -34,6 +35,7 @@ from holitom.hooks.decoder.stages import (
     shrink_cache,
     shrunk_arguments,
 )
+from holitom.hooks.decoder.video_order import in_reading_order, in_video_order, reduced_in_reading_order
 from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 
@@ -108,6 +110,8 @@ class StagedCompression(HookSet):
                 self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
             elif index > self.stages[0].layer:
                 self._handles.append(layer.register_forward_pre_hook(self._enter_later_layer, with_kwargs=True))
+            if index >= self.stages[0].layer and FEATURES in self._parameters:
+                self._handles.append(layer.register_forward_hook(partial(self._leave_layer, index)))
 
     def _forget(self) -> None:
         self._states.clear()
@@ -146,7 +150,7 @@ class StagedCompression(HookSet):
         refuse_tracing()
         self._call = self._passing = None
         kwargs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        video_spans = kwargs.pop("video_spans", None)
+        video_spans, order = kwargs.pop("video_spans", None), kwargs.pop("video_order", None)
         inputs = kwargs.get("inputs_embeds")
         inputs = kwargs.get("input_ids") if inputs is None else inputs
         if inputs is None or (video_spans is None and all(stage.keeps_all for stage in self.stages)):
@@ -157,13 +161,15 @@ class StagedCompression(HookSet):
             if self._call is not None and self.stages[0].shrinks_cache:
                 kwargs = shrunk_arguments(self._call, cache.get_seq_length(0), inputs, kwargs)
         else:
-            self._call = self._prefill(cache, padding_mask, video_spans, inputs)
+            self._call = self._prefill(cache, padding_mask, video_spans, order, inputs)
+            if self._call is not None:
+                kwargs = keep_late(self._call, kwargs, self.stages[0].layer)
             if cache is not None and self._call is not None and not any(self._call.prompt_first):
                 kwargs["attention_mask"] = None  # nothing is padded: the library would look again, and wait for it
         return (), kwargs
 
     def _prefill(
-        self, cache: Cache | None, padding_mask: Any, video_spans: Tensor | None, inputs: Tensor
+        self, cache: Cache | None, padding_mask: Any, video_spans: Tensor | None, order: Tensor | None, inputs: Tensor
     ) -> ForwardCall | None:
         """Plan of a prefill; None if it has nothing to compress and passes through."""
         refuse_compiled(self._decoder)
@@ -174,9 +180,10 @@ class StagedCompression(HookSet):
         counts, notes = self.rules.plan(self.stages, spans, self.outer)
         if counts[-1] == count_tokens(spans):
             self._passing = True
-            self.last = untouched_record(spans, padding_mask, inputs)
+            self.last = untouched_record(spans, padding_mask, inputs, order)
             return None
         call = plan_prefill(cache, padding_mask, inputs, spans, counts)
+        call.order = call.prompt_order = order
         call.notes = notes
         return call
 
@@ -216,7 +223,7 @@ class StagedCompression(HookSet):
         if call is None or call.decoding:
             return None
         hidden = argument(kwargs, "hidden_states")
-        call.scores = self.rules.score(call, attention, hidden, argument(kwargs, "position_embeddings"))
+        call.scores = self._scores(call, attention, hidden, argument(kwargs, "position_embeddings"))
         if self.rules.scoring_mask is None:
             return None
         mask = self.rules.scoring_mask(self._decoder.config, call, hidden)
@@ -260,10 +267,13 @@ class StagedCompression(HookSet):
         if stage.scored_by == "own_layer":
             rotary = call.position_embeddings or argument(kwargs, "position_embeddings")
             with torch.no_grad():
-                call.scores = self.rules.score(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
+                call.scores = self._scores(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
         assert call.scores is not None
         scores = call.scores.to(hidden.device)
-        reduced = self.rules.reduce(call, call.counts[number], hidden, scores)
+        reduced = self.rules.reduce(call, call.counts[number], in_video_order(hidden, call.order), scores)
+        scores = in_reading_order(scores, call.order)
+        reduced, call.order = reduced_in_reading_order(reduced, call.order)
+        reduce_late(call, reduced, self.rules.again)
         advance(call, stage, reduced, scores, self._decoder, kwargs)
         cache = cache_given(kwargs)
         if stage.shrinks_cache and cache is not None:
@@ -272,5 +282,15 @@ class StagedCompression(HookSet):
         assert call.source is not None
         counts = count_tokens(call.prompt_spans), call.counts[number]
         records = tuple(call.records)
-        self.last = InnerRecord(call.prompt_spans, *counts, call.kept, call.source, records[0].scores, records)
+        first = records[0].scores
+        self.last = InnerRecord(call.prompt_spans, *counts, call.kept, call.source, first, records, call.prompt_order)
         return reduced.hidden
+
+    def _scores(self, call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """What the method scores the tokens by, which it sees in the order of the videos."""
+        cos, sin = (in_video_order(part, call.order) for part in rotary)
+        return self.rules.score(call, attention, in_video_order(hidden, call.order), (cos, sin))
+
+    def _leave_layer(self, index: int, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Forward hook of the layers behind the first stage: add the visual features that belong there."""
+        return add_late(self._call, index, output)

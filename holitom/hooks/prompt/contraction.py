@@ -25,12 +25,16 @@ class ContractedBatch:
             representative; -1 at padding.
         spans: (batch, most, 2) int64 on the CPU, [start, stop) of each video; (0, 0) where a row has fewer.
         first: per row, index of its first real token.
+        order: (batch, short_seq) int64 where other tokens stand between those of a video: ``spans`` then count in the
+            order of the videos, what stands between the tokens of a video first, and this is the place in reading
+            order of each token in that one; None where both are the same.
     """
 
     embeds: Float[Tensor, "batch short_seq dim"]
     kept: Int[Tensor, "batch short_seq"]
     spans: Int[Tensor, "batch most 2"]
     first: tuple[int, ...]
+    order: Int[Tensor, "batch short_seq"] | None = None
 
 
 def contract(
@@ -45,35 +49,66 @@ def contract(
         first: per row, index of its first real token.
         videos: per row, its videos in reading order with what is left of each.
     """
-    rows, places, spans = [], [], []
-    numbers = torch.arange(embeds.shape[1], device=embeds.device)
-    for states, end, row in zip(embeds, first, videos, strict=True):
-        parts, indices, length = [], [], 0
-        own: list[tuple[int, int]] = []
-        for placed, tokens in row:
-            newline = placed.stop - placed.grid.newlines
-            start = length + placed.start - end
-            length = start + tokens.features.shape[0] + placed.grid.newlines
-            own.append((start, length))
-            parts += [states[end : placed.start], tokens.features.to(states), states[newline : placed.stop]]
-            indices += [numbers[end : placed.start], placed.start + tokens.index.to(numbers)]
-            indices += [numbers[newline : placed.stop]]
-            end = placed.stop
-        rows.append(torch.cat([*parts, states[end:]]))
-        places.append(torch.cat([*indices, numbers[end:]]))
-        spans.append(own)
-    short = max(len(row) for row in rows)
-    gaps = tuple(short - len(row) for row in rows)
-    table = torch.zeros(len(rows), max(map(len, spans)), 2, dtype=torch.long)
-    for number, (own, gap) in enumerate(zip(spans, gaps, strict=True)):
-        for place, (start, stop) in enumerate(own):
+    rows = [_contract_row(*row) for row in zip(embeds, first, videos, strict=True)]
+    short = max(len(row.states) for row in rows)
+    gaps = tuple(short - len(row.states) for row in rows)
+    table = torch.zeros(len(rows), max(len(row.spans) for row in rows), 2, dtype=torch.long)
+    for number, (row, gap) in enumerate(zip(rows, gaps, strict=True)):
+        for place, (start, stop) in enumerate(row.spans):
             table[number, place] = torch.tensor([start + gap, stop + gap])
+    scattered = any(row.order is not None for row in rows)
     return ContractedBatch(
-        torch.stack([pad(row, (0, 0, gap, 0)) for row, gap in zip(rows, gaps, strict=True)]),
-        torch.stack([pad(row, (gap, 0), value=-1) for row, gap in zip(places, gaps, strict=True)]),
+        torch.stack([pad(row.states, (0, 0, gap, 0)) for row, gap in zip(rows, gaps, strict=True)]),
+        torch.stack([pad(row.kept, (gap, 0), value=-1) for row, gap in zip(rows, gaps, strict=True)]),
         table,
         gaps,
+        torch.stack([_padded_order(row, gap) for row, gap in zip(rows, gaps, strict=True)]) if scattered else None,
     )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row without padding; see :class:`ContractedBatch`."""
+
+    states: Tensor
+    kept: Tensor
+    spans: list[tuple[int, int]]
+    order: Tensor | None
+
+
+def _contract_row(states: Tensor, end: int, row: Sequence[tuple[PlacedVideo, CompressedTokens]]) -> _Row:
+    """One row, whose first real token is ``end``.
+
+    It is put together in the order of its videos: what stands between the pieces of a video, then all its tokens. Where
+    there is anything between, a stable sort by the places of pieces and text gives the reading order.
+    """
+    numbers = torch.arange(states.shape[0], device=states.device)
+    parts, kept, keys, length = [], [], [], 0
+    spans: list[tuple[int, int]] = []
+    scattered = False
+    for placed, tokens in row:
+        before, newline = slice(end, placed.start), slice(placed.stop - placed.grid.newlines, placed.stop)
+        between = placed.between(numbers)
+        at, piece = placed.places(tokens.index.to(numbers))
+        start = length + placed.start - end + len(between)
+        length = start + len(at) + placed.grid.newlines
+        spans.append((start, length))
+        parts += [states[before], placed.between(states), tokens.features.to(states), states[newline]]
+        kept += [numbers[before], between, at, numbers[newline]]
+        keys += [numbers[before], between, piece, numbers[newline]]
+        scattered |= len(between) > 0
+        end = placed.stop
+    whole, places = torch.cat([*parts, states[end:]]), torch.cat([*kept, numbers[end:]])
+    if not scattered:
+        return _Row(whole, places, spans, None)
+    order = torch.cat([*keys, numbers[end:]]).argsort(stable=True)
+    return _Row(whole.index_select(0, order), places.index_select(0, order), spans, order.argsort())
+
+
+def _padded_order(row: _Row, gap: int) -> Tensor:
+    """``order`` of a row with ``gap`` tokens of padding before it."""
+    numbers = torch.arange(gap + len(row.kept), device=row.kept.device)
+    return numbers if row.order is None else torch.cat([numbers[:gap], row.order + gap])
 
 
 def contracted_positions(

@@ -26,6 +26,7 @@ from holitom.hooks.generation_door import GenerationDoor
 from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.hooks.prompt.contraction import ContractedSequence, contract, contracted_positions
+from holitom.hooks.prompt.deep_features import contracted_deep_features
 from holitom.hooks.prompt.prompt_layout import (
     PlacedVideo,
     PromptLayout,
@@ -186,6 +187,8 @@ class PromptEntrance(HookSet):
         first = (0,) * embeds.shape[0] if mask is None else left_padding(mask)
         if any(row and row[0].start < begin for row, begin in zip(placed, first, strict=True)):
             raise InputError("attention_mask hides video placeholders: it must be 1 for every token of the prompt")
+        if any(row and len(row[-1].pieces) > 1 and row[-1].stop == seq for row in placed):
+            raise InputError("a prompt ends within its video: let the model's processor write it, which closes frames")
         signals = {name: self._cut(signal, call, grids) for name, signal in call.signals.items()}
         videos = [self._compressed(states, row, signals, call) for states, row in zip(embeds, placed, strict=True)]
         batch = contract(embeds, first, videos)
@@ -200,8 +203,8 @@ class PromptEntrance(HookSet):
         if mask is not None and real is None:
             short["attention_mask"] = mask.new_ones(embeds.shape[0], short_seq)
         if self._compressor.inner is not None:
-            short["video_spans"] = batch.spans
-        return {**named, **short}
+            short |= {"video_spans": batch.spans, "video_order": batch.order}
+        return {**named, **short, **contracted_deep_features(named, batch, first, videos)}
 
     def _tower_call(self, prompt: dict[str, Any]) -> TowerCall:
         """The call of the tower that encoded the prompt's videos.
@@ -232,7 +235,7 @@ class PromptEntrance(HookSet):
         pairs = []
         for placed in row:
             grid, own = placed.grid, {name: parts[placed.number] for name, parts in signals.items()}
-            features = states[placed.start : placed.stop - grid.newlines].view(grid.frames, grid.tokens, -1)
+            features = placed.visual(states)
             pool = partial(self._layout.pool, grid=grid)
             merges = call.merges[placed.number] if call.merges else None
             if merges is not None:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
-from holitom.hooks.tower.packed_attention import PackedReceivedAttentionRecorder
-from holitom.hooks.tower.parts import Recorder, TowerPlaces
 
 Order = Callable[[TowerCall], Tensor | None]
 
@@ -26,20 +24,25 @@ class MRopeLayout:
     Args:
         model: with ``model.visual``, ``model.language_model`` and ``model.rope_deltas``.
         order: for a call of the tower, the order in which it keeps its merged patches, (tokens,); None for their own.
+        timestamps: the prompt has a timestamp before each frame of a video, which stays where it is.
     """
 
     newline_mode = "no_token"
 
-    def __init__(self, model: Any, order: Order) -> None:
+    def __init__(self, model: Any, order: Order, timestamps: bool = False) -> None:
         self.video_token_id: int = model.config.video_token_id
         self.body, self.tower, self.decoder = model.model, model.model.visual, model.model.language_model
         self.merged = self.tower.spatial_merge_size**2
         self.order = order
+        self.timestamps = timestamps
 
     def grids(self, arguments: dict[str, Any], call: TowerCall) -> list[VideoGrid]:
         """The tower is told the steps, rows and columns of patches of every video."""
         grid_thw = call.arguments["grid_thw"].tolist()
-        return [VideoGrid(steps, rows * cols // self.merged, rows * cols) for steps, rows, cols in grid_thw]
+        return [
+            VideoGrid(steps, rows * cols // self.merged, rows * cols, pieces=steps if self.timestamps else 1)
+            for steps, rows, cols in grid_thw
+        ]
 
     def cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
         """Merged patches back in raster order, then one part per video."""
@@ -62,34 +65,8 @@ class MRopeLayout:
         return (counted + deltas).expand(3, -1, -1)
 
 
-def mrope_recorder(attention: nn.Module, name: str) -> Recorder:
-    """The recorder of a signal on one attention module of the tower.
-
-    Raises:
-        InputError: for signals that are SigLIP's.
-    """
-    if name != "received_attention":
-        raise InputError(
-            f"the method needs the signal {name} of a SigLIP tower, which this model has not: use holitom, another "
-            "method that needs received_attention alone, or one without signals"
-        )
-    return PackedReceivedAttentionRecorder().apply(attention)
-
-
-def no_tower_places(model: nn.Module) -> TowerPlaces:
-    """None: the tower packs the patches of all frames into one sequence.
-
-    Raises:
-        InputError: always.
-    """
-    raise InputError(
-        "the method merges frames inside a SigLIP tower, which this model has not: use holitom, or another method "
-        "without a stage inside the tower"
-    )
-
-
-def mrope_entrance(model: nn.Module, order: Order, compressor: Any) -> PromptEntrance:
-    """The hooks by which the videos of a prompt reach the compressor.
+def mrope_entrance(model: nn.Module, order: Order, compressor: Any, timestamps: bool = False) -> PromptEntrance:
+    """The hooks by which the videos of a prompt reach the compressor; see :class:`MRopeLayout`.
 
     Raises:
         InputError: for an inner stage that numbers tokens anew.
@@ -99,4 +76,4 @@ def mrope_entrance(model: nn.Module, order: Order, compressor: Any) -> PromptEnt
             "the method numbers the tokens it keeps anew inside the LLM, which positions on three axes do not allow: "
             "use holitom or fastv, whose tokens keep their positions"
         )
-    return PromptEntrance(MRopeLayout(model, order), compressor).apply(model)
+    return PromptEntrance(MRopeLayout(model, order, timestamps), compressor).apply(model)

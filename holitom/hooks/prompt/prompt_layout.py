@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from holitom.errors import InputError
+from holitom.ops.token_ops import upload
 from holitom.tokens import FrameMerges
 
 
@@ -20,12 +22,15 @@ class VideoGrid:
         tokens: tokens of a frame after pooling.
         patches: patches of a frame in the tower's side signals.
         newlines: placeholder tokens behind the video's own that hold newline vectors.
+        pieces: pieces that its placeholders stand in, with other tokens between them: 1, or one per frame where a
+            timestamp stands before each.
     """
 
     frames: int
     tokens: int
     patches: int
     newlines: int = 0
+    pieces: int = 1
 
     @property
     def placeholders(self) -> int:
@@ -35,12 +40,46 @@ class VideoGrid:
 
 @dataclass(frozen=True)
 class PlacedVideo:
-    """One video in one row of a prompt: the placeholders [start, stop) of the encoded video ``number``."""
+    """One video in one row of a prompt.
+
+    Attributes:
+        start: its first placeholder.
+        stop: behind its last one.
+        number: which of the encoded videos it is.
+        grid: its sizes.
+        pieces: where each piece of its placeholders starts; what stands between them is not the video's.
+    """
 
     start: int
     stop: int
     number: int
     grid: VideoGrid
+    pieces: tuple[int, ...]
+
+    @property
+    def _length(self) -> int:
+        return self.grid.placeholders // self.grid.pieces
+
+    def visual(self, states: Float[Tensor, "seq dim"]) -> Float[Tensor, "frames tokens dim"]:
+        """The video's tokens among those of a row, newlines left out."""
+        grid = self.grid
+        parts = [states[start : start + self._length] for start in self.pieces]
+        own = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return own[: grid.frames * grid.tokens].view(grid.frames, grid.tokens, -1)
+
+    def between(self, values: Shaped[Tensor, "seq ..."]) -> Shaped[Tensor, "between ..."]:
+        """What stands between the pieces, of the values of a row."""
+        ends = [start + self._length for start in self.pieces[:-1]]
+        parts = [values[end:start] for end, start in zip(ends, self.pieces[1:], strict=True)]
+        return torch.cat(parts) if parts else values[:0]
+
+    def places(self, index: Int[Tensor, " kept"]) -> tuple[Int[Tensor, " kept"], Int[Tensor, " kept"]]:
+        """Place in the row of tokens given by frame * tokens + position, and where the piece of each starts."""
+        if len(self.pieces) == 1:
+            return self.start + index, torch.full_like(index, self.start)
+        (starts,) = upload(index.device, self.pieces)
+        begins = starts[index // self._length]
+        return begins + index % self._length, begins
 
 
 @dataclass(frozen=True)
@@ -125,15 +164,30 @@ def place_videos(
         row = []
         while taken < len(own) and number < len(grids):
             grid = grids[number]
-            span = own[taken : taken + grid.placeholders]
-            if len(span) < grid.placeholders or span[-1] - span[0] + 1 != len(span):
-                raise InputError(
-                    f"the placeholders of video {number} in row {first} are not {grid.placeholders} tokens in one "
-                    "piece: let the model's processor write the prompt"
-                )
-            row.append(PlacedVideo(span[0], span[-1] + 1, number, grid))
+            row.append(_place(own[taken : taken + grid.placeholders], number, grid, first))
             taken, number = taken + grid.placeholders, number + 1
         if any(other != own for other in places[first : first + repeats]) or taken < len(own):
             raise InputError(f"row {first} has {len(own)} video placeholder(s), more than the videos that were encoded")
         rows += [row] * repeats
     return rows
+
+
+def _place(span: list[int], number: int, grid: VideoGrid, row: int) -> PlacedVideo:
+    """The video whose placeholders stand at ``span``.
+
+    Raises:
+        InputError: if they are not in as many pieces as they should be.
+    """
+    length = grid.placeholders // grid.pieces
+    starts = tuple(span[::length])
+    whole = len(span) == grid.placeholders
+    if not whole or any(
+        span[at + length - 1] - start + 1 != length
+        for at, start in zip(range(0, len(span), length), starts, strict=True)
+    ):
+        wanted = f"{length} tokens in one piece" if grid.pieces == 1 else f"{grid.pieces} pieces of {length} tokens"
+        raise InputError(
+            f"the placeholders of video {number} in row {row} are not {wanted}: let the model's processor write the "
+            "prompt"
+        )
+    return PlacedVideo(span[0], span[-1] + 1, number, grid, starts)

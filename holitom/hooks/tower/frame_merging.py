@@ -24,7 +24,14 @@ Plan = TypeVar("Plan")
 
 
 class MergeRules(Protocol[Plan]):
-    """How frames are merged; the states are those of one video, (frames, patches, hidden)."""
+    """How frames are merged; the states are those of one video, (frames, patches, hidden).
+
+    Attributes:
+        reads_attention: the attention of the last layer behind which frames are merged is recorded, and the frames
+            behind it are grouped (:meth:`groups`).
+    """
+
+    reads_attention: bool
 
     def plan(self, states: Tensor) -> Plan:
         """What to merge behind a layer."""
@@ -36,7 +43,7 @@ class MergeRules(Protocol[Plan]):
         """For each of ``frames`` frames the merged frame it is in; -1 for lost ones."""
 
     def groups(self, states: Tensor) -> list[tuple[int, int]]:
-        """First and last frame of the groups of similar frames behind the last layer, inclusive."""
+        """First and last frame of the groups behind the last layer; asked where ``reads_attention``."""
 
     def nominal(self) -> "MergeRules[Plan]":
         """Rules that merge most, whatever the states: what FLOPs are counted on."""
@@ -84,7 +91,8 @@ class FrameMerging(Generic[Plan]):
                 f"tower_layers = {list(self.layers)} is out of range: the tower runs {count} layers, the last of which "
                 f"has none behind it; use layers from 0 to {count - 2}"
             )
-        self._attention.apply(places.attention[self.layers[-1]])
+        if self.rules.reads_attention:
+            self._attention.apply(places.attention[self.layers[-1]])
         self._places = places
         return self
 
@@ -112,7 +120,8 @@ class FrameMerging(Generic[Plan]):
         self._call = _Call([] if videos is None else list(videos))
         handles: list[RemovableHandle] = []
         with ExitStack() as stack:
-            stack.enter_context(self._attention.recording())
+            if self.rules.reads_attention:
+                stack.enter_context(self._attention.recording())
             try:
                 for number, layer in enumerate(self.layers):
                     hook = partial(self._meet, number)
@@ -147,10 +156,10 @@ class FrameMerging(Generic[Plan]):
         if len(call.targets) < len(self.layers):
             raise RuntimeError("no frames were merged: run the vision tower inside recording() first")
         found = []
-        for video, (groups, received) in enumerate(zip(call.groups, call.received, strict=True)):
+        for video in range(len(call.sizes)):
             targets = [layer[video] for layer in call.targets]
-            frames = len(targets[0])
-            found.append(FrameMerges(frames, self.layers, _through(targets), groups, received))
+            read = (call.groups[video], call.received[video]) if self.rules.reads_attention else ()
+            found.append(FrameMerges(len(targets[0]), self.layers, _through(targets), *read))
         return found
 
     @torch.no_grad()
@@ -160,7 +169,7 @@ class FrameMerging(Generic[Plan]):
         assert call is not None
         if not call.sizes:
             call.sizes = [len(output)]
-        last = number == len(self.layers) - 1
+        last = self.rules.reads_attention and number == len(self.layers) - 1
         received: Sequence[Tensor] = self._attention.take().split(call.sizes) if last else ()
         merged, targets = [], []
         for video, states in enumerate(output.split(call.sizes)):

@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
+from holitom.errors import InputError
+from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.hooks.tower.recorder import AttentionRecorder
 from holitom.ops.attention_scores import received_by_segment
 
@@ -14,19 +16,50 @@ class PackedReceivedAttentionRecorder(AttentionRecorder):
     """Records the attention every patch receives (HoliTom, Sec. 3.2) in a tower like Qwen2-VL's: (patches,) fp32.
 
     The module is called with the packed patches of a batch, (patches, dim), with ``cu_seqlens``, where each frame
-    begins, and with the rotary ``position_embeddings``. Its queries and keys are computed a second time. A patch's
-    score is the mean over all heads and over all patches of its frame that ask; the order is that of the input.
+    begins, and with the rotary ``position_embeddings``. Its queries and keys are computed a second time, by ``qkv`` or
+    by ``q_proj`` and ``k_proj``. A patch's score is the mean over all heads and over all patches of its frame that ask;
+    the order is that of the input.
     """
 
     signal = "received attention"
-    needs = ("qkv", "num_heads", "scaling")
+    needs = ("num_heads", "scaling")
 
     @torch.no_grad()
     def _record(self, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook: record one call."""
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        heads = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1))[:, :2].float()
+        if hasattr(attention, "qkv"):
+            heads = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1))[:, :2].float()
+        else:
+            both = torch.stack([attention.q_proj(hidden), attention.k_proj(hidden)], dim=1)
+            heads = both.unflatten(-1, (attention.num_heads, -1)).float()
         cos, sin = (part.to(heads)[:, None, None, :] for part in kwargs["position_embeddings"])
         query, key = (heads * cos + rotate_half(heads) * sin).permute(1, 2, 0, 3)
         lengths = kwargs["cu_seqlens"].diff().tolist()
         self._recorded.append(received_by_segment(query, key, lengths, attention.scaling))
+
+
+def packed_recorder(attention: nn.Module, name: str) -> Recorder:
+    """The recorder of a signal on one attention module of such a tower.
+
+    Raises:
+        InputError: for signals that are SigLIP's.
+    """
+    if name != "received_attention":
+        raise InputError(
+            f"the method needs the signal {name} of a SigLIP tower, which this model has not: use holitom, another "
+            "method that needs received_attention alone, or one without signals"
+        )
+    return PackedReceivedAttentionRecorder().apply(attention)
+
+
+def no_tower_places(model: nn.Module) -> TowerPlaces:
+    """None: the tower packs the patches of all frames into one sequence.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        "the method merges frames inside a SigLIP tower, which this model has not: use holitom, or another method "
+        "without a stage inside the tower"
+    )

@@ -46,10 +46,11 @@ class VideoCalls(HookSet):
         inherited: Any = body.get_video_features
 
         @wraps(inherited)
-        def get_video_features(pixel_values_videos: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self.videos, self.left = (pixel_values_videos.shape[1],) * pixel_values_videos.shape[0], None
+        def get_video_features(*args: Any, **kwargs: Any) -> Any:
+            pixels: Tensor = args[0] if args else next(iter(kwargs.values()))  # its name differs between releases
+            self.videos, self.left = (pixels.shape[1],) * pixels.shape[0], None
             try:
-                return inherited(pixel_values_videos, *args, **kwargs)
+                return inherited(*args, **kwargs)
             finally:
                 self.videos = self.left = None
 

@@ -25,7 +25,7 @@ import torch
 from holitom.checks import is_finite_number, require
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from holitom.methods.dycoke.temporal_pruning import GROUP, group_references, prune_groups
 from holitom.ops.selection import check_finite, keep_selected
@@ -54,7 +54,15 @@ class DycokeDecodeConfig:
         return DycokeDecodePruning(**asdict(self))
 
 
-@register("dycoke")
+@register(
+    "dycoke",
+    MethodFacts(
+        "DyCoke",
+        "DyCoke",
+        ("#D55E00", "h", "dotted"),
+        share=lambda settings: 0.25 if settings.merge_ratio == 1 else None,  # one frame of four
+    ),
+)
 @dataclass(frozen=True)
 class DycokeConfig:
     """Settings of DyCoke.

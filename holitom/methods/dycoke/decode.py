@@ -19,6 +19,7 @@ from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import ask_keys, check_supported, checked_layers, left_padding
 from holitom.hooks.decoder.inner_record import InnerRecord, untouched_record
+from holitom.hooks.decoder.video_order import in_reading_order, in_video_order
 from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import truncated_length
@@ -33,6 +34,7 @@ class _Sequence:
     prompt_seq: int
     spans: tuple[Spans, ...]
     attention: Tensor | None = None  # (batch, prompt_seq) of the previous decode step
+    order: Tensor | None = None  # (batch, prompt_seq), which the spans count in; see holitom.hooks.decoder.video_order
 
 
 @dataclass
@@ -87,8 +89,9 @@ class DycokeDecodePruning(HookSet):
     the attention of the layer before. The prefill, and so the first token and the FLOPs of the prompt, is the plain
     model's; so are later turns of several tokens and decoding without a cache. The decoder is called with
     ``video_spans`` as :class:`~holitom.hooks.decoder.staged.StagedCompression` describes; a video's newline tokens
-    belong to it. Works with every attention that takes a mask from transformers. With beam search a beam is compared
-    with the beam that stood in its row a step before.
+    belong to it. (The released code takes a span that begins at entry 14, whatever the prompt, and is one entry shorter
+    than what pruning left.) Works with every attention that takes a mask from transformers. With beam search a beam is
+    compared with the beam that stood in its row a step before.
 
     Args:
         layer: first decoder layer that attends to fewer entries; at least 1.
@@ -163,7 +166,7 @@ class DycokeDecodePruning(HookSet):
         refuse_tracing()
         self._call = None
         kwargs = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        video_spans = kwargs.pop("video_spans", None)
+        video_spans, order = kwargs.pop("video_spans", None), kwargs.pop("video_order", None)
         inputs = kwargs.get("inputs_embeds")
         inputs = kwargs.get("input_ids") if inputs is None else inputs
         if inputs is None or (video_spans is None and self.prune_ratio == 0):
@@ -179,8 +182,9 @@ class DycokeDecodePruning(HookSet):
                 first = left_padding(padding_mask) if padding_mask is not None else (0,) * len(spans)
                 if any(row and row[0][0] < begin for row, begin in zip(spans, first, strict=True)):
                     raise InputError(f"video_spans {spans} start in the padding: rows begin at {first}")
-            self.last, self.attended = untouched_record(spans, padding_mask, inputs), None
-            self._call = _Call(_Sequence(inputs.shape[0], inputs.shape[1], spans), padding_mask, step=False)
+            self.last, self.attended = untouched_record(spans, padding_mask, inputs, order), None
+            sequence = _Sequence(inputs.shape[0], inputs.shape[1], spans, order=order)
+            self._call = _Call(sequence, padding_mask, step=False)
         return (), kwargs
 
     def _continued(self, cache: Cache, padding_mask: Any, inputs: Tensor) -> _Call | None:
@@ -221,11 +225,15 @@ class DycokeDecodePruning(HookSet):
         key, padding_mask = cache.layers[attention.layer_idx].keys, call.padding_mask
         scores = ask_keys(attention, hidden, argument(kwargs, "position_embeddings"), key, padding_mask)
         previous = None if sequence.attention is None else sequence.attention.to(scores.device)
-        ratios = self.prune_ratio, self.similarity_threshold
-        attended = attended_entries(scores, previous, sequence.spans, *ratios)
+        ratios, seq = (self.prune_ratio, self.similarity_threshold), sequence.prompt_seq
+        sequence.attention = in_video_order(scores[:, :seq], sequence.order)
+        attended = attended_entries(
+            torch.cat([sequence.attention, scores[:, seq:]], 1), previous, sequence.spans, *ratios
+        )
+        attended = torch.cat([in_reading_order(attended[:, :seq], sequence.order), attended[:, seq:]], 1)
         if padding_mask is not None:
             attended &= padding_mask.to(attended.device).bool()
-        sequence.attention, self.attended = scores[:, : sequence.prompt_seq], attended
+        self.attended = attended
 
     def _enter_layer(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
         """Pre-hook of ``layer`` and those after it: note the prompt's cache, or hand over the step's mask."""

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
+from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio, require_tower_layers
 from holitom.compressor import Compressor
 from holitom.hooks.tower.frame_merging import FrameMerging
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.earlytom.frame_merging import (
     FramePlan,
     MergeRule,
@@ -66,7 +66,7 @@ PUBLISHED: dict[str, dict[float, tuple[float, tuple[int, ...]]]] = {
 }
 
 
-@register("earlytom")
+@register("earlytom", MethodFacts("EarlyTom"))
 @dataclass(frozen=True)
 class EarlyTomConfig:
     """Settings of EarlyTom.
@@ -95,12 +95,10 @@ class EarlyTomConfig:
 
     def __post_init__(self) -> None:
         require_retain_ratio(self.retain_ratio)
-        tau, layers = self.similarity_threshold, self.tower_layers
+        tau = self.similarity_threshold
         within = is_finite_number(tau) and -1 <= tau <= 1
         require(within, "similarity_threshold", tau, "in [-1, 1]", "the release uses 0.3 to 0.8")
-        whole = isinstance(layers, list | tuple) and all(is_integer(layer) and layer >= 0 for layer in layers)
-        sound = whole and len(layers) > 0 and list(layers) == sorted(set(layers))
-        require(sound, "tower_layers", layers, "ascending integers from 0 on, at least one", "use [8, 21, 23]")
+        require_tower_layers("tower_layers", self.tower_layers, [8, 21, 23])
         most = self.max_frames
         require(is_integer(most) and most >= 2, "max_frames", most, "an integer of at least 2", "the release uses 6")
         share = self.smoothing
@@ -142,6 +140,8 @@ class EarlyTomMerging:
         rule: the settings.
         similarity: of an earlier and a later frame, whatever their states; None asks the states.
     """
+
+    reads_attention = True
 
     def __init__(self, rule: MergeRule, similarity: Similarity | None = None) -> None:
         self.rule = rule
@@ -206,6 +206,7 @@ class EarlyTomOuter:
         merges, features = video.merges, video.features
         if merges is None:
             raise RuntimeError("EarlyTom selects tokens of frames that its own stage merged inside the tower")
+        assert merges.received_attention is not None
         received = video.pooled_values(merges.received_attention)
         check_finite(features=features, received_attention=received)
         ratio = ratio_after_merging(self.retain_ratio, merges.frames, merges.merged_frames)
@@ -230,11 +231,5 @@ def _compressed(features: Tensor, chosen: Tensor, merges: FrameMerges, ratio: fl
     alone = torch.bincount(target[target >= 0], minlength=merges.merged_frames) == 1
     unchanged = alone[chosen // tokens]
     kinds.view(-1)[index[unchanged]] = TokenKind.DYNAMIC_KEPT.value
-    details = EarlyTomDetails(merges.frames, tokens, _segments(merges), source, kinds, merges, ratio)
+    details = EarlyTomDetails(merges.frames, tokens, merges.over_video(merges.groups), source, kinds, merges, ratio)
     return CompressedTokens(features.flatten(0, 1).index_select(0, chosen), index, details)
-
-
-def _segments(merges: FrameMerges) -> list[tuple[int, int]]:
-    """First and last frame of the video in each group of merged frames; lost frames go with the one before."""
-    starts = [merges.representatives[first] for first, _ in merges.groups]
-    return list(zip(starts, [*(start - 1 for start in starts[1:]), merges.frames - 1], strict=True))

@@ -54,7 +54,7 @@ def select_tokens(
     Args:
         received_attention: finite, pooled like the features.
         groups: first and last frame of every group of similar frames, inclusive.
-        ratio: share to keep, from :func:`adjusted_ratio`.
+        ratio: share to keep, from :func:`ratio_after_merging`.
 
     Returns:
         frame * tokens + position of the kept tokens, frame by frame in raster order; ties go to the lower position.

@@ -21,6 +21,7 @@ alone. Videos of fewer than ``min_segments`` frames are refused, and so are newl
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,13 +29,15 @@ from torch import Tensor
 from holitom.checks import is_finite_number, is_integer, require, require_finite, require_retain_ratio
 from holitom.compressor import Compressor
 from holitom.errors import InputError
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.fastvid.anchors import (
     AnchorPlan,
+    JoinedSegments,
     choose_anchors,
     cut_segments,
     frame_budget,
     merge_anchors,
+    merge_anchors_again,
     plan_anchors,
 )
 from holitom.methods.fastvid.pooling_head import PoolingHead
@@ -43,7 +46,10 @@ from holitom.ops.token_ops import exact_cosine, highest, packed_positions
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 
-@register("fastvid")
+@register(
+    "fastvid",
+    MethodFacts("FastVID", "FastVID", ("#E69F00", "v", "solid"), threshold="of frame vectors, not of tokens"),
+)
 @dataclass(frozen=True)
 class FastVidConfig:
     """Settings of FastVID.
@@ -198,12 +204,12 @@ class FastVidOuter:
         features: Tensor,
         salient_at: Tensor,
         rest: Tensor,
-        merged: tuple[Tensor, Tensor, Tensor],
+        merged: tuple[Tensor, Tensor, Tensor, JoinedSegments],
         plan: AnchorPlan,
     ) -> CompressedTokens:
         """Salient tokens and anchors in the order of their places, and what became of every token."""
         frames, tokens, _ = features.shape
-        vectors, places, membership = merged
+        vectors, places, membership, segments = merged
         index = torch.cat([salient_at, places])
         order = index.argsort()
         rows = order.argsort()
@@ -220,4 +226,14 @@ class FastVidOuter:
         used = "received_attention" if self.head is None else "pooling_head"
         salient = len(salient_at) // frames
         details = FastVidDetails(frames, tokens, plan.segments, source, kinds, used, salient, plan.frames, plan.counts)
-        return CompressedTokens(kept, index[order], details)
+        weight = self.config.anchor_weight
+        again = partial(_merge_again, salient_at=salient_at, rest=rest, merged=segments, order=order, weight=weight)
+        return CompressedTokens(kept, index[order], details, merge_again=again)
+
+
+def _merge_again(
+    values: Tensor, salient_at: Tensor, rest: Tensor, merged: JoinedSegments, order: Tensor, weight: float
+) -> Tensor:
+    """Other values of the tokens, (frames, tokens, channels), kept and mixed as the tokens were."""
+    anchors = merge_anchors_again(values, rest, merged, weight).to(values.dtype)
+    return torch.cat([values.flatten(0, 1).index_select(0, salient_at), anchors])[order]

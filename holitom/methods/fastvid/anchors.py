@@ -113,13 +113,16 @@ def choose_anchors(
     return torch.cat(found)
 
 
+JoinedSegments = list[tuple[int, int, Tensor, Tensor]]
+
+
 def merge_anchors(
     features: Float[Tensor, "frames tokens dim"],
     rest: Int[Tensor, "frames rest"],
     plan: AnchorPlan,
     anchors: Int[Tensor, "anchor_frames most"],
     anchor_weight: float,
-) -> tuple[Float[Tensor, "anchors dim"], Int[Tensor, " anchors"], Int[Tensor, "frames rest"]]:
+) -> tuple[Float[Tensor, "anchors dim"], Int[Tensor, " anchors"], Int[Tensor, "frames rest"], JoinedSegments]:
     """Mix every anchor with the mean of the tokens that are most similar to it.
 
     In each anchor frame for itself, all remaining tokens of the segment join the anchor of largest cosine similarity,
@@ -135,12 +138,14 @@ def merge_anchors(
 
     Returns:
         The merged vectors in float32, segment by segment and frame by frame; frame * tokens_per_frame + position of
-        each; and for every remaining token the anchor it joined in the first anchor frame at or after its own, -1 where
-        its segment has none.
+        each; for every remaining token the anchor it joined in the first anchor frame at or after its own, -1 where its
+        segment has none; and of every segment with anchors the first and last frame, the anchors among its remaining
+        tokens, (anchor_frames, count), and the one that each token joined in every anchor frame.
     """
     tokens, dim = features.shape[1:]
     (following,) = upload(features.device, plan.next_anchor())
     membership = torch.full_like(rest, -1)
+    segments: JoinedSegments = []
     parts, places, done, row = [features.new_empty(0, dim, dtype=torch.float32)], [following[:0]], 0, 0
     for (first, last), frames, count in zip(plan.segments, plan.frames, plan.counts, strict=True):
         here = anchors[row : row + len(frames), :count]
@@ -151,7 +156,8 @@ def merge_anchors(
         positions = rest[first : last + 1]
         points = features[first : last + 1].gather(1, positions[..., None].expand(-1, -1, dim)).float()
         local = slice(at - first, last - first + 1, stride)
-        vectors, owner = _merge_segment(points, local, here, anchor_weight)
+        vectors, owner, own = _merge_segment(points, local, here, anchor_weight)
+        segments.append((first, last, own, owner))
         parts.append(vectors.flatten(0, 1))
         global_frames = torch.arange(at, last + 1, stride, device=rest.device)
         places.append((global_frames[:, None] * tokens + positions[local].gather(1, here)).flatten())
@@ -159,13 +165,42 @@ def merge_anchors(
         spread = owner.gather(0, joined[None, :, None].expand(1, -1, owner.shape[2]))[0]
         membership[first : last + 1] = done + joined[:, None] * count + spread
         done += len(frames) * count
-    return torch.cat(parts), torch.cat(places), membership
+    return torch.cat(parts), torch.cat(places), membership, segments
+
+
+def merge_anchors_again(
+    values: Float[Tensor, "frames tokens channels"],
+    rest: Int[Tensor, "frames rest"],
+    merged: JoinedSegments,
+    anchor_weight: float,
+) -> Float[Tensor, "anchors channels"]:
+    """Other values of the tokens, mixed as :func:`merge_anchors` mixed the tokens; float32.
+
+    Args:
+        values: of the tokens.
+        rest: positions of the remaining tokens of every frame.
+        merged: the last that it returned.
+        anchor_weight: what it was given.
+    """
+    parts = [values.new_empty(0, values.shape[-1], dtype=torch.float32)]
+    for first, last, own, owner in merged:
+        positions = rest[first : last + 1, :, None].expand(-1, -1, values.shape[-1])
+        flat = values[first : last + 1].gather(1, positions).flatten(0, 1).float()
+        parts += [
+            _mix(flat, anchors[None], joined.view(1, -1), anchor_weight)[0]
+            for anchors, joined in zip(own, owner, strict=True)
+        ]
+    return torch.cat(parts)
 
 
 def _merge_segment(
     points: Float[Tensor, "frames rest dim"], local: slice, anchors: Int[Tensor, "anchor_frames count"], weight: float
-) -> tuple[Float[Tensor, "anchor_frames count dim"], Int[Tensor, "anchor_frames frames rest"]]:
-    """Merged anchors of one segment, and the anchor that every token joined in each anchor frame."""
+) -> tuple[
+    Float[Tensor, "anchor_frames count dim"],
+    Int[Tensor, "anchor_frames frames rest"],
+    Int[Tensor, "anchor_frames count"],
+]:
+    """Merged anchors of one segment, the anchor that every token joined in each anchor frame, and where anchors are."""
     frames, rest, _ = points.shape
     own = torch.arange(frames, device=points.device)[local, None] * rest + anchors
     flat = points.flatten(0, 1)
@@ -173,7 +208,7 @@ def _merge_segment(
     at_once = max(1, PASS_ELEMENTS // (anchors.shape[1] * len(flat)))
     parts = [_join(flat, units, some, weight) for some in own.split(at_once)]
     vectors, owners = (torch.cat(part) for part in zip(*parts, strict=True))
-    return vectors, owners.view(-1, frames, rest)
+    return vectors, owners.view(-1, frames, rest), own
 
 
 def _join(
@@ -184,9 +219,17 @@ def _join(
     # An anchor belongs to itself even where another one has the same direction.
     slots = torch.arange(anchors.shape[1], device=flat.device)
     owner.scatter_(1, anchors, slots.expand_as(anchors))
+    return _mix(flat, anchors, owner, weight), owner
+
+
+def _mix(
+    flat: Float[Tensor, "n dim"], anchors: Int[Tensor, "sets count"], owner: Int[Tensor, "sets n"], weight: float
+) -> Float[Tensor, "sets count dim"]:
+    """Every anchor with the mean of its members."""
+    slots = torch.arange(anchors.shape[1], device=flat.device)
     members = owner[:, None, :] == slots[:, None]
     sizes = members.sum(-1, keepdim=True)
     # Products with a 0/1 matrix add in a fixed order, unlike scattered additions.
     means = (members.float() @ flat) / sizes
     share = (1 / (sizes + 1)).clamp_min(weight)
-    return share * flat[anchors] + (1 - share) * means, owner
+    return share * flat[anchors] + (1 - share) * means

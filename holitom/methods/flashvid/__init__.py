@@ -30,13 +30,13 @@ from torch import Tensor
 
 from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
 from holitom.compressor import Compressor, all_tokens
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
 from holitom.methods.flashvid.inner import late_pruning
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
 
-@register("flashvid")
+@register("flashvid", MethodFacts("FlashVID"))
 @dataclass(frozen=True)
 class FlashVidConfig:
     """Settings of FlashVID.
@@ -149,7 +149,8 @@ class FlashVidOuter:
         if budget.total >= tokens:
             return all_tokens(features)
         found = compress_frames(features, video.pooled("received_attention"), budget, config.rules())
-        return CompressedTokens(found.features, found.index, _details(found, *features.shape[:2]))
+        details = _details(found, *features.shape[:2])
+        return CompressedTokens(found.features, found.index, details, merge_again=found.merge_again)
 
     def nominal(self, frames: int, tokens_per_frame: int) -> int:
         """Tokens of a video whose frames all meet the budget exactly."""

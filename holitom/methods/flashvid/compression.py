@@ -1,7 +1,9 @@
 """FlashVID's compression of one video before the LLM (arXiv 2602.08024): pick, link, merge, and meet the budget."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +19,9 @@ from holitom.methods.flashvid.segmentation import (
 )
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
-from holitom.ops.group_clustering import GroupClusters, cluster_groups
+from holitom.ops.clustering import GroupClusters
+from holitom.ops.group_clustering import ClusterRule, Points, TokenGroups, cluster_groups
+from holitom.ops.merging_again import clusters_again
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import packed_positions, to_host
 
@@ -73,6 +77,7 @@ class FlashVidTokens:
         segments: first and last frame of every segment, inclusive.
         candidates: tokens of each frame that were clustered.
         clusters: what they became.
+        merge_again: see :class:`~holitom.tokens.CompressedTokens`.
     """
 
     features: Float[Tensor, "kept dim"]
@@ -83,6 +88,7 @@ class FlashVidTokens:
     segments: list[tuple[int, int]]
     candidates: list[int]
     clusters: list[int]
+    merge_again: Callable[[Tensor], Tensor]
 
 
 def cluster_counts(candidates: list[int], segments: list[tuple[int, int]], wanted: int) -> list[int]:
@@ -132,7 +138,8 @@ def compress_frames(
     counts, segments = _fetch(features, received_attention, parts, candidates)
     wanted = cluster_counts(counts, segments, budget.merged)
     clusters = _cluster(values, candidates, counts, wanted, rules.neighbors, features.dtype)
-    return _assemble(features, picked, clusters, root, segments, counts, wanted, budget.picked)
+    trees = partial(merge_trees, links=links, merged=merged, tree_mean=rules.tree_mean)
+    return _assemble(features, picked, clusters, root, segments, counts, wanted, budget.picked, trees)
 
 
 def _fetch(
@@ -158,7 +165,8 @@ def _cluster(
         points = values.index_select(0, frames)
         return points.gather(1, positions[..., None].expand(-1, -1, points.shape[-1]))
 
-    return cluster_groups(candidates, sizes, clusters, load, values.shape[-1], dtype, neighbors, None)
+    points = Points(load, values.shape[-1], dtype)
+    return cluster_groups(TokenGroups(candidates, sizes, clusters), points, ClusterRule(neighbors, None))
 
 
 def _assemble(
@@ -170,6 +178,7 @@ def _assemble(
     candidates: list[int],
     clusters: list[int],
     picks: int,
+    trees: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> FlashVidTokens:
     """Picked tokens and clusters in the order of their places, and what became of every token."""
     frames, tokens, _ = features.shape
@@ -177,7 +186,8 @@ def _assemble(
     frame_of = torch.repeat_interleave(
         torch.arange(frames, device=own.device), torch.tensor(clusters, device=own.device), output_size=sum(clusters)
     )
-    index = torch.cat([own, frame_of * tokens + found.centers])
+    heads = frame_of * tokens + found.centers
+    index = torch.cat([own, heads])
     order = index.argsort(stable=True)  # picked tokens come first of equal places
     rows = order.argsort()
     kept = torch.cat([features.flatten(0, 1).index_select(0, own), found.features])[order]
@@ -186,6 +196,20 @@ def _assemble(
     source = joined.flatten()[root.flatten()]
     source[own] = picked_rows
     cluster = torch.zeros_like(index, dtype=torch.bool).index_fill_(0, cluster_rows, True)
+    again = partial(_merge_again, trees=trees, own=own, membership=found.membership, heads=heads, order=order)
     return FlashVidTokens(
-        kept, index[order], cluster, source.view(frames, tokens), picked, segments, candidates, clusters
+        kept, index[order], cluster, source.view(frames, tokens), picked, segments, candidates, clusters, again
     )
+
+
+def _merge_again(
+    values: Float[Tensor, "frames tokens channels"],
+    trees: Callable[[Tensor], tuple[Tensor, Tensor]],
+    own: Int[Tensor, " picked"],
+    membership: Int[Tensor, "frames tokens"],
+    heads: Int[Tensor, " clusters"],
+    order: Int[Tensor, " kept"],
+) -> Float[Tensor, "kept channels"]:
+    """Other values of the tokens, picked, merged along the same trees and averaged over the same clusters."""
+    clusters = clusters_again(trees(values)[0], membership, heads, None).to(values.dtype)
+    return torch.cat([values.flatten(0, 1).index_select(0, own), clusters])[order]

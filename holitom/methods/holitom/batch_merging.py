@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
-from holitom.methods.holitom.inner_merging import merge_into_nearest
+from holitom.methods.holitom.inner_merging import average_into_kept, merge_into_nearest
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
 from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, pad_rows
 
@@ -80,3 +81,25 @@ def merge_batch(
         shifted = [(start - begin, stop - begin) for start, stop in row_spans]
         merged.append(merge_sequence(hidden[row, begin:], scores[row, begin:], shifted, merge_ratio, rule))
     return pad_rows(merged, first)
+
+
+def merge_batch_again(
+    values: Float[Tensor, "batch seq dim"], merged: ShortSequences, first: Sequence[int], rule: MergeRule
+) -> Float[Tensor, "batch short_seq dim"]:
+    """Other values of the tokens of a batch, averaged as :func:`merge_batch` averaged their states; zero at padding.
+
+    Args:
+        values: (batch, seq, dim).
+        merged: what became of the states.
+        first: per row, index of its first real token before.
+        rule: the rule they were merged by.
+    """
+    rows = []
+    for row, (begin, gap) in enumerate(zip(first, merged.first, strict=True)):
+        kept, source = merged.kept[row, gap:] - begin, merged.source[row, begin:] - begin
+        away = torch.ones_like(source).index_fill_(0, kept, 0)
+        others = away.argsort(descending=True, stable=True)[: len(source) - len(kept)]
+        nearest = torch.searchsorted(kept, source.index_select(0, others))
+        averages = average_into_kept(values[row, begin:].float(), kept, others, nearest, rule)
+        rows.append(pad(averages, (0, 0, gap, 0)))
+    return torch.stack(rows).to(values.dtype)

@@ -11,7 +11,7 @@ from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.inner_record import Counts
 from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.staged import StagedCompression
-from holitom.methods.holitom.batch_merging import merge_batch
+from holitom.methods.holitom.batch_merging import merge_batch, merge_batch_again
 from holitom.methods.holitom.config import PAPER_LAYERS, InnerConfig
 from holitom.ops.short_sequences import ShortSequences, kept_length
 
@@ -35,5 +35,5 @@ def merging_stage(config: InnerConfig) -> StagedCompression:
     kept = partial(kept_length, merge_ratio=config.merge_ratio)
     layer = config.layer_in(PAPER_LAYERS)  # until a decoder tells its depth
     stage = DecoderStage(layer, kept, "merge_layer", keeps_all=config.merge_ratio == 0)
-    rules = StageRules(reduce, scoring_mask=None if config.causal else both_ways, place=place, merges=True)
-    return StagedCompression([stage], rules)
+    mask, again = None if config.causal else both_ways, partial(merge_batch_again, rule=config.merge_rule)
+    return StagedCompression([stage], StageRules(reduce, scoring_mask=mask, place=place, merges=True, again=again))

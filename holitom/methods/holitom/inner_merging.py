@@ -59,14 +59,17 @@ def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: Rule) 
         return tokens, target, target
     ranked = scores.argsort(descending=True, stable=True)
     kept, others = ranked[:n_keep].sort().values, ranked[n_keep:].sort().values
-    states = tokens.float()
-    narrow = tokens.dtype == torch.bfloat16
-    nearest = most_similar(states.index_select(0, others), states.index_select(0, kept), narrow)
+    # Kept tokens first: both sides of the product are then views of one copy, which is widened once.
+    gathered = tokens.index_select(0, torch.cat([kept, others]))
+    states = gathered.float()
+    narrow = (gathered[n_keep:], gathered[:n_keep]) if tokens.dtype == torch.bfloat16 else None
+    nearest = most_similar(states[n_keep:], states[:n_keep], narrow)
+    merged = average_into_kept(states, target[:n_keep], target[n_keep:], nearest, rule).to(tokens.dtype)
     target[others] = kept[nearest]
-    return _average(states, kept, others, nearest, rule).to(tokens.dtype), kept, target
+    return merged, kept, target
 
 
-def _average(
+def average_into_kept(
     states: Float[Tensor, "seq dim"],
     kept: Int[Tensor, " kept"],
     others: Int[Tensor, " others"],

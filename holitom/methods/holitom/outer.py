@@ -9,7 +9,8 @@ Everything that decides a size is an integer count, which leaves the device in o
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from holitom.errors import InputError
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.plan import OuterPlan, make_plan, segment_of_frame
+from holitom.methods.holitom.plan import OuterPlan, UploadedPlan, make_plan
 from holitom.methods.holitom.spatial_merging import merge_contextual, select_dynamic
 from holitom.methods.holitom.temporal_merging import merge_static, select_static, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
-from holitom.ops.group_clustering import GroupClusters
-from holitom.ops.group_points import rows_of
+from holitom.ops.clustering import GroupClusters
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, rows_of
+from holitom.ops.merging_again import clusters_again
 from holitom.ops.similarity import similarity_and_norms
 from holitom.ops.token_ops import packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind
@@ -67,7 +69,8 @@ class OuterDetails:
 
     def segment_of_frame(self) -> Int[Tensor, " frames"]:
         """Number of the segment each frame belongs to."""
-        return upload(self.index.device, segment_of_frame(self.segments))[0]
+        lengths = [last - first + 1 for first, last in self.segments]
+        return upload(self.index.device, np.repeat(np.arange(len(lengths)), lengths))[0]
 
     def source_map(self) -> Int[Tensor, "frames tokens"]:
         """Output row that each original token was kept as or merged into; -1 for dropped tokens."""
@@ -82,6 +85,25 @@ class OuterDetails:
         kinds = kinds.masked_fill(self.selected, TokenKind.DYNAMIC_KEPT).masked_fill(gone, TokenKind.DYNAMIC_DROPPED)
         merged = torch.where(center, TokenKind.STATIC_CENTER.value, TokenKind.STATIC_MERGED.value)
         return torch.where(static, merged.masked_fill(gone, TokenKind.STATIC_DROPPED), kinds)
+
+    def merge_again(
+        self, values: Float[Tensor, "frames tokens channels"], center_weight: float | None
+    ) -> Float[Tensor, "kept channels"]:
+        """Other values of the tokens, merged as the tokens were; see :class:`~holitom.tokens.CompressedTokens`.
+
+        Args:
+            values: of the original tokens.
+            center_weight: weight of a cluster's centre that the tokens were merged with, None for the plain mean.
+        """
+        means = torch.stack([values[first : last + 1].mean(0, dtype=torch.float32) for first, last in self.segments])
+        frame, position = self.index // self.tokens_per_frame, self.index % self.tokens_per_frame
+        segment = self.segment_of_frame()[frame]
+        static = self.static_rows[segment, position] == torch.arange(len(self.index), device=self.index.device)
+        group = torch.where(static, segment, frame + len(means))
+        groups = torch.cat([means, values.to(means)])
+        rows = torch.cat([self.static_rows, self.dynamic_rows])
+        heads = group * self.tokens_per_frame + position
+        return clusters_again(groups, rows, heads, center_weight).to(values.dtype)
 
 
 class OuterCompression:
@@ -120,20 +142,21 @@ class OuterCompression:
         similarity, norms = similarity_and_norms(features)
         runs = static_run_lengths(similarity, config.similarity_threshold)
         plan = make_plan(runs, norms, received_attention, config, features)
-        segments = plan.segmentation.segments
-        masks = static_masks(runs, segments)
-        segment, counts = upload(features.device, segment_of_frame(segments), plan.selected)
-        dynamic = ~masks.index_select(0, segment)
-        selected = select_dynamic(received_attention, dynamic, counts)
-        weight = None if config.plain_mean else config.center_weight
-        found, kept = plan.segmentation, plan.static_kept
+        segments, uploaded = plan.segmentation.segments, plan.upload(features.device)
+        masks = static_masks(runs, uploaded.last, uploaded.length)
+        dynamic = ~masks.index_select(0, uploaded.segment)
+        selected = select_dynamic(received_attention, dynamic, uploaded.selected)
+        rule = ClusterRule(config.neighbors, None if config.plain_mean else config.center_weight)
         if config.static_rule == "attention":
-            static = select_static(features, received_attention, masks, segments, kept)
+            static = select_static(features, received_attention, masks, segments, plan.static_kept)
         else:
-            static = merge_static(features, masks, segments, found.static_counts, kept, config.neighbors, weight)
-        rest = [total - kept for total, kept in zip(plan.dynamic, plan.selected, strict=True)]
-        contextual = merge_contextual(features, dynamic & ~selected, rest, plan.contextual, config.neighbors, weight)
-        return assemble(features, plan, static, contextual, masks, selected, similarity, order)
+            groups = TokenGroups(masks, plan.segmentation.static_counts, plan.static_kept.tolist())
+            static = merge_static(features, segments, groups, rule)
+        rest = (plan.dynamic - plan.selected).tolist()
+        left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist())
+        parts = OuterParts(similarity, masks, static, selected, merge_contextual(features, left, rule))
+        tokens = assemble(features, plan, uploaded, parts, order)
+        return replace(tokens, merge_again=partial(tokens.details.merge_again, center_weight=rule.center_weight))
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens a video of this size can be compressed to, whatever it shows.
@@ -162,34 +185,46 @@ def check_inputs(features: Tensor, received_attention: Tensor, order: str) -> No
         raise InputError(f"order = {order!r} is unknown: it must be 'block' or 'raster'; 'block' is the default")
 
 
+@dataclass(frozen=True)
+class OuterParts:
+    """What the steps of the outer stage found.
+
+    Attributes:
+        similarity: cosine similarity of each token to the same position one frame later.
+        masks: static tokens of each segment.
+        static: what became of them.
+        selected: dynamic tokens kept unchanged.
+        contextual: clusters of the other dynamic tokens of each frame.
+    """
+
+    similarity: Float[Tensor, "pairs tokens"]
+    masks: Bool[Tensor, "segments tokens"]
+    static: GroupClusters
+    selected: Bool[Tensor, "frames tokens"]
+    contextual: GroupClusters
+
+
 def assemble(
     features: Float[Tensor, "frames tokens dim"],
     plan: OuterPlan,
-    static: GroupClusters,
-    contextual: GroupClusters,
-    masks: Bool[Tensor, "segments tokens"],
-    selected: Bool[Tensor, "frames tokens"],
-    similarity: Float[Tensor, "pairs tokens"],
+    uploaded: UploadedPlan,
+    parts: OuterParts,
     order: Order,
 ) -> CompressedTokens:
     """Bring static, selected and contextual tokens into reading order and record where each came from."""
-    frames, tokens, dim = features.shape
-    found, device = plan.segmentation, features.device
-    static_frame = np.repeat([first for first, _ in found.segments], plan.static_kept)
-    contextual_frame = np.repeat(np.arange(frames), plan.contextual)
-    *block_rows, static_frames, contextual_frames = upload(device, *plan.rows(), static_frame, contextual_frame)
-    static_at = static_frames * tokens + static.centers
-    contextual_at = contextual_frames * tokens + contextual.centers
-    selected_at = packed_positions(selected.view(1, -1), sum(plan.selected))[0]
+    frames, tokens, _ = features.shape
+    static, contextual, found = parts.static, parts.contextual, plan.segmentation
+    static_at = uploaded.static_frame * tokens + static.centers
+    contextual_at = uploaded.contextual_frame * tokens + contextual.centers
+    selected_at = packed_positions(parts.selected.view(1, -1), int(plan.selected.sum()))[0]
     source = torch.cat([static_at, selected_at, contextual_at])
     # The tokens are distinct, so sorting by position is a permutation; its inverse gives the rows.
-    rows = torch.cat(block_rows) if order == "block" else source.argsort().argsort()
+    rows = uploaded.rows if order == "block" else source.argsort().argsort()
     static_rows, selected_rows, contextual_rows = rows.split([len(static_at), len(selected_at), len(contextual_at)])
-    kept = features.new_empty(len(rows), dim)
-    kept.index_copy_(0, static_rows, static.features)
-    kept.index_copy_(0, selected_rows, features.flatten(0, 1).index_select(0, selected_at))
-    kept.index_copy_(0, contextual_rows, contextual.features)
     index = torch.empty_like(source).scatter_(0, rows, source)
+    kept = features.flatten(0, 1).index_select(0, index)  # one pass; of merged tokens only the place is right
+    for merged, places in ((static, static_rows), (contextual, contextual_rows)):
+        kept.index_copy_(0, places, merged.features)
     dynamic_rows = rows_of(contextual.membership, contextual_rows)
     dynamic_rows.view(-1).index_copy_(0, selected_at, selected_rows)
     details = OuterDetails(
@@ -197,15 +232,15 @@ def assemble(
         tokens_per_frame=tokens,
         segments=found.segments,
         static_counts=found.static_counts,
-        static_kept=plan.static_kept,
-        dynamic_kept=[chosen + merged for chosen, merged in zip(plan.selected, plan.contextual, strict=True)],
+        static_kept=plan.static_kept.tolist(),
+        dynamic_kept=(plan.selected + plan.contextual).tolist(),
         removable=found.removable,
         adjusted_ratio=plan.ratio,
-        similarity=similarity,
+        similarity=parts.similarity,
         index=index,
-        static_masks=masks,
+        static_masks=parts.masks,
         static_rows=rows_of(static.membership, static_rows),
         dynamic_rows=dynamic_rows,
-        selected=selected,
+        selected=parts.selected,
     )
     return CompressedTokens(kept, index, details)

@@ -1,8 +1,10 @@
 """Sizes of one outer compression: what a video's static counts settle before any token moves."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -11,12 +13,12 @@ from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import dynamic_budget
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, window_table
-from holitom.ops.token_ops import consecutive, to_host
+from holitom.ops.token_ops import consecutive, to_host, upload
 
 
 @dataclass(frozen=True)
 class OuterPlan:
-    """Sizes of one compression, all known on the host.
+    """Sizes of one compression, all known on the host; arrays are int64.
 
     Attributes:
         segmentation: the segments and their static tokens.
@@ -29,10 +31,10 @@ class OuterPlan:
 
     segmentation: Segmentation
     ratio: float
-    static_kept: list[int]
-    dynamic: list[int]
-    selected: list[int]
-    contextual: list[int]
+    static_kept: np.ndarray
+    dynamic: np.ndarray
+    selected: np.ndarray
+    contextual: np.ndarray
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Output rows of the static, selected and contextual tokens in block order.
@@ -40,22 +42,52 @@ class OuterPlan:
         Block order is segment by segment: its static tokens, then its frames, each with the selected tokens before
         the contextual ones.
         """
-        firsts = [first for first, _ in self.segmentation.segments]
-        static, selected, contextual = map(np.asarray, (self.static_kept, self.selected, self.contextual))
-        ahead = np.zeros_like(selected)
-        ahead[firsts] = static
-        per_frame = ahead + selected + contextual
+        firsts = self.segmentation.first_frames()
+        ahead = np.zeros_like(self.selected)
+        ahead[firsts] = self.static_kept
+        per_frame = ahead + self.selected + self.contextual
         starts = np.cumsum(per_frame) - per_frame
         return (
-            consecutive(starts[firsts], static),
-            consecutive(starts + ahead, selected),
-            consecutive(starts + ahead + selected, contextual),
+            consecutive(starts[firsts], self.static_kept),
+            consecutive(starts + ahead, self.selected),
+            consecutive(starts + ahead + self.selected, self.contextual),
         )
 
+    def upload(self, device: torch.device) -> "UploadedPlan":
+        """What the device must know, in one transfer."""
+        found = self.segmentation
+        columns = (
+            [last for _, last in found.segments],
+            found.frames(),
+            found.segment_of_frame(),
+            self.selected,
+            np.concatenate(self.rows()),
+            np.repeat(found.first_frames(), self.static_kept),
+            np.repeat(np.arange(len(self.contextual)), self.contextual),
+        )
+        return UploadedPlan(*upload(device, *columns))
 
-def segment_of_frame(segments: list[tuple[int, int]]) -> np.ndarray:
-    """Number of the segment each frame belongs to."""
-    return np.repeat(np.arange(len(segments)), [last - first + 1 for first, last in segments])
+
+class UploadedPlan(NamedTuple):
+    """The numbers of an :class:`OuterPlan` on the device of the features.
+
+    Attributes:
+        last: last frame of every segment.
+        length: frames of every segment.
+        segment: segment of every frame.
+        selected: dynamic tokens to select of every frame.
+        rows: output rows in block order, of all static, then all selected, then all contextual tokens.
+        static_frame: first frame of the segment of every static output token.
+        contextual_frame: frame of every contextual output token.
+    """
+
+    last: Int[Tensor, " segments"]
+    length: Int[Tensor, " segments"]
+    segment: Int[Tensor, " frames"]
+    selected: Int[Tensor, " frames"]
+    rows: Int[Tensor, " kept"]
+    static_frame: Int[Tensor, " static"]
+    contextual_frame: Int[Tensor, " contextual"]
 
 
 def make_plan(
@@ -86,13 +118,7 @@ def make_plan(
         require_finite(name, finite, features if name == "features" else received_attention)
     found = SEGMENTERS[config.segmentation](fetched[:, 2:], config.max_segment_frames)
     ratio = adjusted_ratio(config.retain_ratio, frames * tokens, found.removable)
-    dynamic = [tokens - found.static_counts[segment] for segment in segment_of_frame(found.segments)]
-    budgets = [dynamic_budget(count, ratio, config.contextual_ratio) for count in dynamic]
-    return OuterPlan(
-        segmentation=found,
-        ratio=ratio,
-        static_kept=[round(count * ratio) for count in found.static_counts],
-        dynamic=dynamic,
-        selected=[selected for selected, _ in budgets],
-        contextual=[contextual for _, contextual in budgets],
-    )
+    static = np.asarray(found.static_counts, dtype=np.int64)
+    dynamic = tokens - static[found.segment_of_frame()]
+    selected, contextual = dynamic_budget(dynamic, ratio, config.contextual_ratio)
+    return OuterPlan(found, ratio, np.rint(static * ratio).astype(np.int64), dynamic, selected, contextual)

@@ -1,28 +1,27 @@
 """Spatial merging of HoliTom: tokens that move are selected by the attention they receive (HoliTom, Sec. 3.2)."""
 
-import math
-
+import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import GroupClusters, cluster_groups
-from holitom.ops.group_points import frame_tokens
+from holitom.ops.clustering import GroupClusters
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens
 from holitom.ops.token_ops import highest
 
 
-def dynamic_budget(tokens: int, ratio: float, contextual_ratio: float) -> tuple[int, int]:
-    """Number of selected and of clustered tokens that stand for a frame's dynamic tokens.
+def dynamic_budget(tokens: np.ndarray, ratio: float, contextual_ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    """Number of selected and of clustered tokens that stand for each frame's dynamic tokens.
 
     Args:
-        tokens: dynamic tokens of the frame.
+        tokens: dynamic tokens per frame.
         ratio: share of them to keep, rounded up.
         contextual_ratio: share of the kept ones that are cluster centres; the rest is rounded half to even.
 
     Returns:
-        Selected tokens and clusters.
+        Selected tokens and clusters per frame, int64.
     """
-    kept = math.ceil(tokens * ratio)
-    selected = round(kept * (1 - contextual_ratio))
+    kept = np.ceil(tokens * ratio).astype(np.int64)
+    selected = np.rint(kept * (1 - contextual_ratio)).astype(np.int64)
     return selected, kept - selected
 
 
@@ -45,25 +44,16 @@ def select_dynamic(
 
 
 def merge_contextual(
-    features: Float[Tensor, "frames tokens dim"],
-    rest: Bool[Tensor, "frames tokens"],
-    sizes: list[int],
-    clusters: list[int],
-    neighbors: int,
-    center_weight: float | None,
+    features: Float[Tensor, "frames tokens dim"], rest: TokenGroups, rule: ClusterRule
 ) -> GroupClusters:
     """Merge the dynamic tokens that were not selected into a few clusters per frame.
 
     Args:
         features: token features in any floating dtype.
-        rest: dynamic tokens that were not selected.
-        sizes: such tokens per frame.
-        clusters: clusters per frame.
-        neighbors: most neighbours of the density estimate.
-        center_weight: weight of a cluster's centre, None for the plain mean.
+        rest: dynamic tokens of each frame that were not selected.
+        rule: how they are clustered.
 
     Returns:
         The clusters, frame by frame, in raster order of their centres.
     """
-    load = frame_tokens(features)
-    return cluster_groups(rest, sizes, clusters, load, features.shape[-1], features.dtype, neighbors, center_weight)
+    return cluster_groups(rest, frame_tokens(features), rule)

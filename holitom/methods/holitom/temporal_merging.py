@@ -1,11 +1,14 @@
 """Temporal merging of HoliTom: static tokens of a segment become few merged ones (HoliTom, Sec. 3.1)."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import GroupClusters, cluster_groups
-from holitom.ops.group_points import segment_means
+from holitom.ops.clustering import GroupClusters
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, segment_means
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 
@@ -25,50 +28,42 @@ def adjusted_ratio(retain_ratio: float, total: int, removable: int) -> float:
 
 
 def static_masks(
-    run_lengths: Int[Tensor, "pairs tokens"], segments: list[tuple[int, int]]
+    run_lengths: Int[Tensor, "pairs tokens"], last: Int[Tensor, " segments"], frames: Int[Tensor, " segments"]
 ) -> Bool[Tensor, "segments tokens"]:
     """Tokens that stand still over all frames of each segment; none in a segment of one frame.
 
     Args:
         run_lengths: result of :func:`holitom.methods.holitom.temporal_segmentation.static_run_lengths`.
-        segments: first and last frame of every segment, inclusive.
+        last: last frame of every segment.
+        frames: number of frames of every segment.
 
     Returns:
         One mask per segment.
     """
-    pairs, tokens = run_lengths.shape
-    # No run is as long as the video has frames, so a segment of one frame gets no token.
-    needed = [last - first if last > first else pairs + 1 for first, last in segments]
-    ends, required = upload(run_lengths.device, [last for _, last in segments], needed)
-    runs = torch.cat([run_lengths.new_zeros(1, tokens), run_lengths])
-    return runs.index_select(0, ends) >= required[:, None]
+    runs = torch.cat([run_lengths.new_zeros(1, run_lengths.shape[1]), run_lengths])
+    # No run is negative, and none is as long as the video has frames.
+    needed = torch.where(frames > 1, frames - 1, len(runs))
+    return runs.index_select(0, last) >= needed[:, None]
 
 
 def merge_static(
     features: Float[Tensor, "frames tokens dim"],
-    masks: Bool[Tensor, "segments tokens"],
     segments: list[tuple[int, int]],
-    sizes: list[int],
-    clusters: list[int],
-    neighbors: int,
-    center_weight: float | None,
+    static: TokenGroups,
+    rule: ClusterRule,
 ) -> GroupClusters:
     """Average every static token over its segment, then merge the averages of a segment into clusters.
 
     Args:
         features: token features in any floating dtype.
-        masks: static tokens of each segment.
         segments: first and last frame of every segment, inclusive.
-        sizes: static tokens per segment.
-        clusters: tokens to keep per segment.
-        neighbors: most neighbours of the density estimate.
-        center_weight: weight of a cluster's centre, None for the plain mean.
+        static: static tokens of each segment.
+        rule: how they are clustered.
 
     Returns:
         The clusters, segment by segment, in raster order of their centres.
     """
-    load = segment_means(features, segments)
-    return cluster_groups(masks, sizes, clusters, load, features.shape[-1], features.dtype, neighbors, center_weight)
+    return cluster_groups(static, segment_means(features, segments), rule)
 
 
 def select_static(
@@ -76,7 +71,7 @@ def select_static(
     received_attention: Float[Tensor, "frames tokens"],
     masks: Bool[Tensor, "segments tokens"],
     segments: list[tuple[int, int]],
-    kept: list[int],
+    kept: Sequence[int] | np.ndarray,
 ) -> GroupClusters:
     """Average every static token over its segment, then keep the averages that receive most attention (ablation).
 
@@ -95,7 +90,7 @@ def select_static(
     attention = torch.stack([received_attention[first : last + 1].float().mean(0) for first, last in segments])
     means = torch.stack([features[first : last + 1].mean(0, dtype=torch.float32) for first, last in segments])
     chosen = highest(attention, masks, upload(features.device, kept)[0])
-    at = packed_positions(chosen.view(1, -1), sum(kept))[0]
+    at = packed_positions(chosen.view(1, -1), int(sum(kept)))[0]
     rows = torch.arange(len(at), device=at.device)
     membership = torch.full_like(chosen, -1, dtype=torch.int64).view(-1).index_copy_(0, at, rows).view_as(chosen)
     scores = attention.flatten().index_select(0, at).double()

@@ -92,6 +92,18 @@ class Segmentation:
     static_counts: list[int]
     removable: int
 
+    def first_frames(self) -> np.ndarray:
+        """First frame of every segment."""
+        return np.fromiter((first for first, _ in self.segments), np.int64, len(self.segments))
+
+    def frames(self) -> np.ndarray:
+        """Number of frames of every segment."""
+        return np.diff(self.first_frames(), append=self.segments[-1][1] + 1)
+
+    def segment_of_frame(self) -> np.ndarray:
+        """Number of the segment each frame belongs to."""
+        return np.repeat(np.arange(len(self.segments)), self.frames())
+
 
 def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
     """Cut the video so that as many tokens as possible become redundant (HoliTom, Sec. 3.1, dynamic programming).
@@ -110,14 +122,17 @@ def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_f
     frames = counts.shape[0]
     longest = min(counts.shape[1], max_segment_frames)
     gains = counts[:, :longest] * np.arange(longest)
-    best = np.zeros(frames + 1, dtype=np.int64)
-    lengths = np.zeros(frames, dtype=np.int64)
+    # No window that saves nothing is longer than the shortest one, so only those up to the last that saves matter.
+    longest = int(np.flatnonzero(gains.any(axis=0)).max(initial=0)) + 1
+    gains = gains[:, :longest]
+    # What the best cut of so many frames saves stands in reverse: options ordered by length then lie side by side.
+    best, lengths = np.zeros(frames + longest, dtype=np.int64), np.zeros(frames, dtype=np.int64)
     for last in range(frames):
-        options = min(last + 1, longest)
-        # Ordered by length; argmax takes the first of equal values, hence the shortest.
-        totals = best[last + 1 - options : last + 1][::-1] + gains[last, :options]
-        lengths[last] = totals.argmax() + 1
-        best[last + 1] = totals[lengths[last] - 1]
+        before = frames - last  # what lies beyond the video's beginning gains and saves nothing
+        totals = best[before : before + longest] + gains[last]
+        lengths[last] = step = totals.argmax()  # the first of equal values, hence the shortest
+        best[before - 1] = totals[step]
+    lengths += 1
     segments = []
     last = frames - 1
     while last >= 0:

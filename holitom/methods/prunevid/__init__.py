@@ -32,7 +32,7 @@ from holitom.checks import is_finite_number, is_integer, require, require_finite
 from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.hooks.decoder.staged import StagedCompression
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
 from holitom.methods.prunevid.inner import question_pruning
 from holitom.methods.prunevid.window_merging import (
@@ -68,7 +68,16 @@ class PruneVidInnerConfig:
         return question_pruning(self.layer, self.keep_ratio)
 
 
-@register("prunevid")
+@register(
+    "prunevid",
+    MethodFacts(
+        "PruneVid",
+        "PruneVid",
+        ("#CC79A7", "^", "solid"),
+        ranked_by="question's attention",
+        threshold="compared with the mean over a window",
+    ),
+)
 @dataclass(frozen=True)
 class PruneVidConfig:
     """Settings of PruneVid.

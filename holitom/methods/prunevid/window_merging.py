@@ -5,7 +5,6 @@ group is then clustered by density peaks and every cluster becomes its plain mea
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,8 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import cluster_groups
-from holitom.ops.group_points import frame_tokens, rows_of, segment_means
+from holitom.ops.group_clustering import (
+    ClusterRule,
+    TokenGroups,
+    cluster_groups,
+    frame_tokens,
+    rows_of,
+    segment_means,
+)
 from holitom.ops.token_ops import upload
 from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
 
@@ -136,22 +141,16 @@ def merge_windows(
         The tokens that reach the LLM: plain means in the dtype of the input, each at the place of its cluster's centre,
         static ones in their window's first frame.
     """
-    frames, tokens, dim = features.shape
+    frames, tokens, _ = features.shape
     windows = len(sizes.windows)
-    cluster = partial(
-        cluster_groups,
-        dim=dim,
-        dtype=features.dtype,
-        neighbors=neighbors,
-        center_weight=None,
-        clusters_limit_neighbors=False,
-    )
+    rule = ClusterRule(neighbors, None, clusters_limit_neighbors=False, scored=order != "raster")
     repeated = [np.repeat(column, clusters) for column in (sizes.numbers(), sizes.first_frames(), np.array(ranked))]
     group, frame, by_score, window = upload(features.device, *repeated, sizes.window_of_frame())
     dynamic = ~static.index_select(0, window)
-    means, own = segment_means(features, sizes.windows), frame_tokens(features)
-    over_time = cluster(static, sizes.static, clusters[:windows], means)
-    in_frames = cluster(dynamic, sizes.dynamic, clusters[windows:], own)
+    over_time = cluster_groups(
+        TokenGroups(static, sizes.static, clusters[:windows]), segment_means(features, sizes.windows), rule
+    )
+    in_frames = cluster_groups(TokenGroups(dynamic, sizes.dynamic, clusters[windows:]), frame_tokens(features), rule)
     index = frame * tokens + torch.cat([over_time.centers, in_frames.centers])
     if order == "raster":
         rows = index.argsort()

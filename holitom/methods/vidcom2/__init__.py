@@ -14,13 +14,13 @@ import torch
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.vidcom2.video_centers import unlike_centers
 from holitom.ops.selection import check_finite, keep_selected
 from holitom.tokens import CompressedTokens, EncodedVideo
 
 
-@register("vidcom2")
+@register("vidcom2", MethodFacts("VidCom2", style=("#56B4E9", "P", "solid")))
 @dataclass(frozen=True)
 class Vidcom2Config:
     """Settings of VidCom2.

@@ -21,13 +21,24 @@ import torch
 
 from holitom.checks import is_finite_number, is_integer, require
 from holitom.compressor import Compressor
-from holitom.methods import register
+from holitom.methods import MethodFacts, register
 from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
 from holitom.ops.selection import check_finite
 from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
 
+ROWS = {50: 0.25, 40: 0.2, 30: 0.15, 20: 0.1}  # tokens of 196 per frame -> the row of the table
 
-@register("visionzip")
+
+@register(
+    "visionzip",
+    MethodFacts(
+        "VisionZip",
+        "VisionZip",
+        ("#009E73", "D", "solid"),
+        share_settings=lambda share, tokens: [f"tokens_per_frame={max(2, round(share * tokens))}"],
+        share=lambda settings: ROWS.get(settings.tokens_per_frame),
+    ),
+)
 @dataclass(frozen=True)
 class VisionzipConfig:
     """Settings of VisionZip.

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.group_batch import SAME_POINT, ClusterTables, GroupBatch
+from holitom.ops.clustering import SAME_POINT, GroupBatch, GroupClusters
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 from holitom.ops.kernels.ranking import highest
 
@@ -192,19 +192,22 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
     return squares, scores
 
 
-def cluster(batch: GroupBatch, tables: ClusterTables) -> None:
+def cluster(batch: GroupBatch, near: Tensor, most: int, center_weight: float | None, tables: GroupClusters) -> None:
     """One padded batch of :func:`holitom.ops.group_clustering.cluster_groups` in six launches and one matrix product.
 
     Args:
         batch: the groups; at most ``LARGEST_GROUP`` points each.
+        near: (batch,) int64, k of the density per group.
+        most: largest k, known on the host.
+        center_weight: see :func:`holitom.ops.clustering.merge_clusters`.
         tables: where the clusters go; what padding would write is not written at all.
     """
-    points, sizes, positions = batch.points.contiguous(), batch.sizes, batch.positions.contiguous()
+    points, sizes, positions = batch.points.double().contiguous(), batch.sizes, batch.positions.contiguous()
     (count, n), dim, device = positions.shape, points.shape[2], points.device
-    squares, scores = score_points(points, sizes, batch.near, batch.most)
+    squares, scores = score_points(points, sizes, near, most)
     peaks = highest(scores, batch.valid, batch.counts)
     assignment, heads = (torch.empty(count, n, dtype=torch.int64, device=device) for _ in range(2))
-    weight = batch.center_weight or 0.0
+    weight = center_weight or 0.0
     nearest_float = float(np.float32(weight))
     with on_device(points):
         join_nearest[(count * n,)](
@@ -214,5 +217,5 @@ def cluster(batch: GroupBatch, tables: ClusterTables) -> None:
         merge_members[(count * batch.width, triton.cdiv(dim, _SLICE))](
             points, assignment, heads, batch.counts, batch.offsets, positions, scores,
             tables.features, tables.centers, tables.scores, n, batch.width, dim, nearest_float, weight - nearest_float,
-            PLAIN=batch.center_weight is None, CHUNK=64, SLICE=_SLICE,
+            PLAIN=center_weight is None, CHUNK=64, SLICE=_SLICE,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.benchmarks.lmms.claims import Claim
+from eval.benchmarks.lmms.claims import WorkClaim
 from eval.benchmarks.run import make_job, parser
 from eval.benchmarks.shares import share_of, shared_job
 from llava.errors import InputError
@@ -68,49 +68,49 @@ def test_three_shares_one_killed_one_started_twice(
 
 
 @pytest.fixture
-def held(tmp_path: Path) -> Iterator[Claim]:
-    with Claim(tmp_path, "work") as claim:
+def held(tmp_path: Path) -> Iterator[WorkClaim]:
+    with WorkClaim(tmp_path, "work") as claim:
         yield claim
 
 
-def test_a_living_holder_is_not_replaced(held: Claim) -> None:
+def test_a_living_holder_is_not_replaced(held: WorkClaim) -> None:
     with pytest.raises(InputError, match="is being done by process"):
-        Claim(held.folder, "work")
+        WorkClaim(held.folder, "work")
 
 
-def test_a_holder_elsewhere_is_watched(held: Claim) -> None:
+def test_a_holder_elsewhere_is_watched(held: WorkClaim) -> None:
     """One that beats is left alone; a silent one is replaced, and told so when it wakes."""
     held._stop.set()
     held._beats.join()
     held._path(0, "claim").write_text(json.dumps({"place": "elsewhere", "pid": 1}))
-    with Claim(held.folder, "work", patience=0.05) as second:
+    with WorkClaim(held.folder, "work", patience=0.05) as second:
         assert second.turn == 1
         with pytest.raises(InputError, match="took over"):
             held.check()
         second.check()
 
 
-def test_only_one_takes_over(held: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_takes_over(held: WorkClaim, monkeypatch: pytest.MonkeyPatch) -> None:
     """A contender that saw the old holder dead meets the claim of a faster one and does not replace it."""
     held.release()
     held._path(0, "done").unlink()
     held._path(0, "claim").write_text(json.dumps({"place": "elsewhere", "pid": 1}))
-    seen = Claim._see_dead
+    seen = WorkClaim._see_dead
 
-    def slow(self: Claim, turn: int, patience: float) -> None:
+    def slow(self: WorkClaim, turn: int, patience: float) -> None:
         seen(self, turn, patience)
         if turn == 0 and not held._path(1, "claim").exists():
-            monkeypatch.setattr(Claim, "_see_dead", seen)
-            Claim(held.folder, "work", patience)
+            monkeypatch.setattr(WorkClaim, "_see_dead", seen)
+            WorkClaim(held.folder, "work", patience)
 
-    monkeypatch.setattr(Claim, "_see_dead", slow)
+    monkeypatch.setattr(WorkClaim, "_see_dead", slow)
     with pytest.raises(InputError, match="is being done by process"):
-        Claim(held.folder, "work", patience=0.05)
+        WorkClaim(held.folder, "work", patience=0.05)
 
 
 def test_released_work_can_be_claimed_again(tmp_path: Path) -> None:
-    assert [Claim(tmp_path, "work").release() for _ in range(3)] == [None] * 3
-    assert Claim(tmp_path, "work").turn == 3
+    assert [WorkClaim(tmp_path, "work").release() for _ in range(3)] == [None] * 3
+    assert WorkClaim(tmp_path, "work").turn == 3
 
 
 @pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "0/0", "1/3/4"])

@@ -19,7 +19,7 @@ from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.prunevid import PruneVidConfig, PruneVidInnerConfig
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
-from tests.holitom.test_every_method import METHODS, WITH_OUTER, small, without_inner
+from tests.holitom.test_every_method import METHODS, VARIANTS, WITH_OUTER, small, without_inner
 from tests.llava.test_against_transformers import VOCABULARY, expanded
 from tests.references import flash_stub
 from tests.references.decoder import NaiveDecoder
@@ -157,7 +157,7 @@ def test_holitom_keeps_the_tokens_and_logits_of_the_own_runtime(ours, theirs, ki
     assert_same_answers(ours, theirs, FULL, kinds)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
 def test_every_method_keeps_the_tokens_and_logits_of_the_own_runtime(ours, theirs, name: str) -> None:
     assert_same_answers(ours, theirs, name, PROMPTS["batch"])
 
@@ -169,7 +169,7 @@ def test_inner_stages_that_are_off_by_default(ours, theirs, config, kinds) -> No
     assert_same_answers(ours, theirs, config, kinds)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
 def test_bit_for_bit_gone_after_remove(theirs, name: str) -> None:
     inputs, hooks, names = their_inputs([["image", "video"]], clips(1)), hook_count(theirs), set(vars(theirs))
     before = run(theirs, inputs)

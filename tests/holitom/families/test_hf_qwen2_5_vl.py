@@ -1,4 +1,4 @@
-"""transformers' unmodified Qwen2.5-VL and Qwen2-VL under compression, against naive recomputation."""
+"""transformers' unmodified Qwen2.5-VL, Qwen2-VL and Qwen3-VL under compression, against naive recomputation."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +16,21 @@ from holitom.ops.attention_scores import received_attention, received_by_segment
 from llava.errors import InputError
 from tests.holitom.test_every_method import METHODS, WITH_OUTER, small, without_inner
 from tests.references import flash_stub
-from tests.references.mrope import NaiveMRope, prompt_triples, received, window_order
+from tests.references.mrope import NaiveDeepStack, merged_values, prompt_triples, received, window_order
 from tests.references.outer import compress
 from tests.tiny_models import greedily, hook_count, seen_calls
-from tests.tiny_qwen_vl import FIRST_SPECIAL, MERGE, SECONDS, TEXT, VIDEO_ID, WINDOW, inputs_of, tiny_qwen_vl, tokens_of
+from tests.tiny_qwen_vl import (
+    FIRST_SPECIAL,
+    MERGE,
+    SECONDS,
+    TEXT,
+    VIDEO_ID,
+    WINDOW,
+    inputs_of,
+    tiny_qwen_vl,
+    tokens_of,
+    written,
+)
 
 STEPS = 4
 OUTER = OuterConfig(retain_ratio=0.4, similarity_threshold=0.8)
@@ -27,7 +38,7 @@ INNER = InnerConfig(merge_layer=4)
 FULL, WITHOUT_INNER = HolitomConfig(OUTER, INNER), HolitomConfig(OUTER, None)
 REFUSED = {"earlytom": "SigLIP", "pdrop": "numbers the tokens it keeps anew", "visionzip": "key_metric"}
 SERVED = [name for name in METHODS if name not in REFUSED]
-FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
+FAMILIES = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"]
 
 # Windows of 2 x 2 tokens divide neither 5 x 3 nor 3 x 4; the first video has a cut.
 WIDE, TALL, PICTURE = (6, 8, 12), (5, 10, 6), (1, 6, 8)
@@ -58,8 +69,13 @@ def is_2_5(model: nn.Module) -> bool:
     return model.config.model_type == "qwen2_5_vl"
 
 
+def is_3(model: nn.Module) -> bool:
+    """Whether prompts have timestamps and the decoder visual features for its first layers."""
+    return model.config.model_type.startswith("qwen3_vl")
+
+
 def given(model: nn.Module, rows: list[list[Any]]) -> dict[str, Any]:
-    return inputs_of(rows, seconds=is_2_5(model))
+    return inputs_of(rows, seconds=is_2_5(model), timestamps=is_3(model))
 
 
 def run(model: nn.Module, inputs: dict[str, Any], **options: Any) -> Any:
@@ -79,8 +95,13 @@ def triples_of(model: nn.Module, row: list[Any]) -> list[tuple[int, int, int]]:
     pieces = [
         piece
         if isinstance(piece, int)
-        else (piece[1][0], piece[1][1] // 2, piece[1][2] // 2, interval(model) if piece[0] == "video" else 1)
-        for piece in row
+        else (
+            1 if piece[0] == "frame" else piece[1][0],
+            piece[1][1] // 2,
+            piece[1][2] // 2,
+            interval(model) if piece[0] == "video" else 1,
+        )
+        for piece in written(row, is_3(model))
     ]
     return prompt_triples(pieces)
 
@@ -175,13 +196,64 @@ def test_the_outer_stage_equals_the_naive_one(model, rows) -> None:
 
 def places_left(model: nn.Module, row: list[Any], videos: list[Any]) -> list[int]:
     """Places in the prompt of one row's tokens that the outer stage leaves."""
-    places, now, left = [], 0, iter(videos)
-    for piece in row:
-        length = piece if isinstance(piece, int) else tokens_of(piece[1])
-        video = not isinstance(piece, int) and piece[0] == "video"
-        places += [now + at for at in (next(left).index.tolist() if video else range(length))]
+    return [place for place, _ in tokens_left(model, row, videos)]
+
+
+def tokens_left(model: nn.Module, row: list[Any], videos: list[Any]) -> list[tuple[int, tuple[str, int, int]]]:
+    """The same, each with what it is: ("text", 0, 0), ("image", number, place) or ("video", number, row of tokens)."""
+    found, now, left, images, seen, own = [], 0, iter(videos), 0, 0, []
+    for piece in written(row, is_3(model)):
+        if isinstance(piece, int):
+            found += [(now + at, ("text", 0, 0)) for at in range(piece)]
+            now += piece
+            continue
+        length = tokens_of(piece[1])
+        if piece[0] == "image":
+            found += [(now + at, ("image", images, at)) for at in range(length)]
+            images += 1
+        elif piece[0] == "video":
+            found += [(now + at, ("video", seen, token)) for token, at in enumerate(next(left).index.tolist())]
+            seen += 1
+        else:
+            own, frame, length = own if piece[2] else next(left).index.tolist(), piece[2], length // piece[1][0]
+            here = [(token, at - frame * length) for token, at in enumerate(own) if at // length == frame]
+            found += [(now + at, ("video", seen, token)) for token, at in here]
+            seen += frame == piece[1][0] - 1
         now += length
-    return places
+    return found
+
+
+@torch.no_grad()
+def deep_of(model: nn.Module, inputs: dict[str, Any], outer: OuterConfig | None) -> dict[str, list[list[Tensor]]]:
+    """By kind, per layer and image or video, naive features of the kept tokens for the first decoder layers."""
+    found: dict[str, list[list[Tensor]]] = {"image": [[]] * 3, "video": [[]] * 3}
+    if not is_3(model):
+        return found
+    if "pixel_values" in inputs:
+        output = model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
+        found["image"] = [split_like(layer, output.pooler_output) for layer in output.deepstack_features]
+    if "pixel_values_videos" in inputs:
+        output = model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
+        found["video"] = [split_like(layer, output.pooler_output) for layer in output.deepstack_features]
+        if outer is not None:
+            features, scores = encoded(model, inputs)
+            kept = [
+                compress(feature.numpy(), score.float().numpy(), outer, "block").entries
+                for feature, score in zip(features, scores, strict=True)
+            ]
+            found["video"] = [
+                [
+                    merged_values(entries, part.unflatten(0, feature.shape[:2]), outer.center_weight)
+                    for entries, part, feature in zip(kept, layer, features, strict=True)
+                ]
+                for layer in found["video"]
+            ]
+    return found
+
+
+def split_like(layer: Any, outputs: Any) -> list[Tensor]:
+    """Features of one layer, one tensor per image or video; transformers 5.17 has them in one."""
+    return list(layer.split([len(each) for each in outputs]) if isinstance(layer, Tensor) else layer)
 
 
 @pytest.mark.parametrize("rows", PROMPTS.values(), ids=PROMPTS)
@@ -216,16 +288,30 @@ def test_kept_tokens_hold_their_positions_on_three_axes(model, rows, name: str) 
 @pytest.mark.parametrize("config", [FULL, WITHOUT_INNER, HolitomConfig(None, INNER)], ids=["full", "outer", "inner"])
 def test_prefill_and_cached_decode_equal_the_naive_decoder(model, config, rows) -> None:
     """Every row of a left-padded batch on its own, recomputed whole in float64 with frozen decisions."""
-    inputs, compressor = given(model, rows), config.build()
+    check_against_naive_decoder(model, config, rows)
+
+
+def check_against_naive_decoder(model: nn.Module, config: HolitomConfig, rows: list[list[Any]]) -> None:
+    inputs, compressor, layer = given(model, rows), config.build(), config.inner.merge_layer if config.inner else 4
     with compressor.applied(model), seen_calls(model.model.language_model) as calls:
         out = run(model, inputs)
-    record, used = compressor.record, 0
+    record, used, images = compressor.record, 0, 0
+    deep = deep_of(model, inputs, config.outer)
     parts = SimpleNamespace(model=model.model.language_model, config=model.config.text_config, lm_head=model.lm_head)
     for number, row in enumerate(rows):
         count = len(grids_of([row]))
-        places = places_left(model, row, record.videos[used : used + count])
-        used += count
-        naive = NaiveMRope(parts, INNER.merge_layer, 0.0 if config.inner is None else INNER.merge_ratio)
+        left = tokens_left(model, row, record.videos[used : used + count])
+        places, before = [place for place, _ in left], {"image": images, "video": used}
+        used, images = used + count, images + sum(not isinstance(piece, int) and piece[0] == "image" for piece in row)
+        ratio, rule = (config.inner.merge_ratio, config.inner.merge_rule) if config.inner is not None else (0.0, "mean")
+        naive = NaiveDeepStack(parts, layer, ratio, rule)
+        zero = torch.zeros(TEXT["hidden_size"])
+        naive.deep = [
+            torch.stack(
+                [zero if kind == "text" else deep[kind][at][before[kind] + n][token] for _, (kind, n, token) in left]
+            )
+            for at in range(3 if is_3(model) else 0)
+        ]
         triples = triples_of(model, row)
         naive.triples = [triples[place] for place in places]
         naive.triples += [tuple(axis + later for axis in triples[-1]) for later in range(1, STEPS)]
@@ -234,8 +320,8 @@ def test_prefill_and_cached_decode_equal_the_naive_decoder(model, config, rows) 
         padding = calls[0]["inputs_embeds"].shape[1] - short
         spans = []
         if record.inner is not None:
-            spans = [(start - padding, stop - padding) for start, stop in record.inner.spans[number]]
-            assert len(spans) == count
+            assert len(record.inner.spans[number]) == count
+            spans = [[at for at, (_, what) in enumerate(left) if what[:2] == ("video", n)] for n in range(count)]
         logits, decisions = naive.run(embeds, spans)
         torch.testing.assert_close(out.logits[0][number], logits[-1].float(), atol=3e-4, rtol=0)
         if record.inner is not None:
@@ -380,5 +466,5 @@ def test_calls_that_cannot_be_served_are_refused(model) -> None:
             model.generate(more, mm_token_type_ids=types, past_key_values=cache, max_new_tokens=1)
         broken = ids.clone()
         broken[0, 10], broken[0, 0] = 4, VIDEO_ID
-        with pytest.raises(InputError, match="not 144 tokens in one piece"):
+        with pytest.raises(InputError, match=r"not (144 tokens in one piece|6 pieces of 24 tokens)"):
             model(**{**inputs, "input_ids": broken})

@@ -17,7 +17,7 @@ from holitom.ops.clustering import (
     merge_clusters,
     squared_distances,
 )
-from holitom.ops.group_clustering import cluster_groups
+from holitom.ops.group_clustering import ClusterRule, Points, TokenGroups, cluster_groups
 from tests.references import outer as reference
 
 GOLDENS = sorted((Path(__file__).parents[2] / "goldens").glob("dpc_*.safetensors"))
@@ -128,10 +128,11 @@ def test_ragged_groups_match_the_loop(seed, groups, tokens, data):
         return table[chosen[:, None], positions]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group_clustering, "BATCH_ELEMENTS", data.draw(st.sampled_from([1, 150, 2**22])))
-        found = cluster_groups(torch.as_tensor(mask), sizes, clusters, load, 5, torch.float32, neighbors, weight)
+        patch.setattr(group_clustering, "BATCH_ELEMENTS", data.draw(st.sampled_from([1, 150, 2**20])))
+        groups, points = TokenGroups(torch.as_tensor(mask), sizes, clusters), Points(load, 5, torch.float32)
+        found = cluster_groups(groups, points, ClusterRule(neighbors, weight))
     vectors, centers, start = [], [], 0
-    for group in range(groups):
+    for group in range(len(sizes)):
         positions = np.flatnonzero(mask[group])
         own = reference.cluster(features[group, positions].astype(np.float64), clusters[group], neighbors, weight)
         vectors += own[0]

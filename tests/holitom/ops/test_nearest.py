@@ -19,6 +19,10 @@ def make(dtype: torch.dtype, common: float, seed: int) -> tuple[torch.Tensor, to
     return (rows + shared).to(dtype).float(), (others + shared).to(dtype).float()
 
 
+def halves(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return rows.bfloat16(), others.bfloat16()
+
+
 def exact(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Cosine similarity times the length of the row, in float64, every pair by itself."""
     return (rows.double()[:, None] * others.double()).sum(-1) / others.double().norm(dim=1)
@@ -31,7 +35,7 @@ def exact(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def test_finds_the_most_similar(dtype, common, seed, shortlist):
     rows, others = make(dtype, common, seed)
     wanted = exact(rows, others)
-    found = most_similar(rows, others, dtype == torch.bfloat16, shortlist)
+    found = most_similar(rows, others, halves(rows, others) if dtype == torch.bfloat16 else None, shortlist)
     lost = wanted.amax(1) - wanted.gather(1, found[:, None])[:, 0]
     assert (lost <= 1e-6 * rows.double().norm(dim=1)).all()
     assert (found[lost == 0] == wanted.argmax(1)[lost == 0]).all()
@@ -45,11 +49,11 @@ def test_bounds_hold_and_candidates_are_few(narrow, common):
     if narrow:
         rows, others = rows.bfloat16().float(), others.bfloat16().float()
     lengths = others.norm(dim=1)
-    upper, errors = nearest.rough_similarity(rows, others, lengths, narrow)
+    upper, errors = nearest.rough_similarity(rows, others, lengths, halves(rows, others) if narrow else None)
     truth = exact(rows, others)
     slack = nearest.SUMMING * rows.norm(dim=1, keepdim=True)
     assert (upper - errors <= truth + slack).all()
-    found = nearest.candidates(rows, others, lengths, narrow)
+    found = nearest.candidates(rows, others, lengths, halves(rows, others) if narrow else None)
     assert found is not None
     assert found.isfinite().sum() < 10 * len(rows)
     assert found.isfinite().gather(1, truth.argmax(1, keepdim=True)).all()
@@ -57,5 +61,5 @@ def test_bounds_hold_and_candidates_are_few(narrow, common):
 
 def test_equal_rows_go_to_the_first_and_many_candidates_to_the_whole_product():
     rows, others = torch.randn(70, 32, generator=torch.Generator().manual_seed(0)), torch.ones(50, 32)
-    assert nearest.candidates(rows, others, others.norm(dim=1), narrow=False) is None
-    assert most_similar(rows.abs(), others, False, True).tolist() == [0] * 70
+    assert nearest.candidates(rows, others, others.norm(dim=1), narrow=None) is None
+    assert most_similar(rows.abs(), others, None, True).tolist() == [0] * 70

@@ -3,6 +3,8 @@
 (() => {
   const root = document.getElementById("browser");
   const sets = JSON.parse(document.getElementById("browser-data").textContent);
+  // a set that asked what an earlier one asked holds the number of that one
+  for (const set of sets) if (typeof set.questions === "number") set.questions = sets[set.questions].questions;
   const collator = new Intl.Collator("en", { numeric: true });
   const SIZE = 50;
   const MARKS = { r: ["✓", "right"], w: ["✗", "wrong"], u: ["?", "unknown"] };

@@ -1,5 +1,6 @@
 "use strict";
-// Every table gets a button in each heading that sorts by it, and long ones a field that filters.
+// Every table gets a button in each heading that sorts by it, and long ones a field that filters. The first two columns
+// stay in view where they leave room for others; else the first alone does.
 (() => {
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
   const say = (text) => { document.getElementById("status").textContent = text; };
@@ -55,6 +56,13 @@
     table.closest(".scroll").before(tools);
   };
 
+  const hold = (table) => {
+    const [one, other] = [...table.tHead.querySelector(".titles").cells].map((cell) => cell.offsetWidth);
+    const room = table.closest(".scroll").clientWidth;
+    table.style.setProperty("--first", one + other <= 0.7 * room ? `${one}px` : "auto");
+  };
+  const observer = new ResizeObserver((entries) => { for (const entry of entries) hold(entry.target); });
+
   for (const table of document.querySelectorAll("table[data-sheet]")) {
     const name = document.getElementById(table.getAttribute("aria-labelledby")).textContent;
     [...table.tHead.querySelector(".titles").cells].forEach((heading, column) => {
@@ -65,5 +73,6 @@
       button.addEventListener("click", () => sort(table, column, heading));
     });
     if (table.tBodies[0].rows.length > 8) addFilter(table, name);
+    if (table.rows.length && table.closest("#claims-table") === null) observer.observe(table);
   }
 })();

@@ -52,7 +52,7 @@ def main() -> None:
             collected.update(result)
 
     full = {"metric": "submission", "aggregation": collect, "higher_is_better": True}  # the packaged one needs a server
-    tasks = ["mvbench", "egoschema_subset", "longvideobench_val_v", "videomme"]
+    tasks = ["mvbench", "egoschema_subset", "longvideobench_val_v", "videomme", "mlvu_dev", "lvbench"]
     outcome = evaluator.simple_evaluate(
         model=model,
         tasks=[*tasks, {"task": "egoschema", "metric_list": [full]}],

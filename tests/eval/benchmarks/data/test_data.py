@@ -38,6 +38,7 @@ def test_fixtures_are_complete(made: Path) -> None:
     )
     assert {report.task: report.questions for report in reports} == {
         "mvbench": 40, "egoschema_subset": 1, "egoschema": 2, "longvideobench_val_v": 2, "videomme": 3,
+        "mlvu_dev": 7, "lvbench": 2,
     }  # fmt: skip
 
 
@@ -103,6 +104,8 @@ def edit(folder: Path, name: str, **changes: object) -> None:
         ("egoschema_subset", "lmms-eval/egoschema/sub.jsonl", {"answer": "7"}, "answer '7'"),
         ("longvideobench_val_v", "longvideobench/LongVideoBench/val.jsonl", {"correct_choice": 5}, "correct_choice 5"),
         ("egoschema", "lmms-eval/egoschema/full.jsonl", {"option": "drop"}, "option"),
+        ("mlvu_dev", "sy1998/MLVU_dev/test.jsonl", {"task_type": "sportsQA"}, "task_type 'sportsQA'"),
+        ("lvbench", "lmms-eval/LVBench/train.jsonl", {"answer": "E"}, "answer 'E'"),
     ],
 )
 def test_questions_the_task_could_not_score(folder: Path, task: str, file: str, changes: dict, words: str) -> None:
@@ -149,12 +152,19 @@ def test_plan_names_every_source_and_admits_what_it_does_not_know(capsys: pytest
         "hf", "download", "OpenGVLab/MVBench", "--repo-type", "dataset", "--revision",
     ]  # fmt: skip
     assert "--revision" not in entries["videomme"]["command"]
-    assert [entries[task]["questions"] for task in EVERY] == [4000, 500, 5031, 1337, 2700]
+    assert [entries[task]["questions"] for task in EVERY] == [4000, 500, 5031, 1337, 2700, 2174, 1549]
     main(["plan", "--tasks", "longvideobench_val_v"])
     text = capsys.readouterr().out
-    assert "unknown (python -m eval.benchmarks.data verify counts them) videos, size unknown" in text
+    assert "unknown (python -m eval.benchmarks.data verify counts them) videos, size bytes unknown" in text
     assert "LongVideoBench/tree/main" in text  # who would know
     assert json.loads(text.splitlines()[-1])["benchmarks"][0]["dataset"] == "longvideobench/LongVideoBench"
+    main(["plan"])
+    text = capsys.readouterr().out
+    assert [entry["task"] for entry in json.loads(text.splitlines()[-1])["benchmarks"]] == EVERY
+    assert "lvbench: 1549 questions, 103 videos, size about 117 hours" in text
+    assert "train of default" in text
+    for line in text.splitlines()[:-1]:  # who would know
+        assert "unknown" not in line or any(word in line for word in ("stated on", "counts them", "commits")), line
 
 
 def test_refusals(tmp_path: Path) -> None:

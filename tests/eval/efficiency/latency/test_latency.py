@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def test_time_lands_in_the_stage_where_it_is_spent(
     if slow == "outer":
         built.outer = SlowOuter(built.outer, delay)
     elif slow == "inner":
-        monkeypatch.setattr(built.inner.rules, "reduce", late(built.inner.rules.reduce))
+        built.inner.rules = replace(built.inner.rules, reduce=late(built.inner.rules.reduce))
     else:
         from holitom.hooks.tower.received_attention import ReceivedAttentionRecorder  # noqa: PLC0415
 

@@ -13,11 +13,11 @@ from scipy.stats import binomtest
 from eval.instruments.kinds import kind_of, read_json, read_record, stamped
 from eval.instruments.significance import paired_difference
 from eval.report.page.ablations import changed_values, short
-from eval.report.page.blocks import Cell, Column, Sheet, figure, slugged
+from eval.report.page.blocks import Browser, Cell, Column, Sheet, figure, slugged
 from eval.report.page.deviations import SWITCHES, pairs
 from eval.report.page.findings import Finding, tally
 from eval.report.page.keep_answers import main as keep
-from eval.report.page.samples import Answers, SampleSet, question_text, unpacked
+from eval.report.page.samples import Answers, SampleSet, question_text, samples_section, unpacked
 from eval.report.page.sources import read_sources
 from eval.report.page.tiny import paired_test
 from eval.synthetic.world.questions import SCORED
@@ -79,7 +79,7 @@ def test_answers_are_packed_and_shown(tiny_run: Path, capsys: pytest.CaptureFixt
     [shown] = page.data["browser-data"]
     assert shown["notice"] == NOTICE
     assert shown["questions"][1] == ["q1", "scene", "test/clips/1.mp4", "Number 1?", ["A. one", "B. two"], "B"]
-    assert shown["runs"]["vanilla"] == {"text": [*"BBBBBBAA"], "right": "rrrrrrww", "before_llm": 100,
+    assert shown["runs"]["vanilla"] == {"text": "BBBBBBAA", "right": "rrrrrrww", "before_llm": 100,
                                         "inside_llm": [50 + place for place in range(8)]}  # fmt: skip
     assert list(shown["runs"]) == ["vanilla", "holitom_r10", "random_r10"]
     # holitom_r10 is right and random_r10 wrong in all four questions that count, one about each clip
@@ -127,9 +127,26 @@ def small_set() -> SampleSet:
     return SampleSet("t", questions, [True, False, True], {"vanilla": answers}, "n", "p")
 
 
-def test_packing_can_be_undone() -> None:
-    found = unpacked(json.loads(json.dumps(small_set().packed())), "p")
-    assert found == small_set()
+@pytest.mark.parametrize("text", [["A", None, "B"], ["A", "C", "B"], ["A", "", "BC"], ["A", "\U0001f600", "B"]])
+def test_packing_can_be_undone(text: list[str | None]) -> None:
+    sets = small_set()
+    sets.runs["vanilla"].text = text
+    packed = sets.packed()
+    assert (packed["runs"]["vanilla"]["text"] == "ACB") == (text == ["A", "C", "B"])
+    assert unpacked(json.loads(json.dumps(packed)), "p") == sets
+
+
+def test_questions_asked_twice_stand_on_the_page_once() -> None:
+    [_, browser] = samples_section([small_set(), other_set(), small_set()]).blocks
+    assert isinstance(browser, Browser)
+    assert [type(found["questions"]) for found in browser.sets] == [list, list, int]
+    assert browser.sets[2]["questions"] == [found["title"] for found in browser.sets].index("t")
+
+
+def other_set() -> SampleSet:
+    found = small_set()
+    found.title, found.questions = "other", [{**question, "id": "z"} for question in found.questions]
+    return found
 
 
 @pytest.mark.parametrize("spoil", [

@@ -83,7 +83,7 @@ def test_every_file_is_a_row_and_every_ablation_has_its_points():
     assert list(runs)[:3] == ["vanilla", "fastv", "pdrop"]
     assert [config.model.num_frames for config in runs.values()] == [8] * len(runs)
     points, grids = table.ablation_runs()
-    expected = "frames inner_layer inner_ratio mask merge_rule retain_ratio segmentation stages threshold tokens"
+    expected = "frames inner_layer inner_ratio mask merge_rule retain_ratio segmentation stages threshold tokens tower"
     assert sorted(grids) == expected.split()
     assert {name for grid in grids.values() for name in grid["points"]} == set(points)
     assert all(config.model.pretrained == "checkpoints/tiny" for config in points.values())

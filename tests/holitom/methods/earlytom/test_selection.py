@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from holitom.methods.earlytom.selection import (
-    adjusted_ratio,
     edge_count,
     edge_frames,
     middle_count,
+    ratio_after_merging,
     select_tokens,
     windows,
 )
@@ -30,13 +30,13 @@ TABLE = {
 @pytest.mark.parametrize("merged", TABLE)
 def test_counts_of_the_table(merged: int) -> None:
     for ratio, counts in zip((0.25, 0.2, 0.15, 0.1), TABLE[merged], strict=True):
-        adjusted = adjusted_ratio(ratio, 32, merged)
+        adjusted = ratio_after_merging(ratio, 32, merged)
         assert (edge_count(196, adjusted), middle_count(196, adjusted)) == counts
 
 
 def test_worked_examples() -> None:
-    assert adjusted_ratio(0.1, 32, 8) == 0.4
-    assert adjusted_ratio(0.5, 32, 4) == 1
+    assert ratio_after_merging(0.1, 32, 8) == 0.4
+    assert ratio_after_merging(0.5, 32, 4) == 1
     assert (edge_count(14, 0.25), middle_count(14, 0.25), windows(14, 4)) == (4, 4, [4, 4, 3, 3])
     assert (edge_count(10, 0.25), middle_count(10, 0.25)) == (3, 2)
     assert middle_count(10, 0.01) == 1
@@ -55,7 +55,7 @@ def test_windows_spread_the_picks() -> None:
 def test_equals_the_loops(ratio: float, tokens: int) -> None:
     attention = torch.randint(0, 6, (9, tokens), generator=torch.Generator().manual_seed(tokens)).float()  # with ties
     groups = [(0, 0), (1, 2), (3, 5), (6, 8)]
-    kept = select_tokens(attention, groups, adjusted_ratio(ratio, 9, 9))
+    kept = select_tokens(attention, groups, ratio_after_merging(ratio, 9, 9))
     want = reference.select(attention.tolist(), groups, 9, ratio)
     assert kept.tolist() == [t * tokens + p for t, p in want]
 
@@ -63,7 +63,7 @@ def test_equals_the_loops(ratio: float, tokens: int) -> None:
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
 def test_recorded_run(path: Path) -> None:
     facts, data = json.loads(path.with_suffix(".json").read_text()), load_file(path)
-    ratio = adjusted_ratio(facts["settings"]["retain_ratio"], facts["initial_frames"], facts["frames"])
+    ratio = ratio_after_merging(facts["settings"]["retain_ratio"], facts["initial_frames"], facts["frames"])
     assert ratio == facts["adjusted_ratio"]
     kept = select_tokens(data["attn"], [(first, last) for first, last in data["groups"].tolist()], ratio)
     assert torch.equal(kept.int(), data["index"])

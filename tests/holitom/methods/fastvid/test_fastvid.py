@@ -139,7 +139,7 @@ def test_without_context_tokens_the_salient_ones_stay_alone() -> None:
 def test_an_anchor_is_a_member_of_itself_though_another_has_its_direction() -> None:
     """Two anchors of one direction and different lengths: each keeps its own length."""
     features = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]]])
-    vectors, _, membership = merge_anchors(
+    vectors, _, membership, _ = merge_anchors(
         features, torch.tensor([[0, 1, 2]]), plan_anchors([(0, 0)], 2, 4, 3), torch.tensor([[0, 1]]), 0.6
     )
     # The third token is as similar to both, so it joins the first.

@@ -1,9 +1,11 @@
 """Spatial merging: budgets, selection by received attention, and the clustered remainder."""
 
+import numpy as np
 import pytest
 import torch
 
 from holitom.methods.holitom.spatial_merging import dynamic_budget, merge_contextual, select_dynamic
+from holitom.ops.group_clustering import ClusterRule, TokenGroups
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ from holitom.methods.holitom.spatial_merging import dynamic_budget, merge_contex
     ],
 )
 def test_budget(tokens, ratio, contextual, expected):
-    assert dynamic_budget(tokens, ratio, contextual) == expected
+    assert dynamic_budget(np.array([tokens]), ratio, contextual) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -49,7 +51,7 @@ def test_contextual_clusters_stay_within_their_frame():
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])
     features = torch.stack([line, line + 10]).unsqueeze(-1)
     rest = torch.ones(2, 5, dtype=torch.bool)
-    found = merge_contextual(features, rest, [5, 5], [3, 2], 3, 0.6)
+    found = merge_contextual(features, TokenGroups(rest, [5, 5], [3, 2]), ClusterRule(3, 0.6))
     # k is 3 in the first frame and 2 in the second, where the pairs {0, 1} and {3, 4} lead.
     assert found.features[:3].flatten().tolist() == pytest.approx([0.06, 0.3, 1.06])
     assert found.centers.tolist() == [1, 2, 3, 0, 3]

@@ -5,6 +5,7 @@ import torch
 
 from holitom.methods.holitom.temporal_merging import adjusted_ratio, merge_static, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
+from holitom.ops.group_clustering import ClusterRule, TokenGroups
 
 
 def test_adjusted_ratio_of_the_worked_example():
@@ -23,13 +24,18 @@ def test_identical_frames(frames):
     assert adjusted_ratio(0.1, frames * 196, (frames - 1) * 196) == pytest.approx(min(1, 0.1 * frames))
 
 
+def masks_of(runs, segments):
+    first, last = torch.tensor(segments).T
+    return static_masks(runs, last, last - first + 1)
+
+
 def test_masks_hold_over_the_whole_segment_only():
     similarity = torch.tensor([[0.9, 0.9, 0.1], [0.9, 0.1, 0.9], [0.9, 0.9, 0.9]])
     runs = static_run_lengths(similarity, 0.8)
-    assert static_masks(runs, [(0, 1), (2, 3)]).tolist() == [[True, True, False], [True, True, True]]
-    assert static_masks(runs, [(0, 2), (3, 3)]).tolist() == [[True, False, False], [False, False, False]]
-    assert static_masks(runs, [(0, 0), (1, 3)]).tolist() == [[False, False, False], [True, False, True]]
-    assert static_masks(runs[:0], [(0, 0)]).tolist() == [[False, False, False]]
+    assert masks_of(runs, [(0, 1), (2, 3)]).tolist() == [[True, True, False], [True, True, True]]
+    assert masks_of(runs, [(0, 2), (3, 3)]).tolist() == [[True, False, False], [False, False, False]]
+    assert masks_of(runs, [(0, 0), (1, 3)]).tolist() == [[False, False, False], [True, False, True]]
+    assert masks_of(runs[:0], [(0, 0)]).tolist() == [[False, False, False]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -38,7 +44,7 @@ def test_static_tokens_are_averaged_over_their_segment(dtype):
     features = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     masks = torch.tensor([[True, False, True, True], [False] * 4, [False, True, False, False]])
     segments = [(0, 1), (2, 2), (3, 4)]
-    found = merge_static(features, masks, segments, [3, 0, 1], [3, 0, 1], 7, 0.6)
+    found = merge_static(features, segments, TokenGroups(masks, [3, 0, 1], [3, 0, 1]), ClusterRule(7, 0.6))
     wide = features.double()
     expected = torch.cat([wide[:2, [0, 2, 3]].mean(0), wide[3:, [1]].mean(0)])
     assert found.features.dtype == dtype
@@ -51,6 +57,7 @@ def test_the_worked_example_of_merging():
     """Two frames whose averages are 0, 0.1, 0.3, 1.0 and 1.15."""
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
     features = torch.cat([line + 0.05, line - 0.05])
-    found = merge_static(features, torch.ones(1, 5, dtype=torch.bool), [(0, 1)], [5], [3], 3, 0.6)
+    whole = TokenGroups(torch.ones(1, 5, dtype=torch.bool), [5], [3])
+    found = merge_static(features, [(0, 1)], whole, ClusterRule(3, 0.6))
     assert found.features.flatten().tolist() == pytest.approx([0.06, 0.3, 1.06])
     assert found.centers.tolist() == [1, 2, 3]

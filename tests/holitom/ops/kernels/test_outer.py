@@ -10,6 +10,7 @@ from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import merge_static
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths, window_table
 from holitom.ops import token_ops
+from holitom.ops.group_clustering import ClusterRule, TokenGroups
 from holitom.ops.kernels import ranking, similarity
 from holitom.ops.similarity import similarity_and_norms
 from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
@@ -128,10 +129,10 @@ def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None
     masks[1, 5] = True
     sizes = masks.sum(1).tolist()
     clusters = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
-    arguments = [(0, 3), (4, 4), (5, 6), (7, 8)], sizes, clusters, 7, weight
-    found = merge_static(features, masks, *arguments)
+    segments, rule = [(0, 3), (4, 4), (5, 6), (7, 8)], ClusterRule(7, weight, scored=True)
+    found = merge_static(features, segments, TokenGroups(masks, sizes, clusters), rule)
     kernels_off()
-    wanted = merge_static(features.cpu(), masks.cpu(), *arguments)
+    wanted = merge_static(features.cpu(), segments, TokenGroups(masks.cpu(), sizes, clusters), rule)
     assert torch.equal(found.centers.cpu(), wanted.centers)
     assert torch.equal(found.membership.cpu(), wanted.membership)
     assert found.features.dtype == dtype

@@ -40,7 +40,7 @@ def test_received_attention_of_large_logits_and_any_stride(random) -> None:
         tower.received_attention(query, key, 1.0),
         exact_received(query, key, 1.0).float(),
         exact_received(query, key, 1.0),
-        1e-5,
+        1e-4,  # logits of some thousands are rounded before they are exponents
     )
 
 

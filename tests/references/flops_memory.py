@@ -1,4 +1,4 @@
-"""How many bytes a prefill needs at its peak besides the weights, estimated from sizes alone.
+"""An oracle of the counted peak: how many bytes a prefill needs besides the weights, estimated from sizes alone.
 
 Everything that is alive counts: pixel values, features, the key-value cache and the temporaries of the layer that
 runs. Attention is fused, so no attention map is in memory. The estimate takes the largest of three moments; in brackets

@@ -1,4 +1,4 @@
-"""Real FLOPs of every stage from closed form: what the matrix products of a run cost, from sizes alone.
+"""An oracle of :mod:`eval.efficiency.flops.counted`: what the matrix products of a run cost, from sizes alone.
 
 A multiplication with its addition counts as two. (The paper's formula counts it as one and leaves out the tower, text,
 grouped-query attention and a third of the feed-forward layers; see :mod:`eval.paper.formula`.) Norms, activations,
@@ -10,75 +10,20 @@ counter does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
+from eval.efficiency.flops.by_layer import head_flops, layer_flops, projector_flops, tower_flops
+from eval.efficiency.flops.counted import MethodFlops
 from eval.efficiency.flops.plans import Plan
+from eval.efficiency.flops.real import prefill_parts
 from eval.efficiency.flops.sizes import ModelSizes
+from eval.efficiency.flops.stand_ins import scene
 from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.ops.clustering import SMALLEST_STRIPPED, STRIPS
-
-SCENE_FRAMES, SCENE_STILL = 8, 0.55  # the nominal scene: a cut every 8 frames, 55 % of the positions stand still
-
-
-@dataclass(frozen=True)
-class MethodFlops:
-    """What a method adds.
-
-    Attributes:
-        signals: reading side signals in the tower.
-        outer: the stage before the language model.
-        inner: the stages inside it.
-    """
-
-    signals: int
-    outer: int
-    inner: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.signals + self.outer + self.inner
-
-
-def tower_flops(sizes: ModelSizes, frames: Sequence[int] | None = None) -> int:
-    """The tower: patch embedding of all frames, and in each layer four projections, attention, feed-forward.
-
-    Args:
-        sizes: of the checkpoint.
-        frames: what each layer sees; None: all of them.
-    """
-    patches, width = sizes.patches, sizes.tower_dim
-    embedding = 2 * patches * 3 * sizes.patch**2 * width
-    projections, attention = 4 * 2 * patches * width**2, 2 * 2 * patches**2 * width
-    feed_forward = 2 * 2 * patches * width * sizes.tower_inner
-    seen = sizes.frames * sizes.tower_layers if frames is None else sum(frames)
-    return sizes.frames * embedding + seen * (projections + attention + feed_forward)
-
-
-def projector_flops(sizes: ModelSizes, frames: int | None = None) -> int:
-    """The projector on all patches of ``frames`` frames, or all (pooling comes after it, without a matrix product)."""
-    widths = sizes.tower_dim * sizes.dim + (sizes.projector_layers - 1) * sizes.dim**2
-    return (sizes.frames if frames is None else frames) * sizes.patches * 2 * widths
-
-
-def attention_pairs(queries: int, keys: int, square: bool) -> int:
-    """Pairs of query and key that an attention computes; a causal prefill has as many queries as keys."""
-    return queries * keys if square or queries < keys else queries * (queries + 1) // 2
-
-
-def layer_flops(sizes: ModelSizes, new: int, keys: int, square: bool) -> int:
-    """One layer of the language model on ``new`` tokens that see ``keys`` tokens, themselves included."""
-    projections = 2 * new * sizes.dim * (2 * sizes.query_width + 2 * sizes.key_width)
-    attention = 2 * 2 * attention_pairs(new, keys, square) * sizes.query_width
-    return projections + attention + 3 * 2 * new * sizes.dim * sizes.inner
-
-
-def head_flops(sizes: ModelSizes) -> int:
-    """Logits of one position."""
-    return 2 * sizes.dim * sizes.vocabulary
+from tests.references.flops_memory import peak_activation_bytes
 
 
 def prefill_flops(plan: Plan, square: bool = False) -> int:
@@ -106,15 +51,6 @@ def signal_flops(sizes: ModelSizes, signals: tuple[str, ...]) -> int:
     received = 2 * projection + 2 * patches**2 * width + 2 * heads * patches**2
     costs = {"received_attention": received, "key_metric": projection, "tower_output": 0}
     return sizes.frames * sum(costs[name] for name in signals)
-
-
-def scene(sizes: ModelSizes) -> tuple[int, list[int]]:
-    """Static tokens of every segment of the nominal scene, and the lengths of its segments in frames.
-
-    What HoliTom's clustering costs depends on what a clip shows; this scene is what it is counted on.
-    """
-    whole, rest = divmod(sizes.frames, SCENE_FRAMES)
-    return int(SCENE_STILL * sizes.tokens_per_frame), [SCENE_FRAMES] * whole + [rest] * (rest > 0)
 
 
 def gram_pairs(points: int) -> int:
@@ -155,13 +91,56 @@ def _stage_flops(plan: Plan, number: int, stage: DecoderStage) -> int:
 
 
 def method_flops(plan: Plan) -> MethodFlops | None:
-    """What the method itself computes; None where its outer stage has no closed form here (all but HoliTom's)."""
+    """What the method itself computes; None where its outer stage has no closed form here.
+
+    That is all but HoliTom's, and HoliTom's behind a tower that merges frames, where a clip decides how many it sees.
+    """
     outer = plan.compressor.outer if plan.compressor is not None else None
     inner = sum(_stage_flops(plan, number, stage) for number, stage in enumerate(plan.stages))
     if outer is None:
         return MethodFlops(0, 0, inner)
-    settings = plan.config.compressor.outer if isinstance(outer, HolitomOuter) else None
+    merged = plan.compressor is not None and plan.compressor.tower is not None
+    settings = plan.config.compressor.outer if isinstance(outer, HolitomOuter) and not merged else None
     if settings is None or settings.static_rule != "clusters" or settings.contextual_ratio:
         return None
     clusters = clustering_flops(plan.sizes, settings.retain_ratio)
     return MethodFlops(signal_flops(plan.sizes, outer.signals), clusters, inner)
+
+
+def closed_record(plan: Plan) -> dict[str, Any]:
+    """One row of :func:`eval.efficiency.flops.real.record`, from closed form and with an estimated peak."""
+    sizes = plan.sizes
+    return {
+        "geometry": sizes.name,
+        "config": plan.name,
+        "prefill": prefill_parts(
+            tower_flops(sizes, plan.tower_frames),
+            projector_flops(sizes, plan.tower_frames[-1]),
+            prefill_flops(plan),
+            prefill_flops(plan, square=True),
+            method_flops(plan),
+        ),
+        "decode_per_token": decode_flops(plan),
+        "kv_cache_bytes": kv_cache_bytes(plan),
+        "peak_activation_bytes": peak_activation_bytes(plan),
+        "tokens": plan.tokens,
+    }
+
+
+def deviations(closed: dict[str, Any], counted: dict[str, Any]) -> dict[str, float]:
+    """Relative difference of one row's closed form from the count, by stage; the peak, an estimate, among them."""
+    names = ("tower", "projector", "llm", "llm_square", "method", "total")
+    pairs = {name: (closed["prefill"][name] or 0, counted["prefill"][name] or 0) for name in names}
+    for name in ("decode_per_token", "kv_cache_bytes", "peak_activation_bytes"):
+        pairs[name] = closed[name], counted[name]
+    return {name: abs(ours - theirs) / max(theirs, 1) for name, (ours, theirs) in pairs.items()}
+
+
+def largest_deviations(closed: Sequence[dict[str, Any]], counted: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Largest deviation of every stage over all counted rows; empty if none was counted."""
+    rows = {(row["geometry"], row["config"]): row for row in closed}
+    found: dict[str, float] = {}
+    for row in counted:
+        for name, value in deviations(rows[row["geometry"], row["config"]], row).items():
+            found[name] = max(value, found.get(name, 0.0))
+    return found

@@ -1,0 +1,81 @@
+"""One description of a table for every place that shows it: key, heading and form of each column, and two renderers.
+
+The page sets the same columns as HTML; Markdown and the terminal are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One column.
+
+    Attributes:
+        heading: above it.
+        key: path of the value in a row, ``stages_ms.tower``; or what gives the value of a row. The heading if empty.
+        form: how a value is written: a format, or a function. None is written as a dash.
+        short: the heading on a terminal, where another one is needed.
+        detail: shown on the terminal and left out of the page of tables.
+    """
+
+    heading: str
+    key: str | Callable[[Mapping[str, Any]], Any] = ""
+    form: str | Callable[[Any], str] = ""
+    short: str = ""
+    detail: bool = False
+
+    def value(self, row: Mapping[str, Any]) -> Any:
+        """The value of a row; None where a part of the path is None."""
+        if callable(self.key):
+            return self.key(row)
+        found: Any = row
+        for part in (self.key or self.heading).split("."):
+            found = None if found is None else found.get(part)
+        return found
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """The value as it is shown."""
+        value = self.value(row)
+        if value is None:
+            return ABSENT
+        return format(value, self.form) if isinstance(self.form, str) else self.form(value)
+
+
+def milliseconds(value: Mapping[str, float]) -> str:
+    """A median with as many digits as it is worth."""
+    median = value["median"]
+    return f"{median:.2f}" if median < 10 else f"{median:.1f}" if median < 1000 else f"{median:.0f}"
+
+
+def factor(value: float | None) -> str:
+    """A ratio."""
+    return ABSENT if value is None else f"{value:.2f}x"
+
+
+def per(unit: float, form: str) -> Callable[[float], str]:
+    """Form of a value in another unit: ``per(1e12, ".2f")``."""
+    return lambda value: format(value / unit, form)
+
+
+def markdown(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines of a table as GitHub shows it, without the columns of detail."""
+    shown = [column for column in columns if not column.detail]
+    lines = [[column.heading for column in shown], *([column.text(row) for column in shown] for row in rows)]
+    head, *rest = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines]
+    return [head, f"|{'---|' * len(shown)}", *rest]
+
+
+def terminal(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> str:
+    """The table with aligned columns, the first to the left."""
+    lines = [[column.short or column.heading for column in columns]]
+    lines += [[column.text(row) for column in columns] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    pads = [str.ljust, *[str.rjust] * (len(widths) - 1)]
+    aligned = [[pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True)] for line in lines]
+    return "\n".join("  ".join(cells) for cells in aligned)
