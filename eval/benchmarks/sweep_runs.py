@@ -11,7 +11,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -162,8 +161,7 @@ def run_all(requests: Sequence[Request], processes: int = 1, share: Sequence[str
     for request in requests:
         path, text = Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n"
         if not share or not path.is_file() or path.read_text(encoding="utf-8") != text:
-            with suppress(FileNotFoundError) if share else nullcontext():  # another share put the same text there
-                write_whole(path, text)
+            write_whole(path, text)
     if share:
         return {request.name: reason for request in requests if (reason := _run_apart(request, share))}
     if processes > 1:
