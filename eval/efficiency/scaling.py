@@ -30,7 +30,8 @@ def measured() -> dict[str, float]:
     result = json.loads(Path(FLOPS).read_text(encoding="utf-8"))["result"]
     counts = result["real"] if "real" in result else result["closed_form"]
     by_name = {row["config"]: row["prefill"] for row in counts if row["geometry"] == GEOMETRY}
-    names = [point.config.stem for grid in GRIDS for point in load_grid(SWEEPS / f"{grid}.yaml").points]
+    points = [point for grid in GRIDS for point in load_grid(SWEEPS / f"{grid}.yaml").points]
+    names = list(dict.fromkeys(point.config.stem for point in points))  # both grids hold vanilla
     rows = [by_name[name] for name in names if name in by_name]
     questions = sum(BY_TASK[task].questions for task in PAPER_TASKS)
     tower = sum(row["tower"] for row in rows) * questions
