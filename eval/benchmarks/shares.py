@@ -1,9 +1,10 @@
 """One share of a benchmark run, started by any scheduler: an array job, pods, or several shells on one folder.
 
-``eval.benchmarks.run ... --share I/N`` answers the questions about every N-th video or so, I from 0 to N - 1, and the
-last share to finish scores; ``--merge N`` scores as well, for a file system that shows new files late. Shares need a
-common folder and nothing else. Each writes a log of its own, a share that died is taken over by whoever starts it
-again, and one that lives refuses a second process (:mod:`eval.benchmarks.lmms.claims`). No file lock is used.
+``eval.benchmarks.run ... --share I/N``, I from 0 to N - 1, answers the questions about some of the videos: each video
+belongs to one share, and all shares have about as many questions. The last share to finish scores; ``--merge N`` scores
+as well, for a file system that shows new files late. Shares need a common folder and nothing else. Each writes a log of
+its own, a share that died is taken over by whoever starts it again, and one that lives refuses a second process
+(:mod:`eval.benchmarks.lmms.claims`). No file lock is used.
 """
 
 import json
@@ -17,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
+from uuid import uuid4
 
 from eval import PACKAGE
 from eval.benchmarks.lmms import worker
-from eval.benchmarks.lmms.claims import WorkClaim
+from eval.benchmarks.lmms.claims import WorkClaim, WorkTaken
 from eval.benchmarks.lmms.results import RESULT
 from eval.benchmarks.lmms.worker import ANSWERS, Job, read_job, score
 from eval.instruments.cli import user_errors
@@ -71,12 +73,12 @@ def enter_share(job: Job, options: Namespace, env: Mapping[str, str]) -> NoRetur
     job = shared_job(job, processes)
     check_target(job.folder / RESULT)
     folder = job.folder / ANSWERS / str(job.array)
-    path = folder / f"job-{number}-{os.getpid()}.json"
+    path = folder / f"job-{number}-{uuid4().hex}.json"  # process numbers repeat on other machines
     write_whole(path, json.dumps(asdict(job)))
     cache = tempfile.mkdtemp(prefix="questions-")  # of this machine: the library of the questions locks its cache
     if options.data is not None:
         os.chdir(options.data / "data")
-    command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", str(path), str(number)]
+    command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", str(path), str(number), cache]
     sys.stdout.flush()
     os.execve(sys.executable, command, {**env, "HF_DATASETS_CACHE": cache})
 
@@ -94,6 +96,8 @@ def run_share(job: Job, number: int) -> None:
             return
         job.share(number).unlink(missing_ok=True)
         (job.folder / RESULT).unlink(missing_ok=True)  # of another run: no share of this one has scored
+        for old in (job.folder / ANSWERS).glob(f"*/{SCORED}"):
+            old.unlink(missing_ok=True)
         worker.answer_share(job, number, claim)
     left = [rank for rank in range(job.processes) if not job.share(rank).exists()]
     if left:
@@ -106,12 +110,12 @@ def score_once(job: Job) -> None:
     """Score unless another process does or did.
 
     Raises:
-        InputError: if a share is missing.
+        InputError: if a share is missing, or the folder cannot be written.
     """
     folder = job.folder / ANSWERS / str(job.array)
     try:
         claim = WorkClaim(folder, "score")
-    except InputError as error:  # of two that finish together one scores
+    except WorkTaken as error:  # of two that finish together one scores
         print(json.dumps({"output": job.output, "scored_by_another": str(error)}))
         return
     with claim:
@@ -123,8 +127,8 @@ def score_once(job: Job) -> None:
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """JOB.json NUMBER, as :func:`enter_share` starts it; -1 scores."""
-    file, number = sys.argv[1:] if arguments is None else arguments
+    """JOB.json NUMBER CACHE, as :func:`enter_share` starts it; -1 scores; the cache's folder is removed."""
+    file, number, cache = sys.argv[1:] if arguments is None else arguments
     job = read_job(Path(file))
     try:
         if int(number) < 0:
@@ -133,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_share(job, int(number))
     finally:
         Path(file).unlink(missing_ok=True)
-        shutil.rmtree(os.environ.get("HF_DATASETS_CACHE", ""), ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.num_processes < 1:
         raise InputError(f"--num-processes = {options.num_processes} is out of range: it must be at least 1")
     share: list[str] = []
+    if (options.share, options.merge) != (None, None) and options.num_processes != 1:
+        raise InputError("--share and --merge go without --num-processes: start more shares instead")
+    if options.share is not None and options.merge is not None:
+        raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
     if options.share is not None:
         share_of(options.share)
         share = ["--share", options.share]
@@ -166,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"failed   {name}: {reason}", file=sys.stderr)
     computed = [] if options.list else [request.name for request in left if request.name not in failed]
     names = {"skipped": [request.name for request in done], "computed": computed, "failed": failed}
+    if share:  # a point is scored by the last of its shares
+        names["unscored"] = [request.name for request in left if request.name in computed and not finished(request)]
     record = {"grid": grid.name, "output": str(Path(asked[0].output).parent.parent), "points": len(asked), **names}
     print(json.dumps({**record, "rehearsal": asked[0].rehearsal, **provenance()}))
     sys.exit(1 if failed else 0)

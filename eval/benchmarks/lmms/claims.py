@@ -51,6 +51,10 @@ def _read(path: Path) -> str:
         return ""
 
 
+class WorkTaken(InputError):
+    """A living process has the work."""
+
+
 class WorkClaim:
     """The right to do one piece of work, held from construction to :meth:`release`.
 
@@ -60,7 +64,8 @@ class WorkClaim:
         patience: seconds without a beat after which a holder elsewhere is taken for dead.
 
     Raises:
-        InputError: if a living process holds it, or the folder cannot be written.
+        WorkTaken: if a living process holds it.
+        InputError: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, name: str, patience: float = PATIENCE) -> None:
@@ -97,7 +102,7 @@ class WorkClaim:
         """Return once the holder is known to be dead or done.
 
         Raises:
-            InputError: it lives.
+            WorkTaken: it lives.
         """
         first, end = _read(self._path(turn, "beat")), time.monotonic() + patience
         while True:
@@ -109,7 +114,7 @@ class WorkClaim:
             if self._path(turn, "done").exists() or (here and not _alive(holder["pid"])):
                 return
             if here or _read(self._path(turn, "beat")) != first:
-                raise InputError(
+                raise WorkTaken(
                     f"{self.name} is being done by process {holder['pid']} on {holder['place'].partition(' ')[0]}: "
                     "leave it to that one, or stop it first"
                 )
