@@ -20,6 +20,22 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
+def require_least(options: argparse.Namespace, **bounds: int) -> None:
+    """Refuse numbers that are too small; options that were not given (None) pass, of several each is looked at.
+
+    Args:
+        options: as parsed.
+        **bounds: the least value of each option.
+
+    Raises:
+        InputError: naming the option as it is typed, its value and the bound.
+    """
+    for name, bound in bounds.items():
+        value = getattr(options, name)
+        if value is not None and min(value if isinstance(value, list) else [value]) < bound:
+            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least {bound}")
+
+
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:
     """Decorator of a ``main``: an :class:`InputError` or a full disk becomes one line on stderr, status 2."""
 

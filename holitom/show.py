@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holitom import views
-from holitom.cli import Parser, commit, user_errors
+from holitom.cli import Parser, commit, require_least, user_errors
 from holitom.compressor import Compressor
 from holitom.errors import InputError, require_runtime
 from holitom.files import make_folder, whole_folder
@@ -54,10 +54,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError("no method was named: give --config FILE, or the name of one of configs/")
     if options.record and (options.config or options.checkpoint or options.frames):
         raise InputError("--record holds what its run was made with: leave --config, --checkpoint and --frames out")
-    for name in ("frames", "max_new_tokens"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least 1")
+    require_least(options, frames=1, max_new_tokens=1)
     return options
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -71,6 +71,10 @@ class VideoClip:
     path: Path
     exact: bool = True
 
+    def without_pictures(self) -> VideoClip:
+        """What the clip says of itself, to be kept when its pictures are gone; ``frames`` keeps their size."""
+        return replace(self, frames=self.frames[:0].copy())
+
 
 def load_video(
     path: str | os.PathLike[str],
@@ -82,8 +86,8 @@ def load_video(
 
     A file that is damaged in the part that is read is refused: no frame is ever repeated or guessed in the place of a
     missing one. A cut MPEG-TS file cannot be told from a whole one, because that format states no length; nor can
-    damage that decodes without an error, because most formats carry no checksums (Matroska's are compared; what is left
-    is measured by ``tests/fuzz_videos.py``).
+    damage that decodes without an error, because most formats carry no checksums (Matroska's are compared, and counters
+    and sizes that must add up in it, in AVI and in MPEG-TS; what is left is measured by ``tests/fuzz_videos.py``).
 
     Args:
         path: a local video file of any container and codec the installed readers know.

@@ -9,16 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-.venv-newest}
-base=${PYTHON:-python3.11}
-"$base" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || {
-  echo "Python 3.11 or 3.12 is needed, and $base is neither: name it, PYTHON=/path/to/python bash $0" >&2
-  exit 2
-}
-if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
-  echo "$venv is there and no virtual environment: name another folder, VENV=/tmp/newest bash $0" >&2
-  exit 2
-fi
-"$base" -m venv --clear "$venv"
+source scripts/own_venv.sh
 python=$venv/bin/python
 install=("$python" -m pip install --quiet --disable-pip-version-check)
 

@@ -9,19 +9,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-.venv-vllm}
-base=${PYTHON:-python3.11}
 python=$venv/bin/python
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-  if ! "$base" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'; then
-    echo "Python 3.11 or 3.12 is needed, and $base is neither: name it, PYTHON=/path/to/python bash $0" >&2
-    exit 2
-  fi
-  if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
-    echo "$venv is there and no virtual environment: name another folder, VENV=/tmp/vllm bash $0" >&2
-    exit 2
-  fi
-  "$base" -m venv --clear "$venv"
-fi
+if ! "$python" -m pip --version >/dev/null 2>&1; then source scripts/own_venv.sh; fi
 # vLLM's CPU build fits this torch alone, a build for the CPU; torchvision, torchaudio and torchcodec are not needed here.
 torch=${TORCH:-torch==2.13.0}
 stamp=$venv/installed

@@ -42,7 +42,7 @@ _HOOKS = {*_OPS, "holitom.ops", "holitom.hooks"}
 _MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
 _METHODS = {*_HOOKS, *_MODELS, "holitom.compressor"}
 _LIBRARY = {*_SHARED, *_METHODS, "holitom", "holitom.methods", "holitom.settings", "holitom.watching", "holitom.views"}
-_LIBRARY |= {"holitom.run_facts", "holitom.strict_yaml"}
+_LIBRARY |= {"holitom.byte_cache", "holitom.run_facts", "holitom.strict_yaml"}
 _BELOW = {*_LIBRARY, "eval.paper", "eval.instruments"}
 
 # Room -> the rooms it may import, from the ground up; a module belongs to the longest name that fits.
@@ -77,6 +77,7 @@ ROOMS: dict[str, set[str]] = {
     "holitom.run_facts": {*_SHARED, "holitom.settings"},
     "holitom.views": {*_SHARED, "holitom.record", "holitom.methods"},
     "holitom.show": _LIBRARY,
+    "holitom.byte_cache": {"holitom.errors"},
     "holitom.serving": _LIBRARY,
     "eval.paper": {
         "llava",

@@ -31,12 +31,11 @@ from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.results import SAMPLES
 from eval.benchmarks.run import environment, make_job, prepare
 from eval.benchmarks.run import parser as run_parser
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.clips import encode
 from eval.instruments.kinds import stamped
-from eval.instruments.models.random_checkpoint import randomize, tiny_config, write_checkpoint, write_tokenizer
+from eval.instruments.models.random_checkpoint import tiny_config, write_random_model
 from llava.errors import InputError
-from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.vision_tower import KNOWN_TOWERS
 from llava.video import load_video
 
@@ -61,11 +60,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=1280, help="pixels of the videos, 16 to 9 (default 1280)")
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args(arguments)
-    least = {"videos": 1, "frames": 1, "tower_layers": 1, "layers": 3, "width": 32, "repetitions": 1}
-    for name, bound in least.items():
-        if getattr(options, name) < bound:
-            value = getattr(options, name)
-            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least {bound}")
+    require_least(options, videos=1, frames=1, tower_layers=1, layers=3, width=32, repetitions=1)
     return options
 
 
@@ -74,14 +69,7 @@ def make_checkpoint(folder: Path, layers: int, tower_layers: int) -> Path:
     sizes = {**_WIDTHS, "num_hidden_layers": layers, "mm_hidden_size": 1152}
     tower = {**tiny_config()["vision_config"], **KNOWN_TOWERS["siglip-so400m-patch14-384"]}
     raw = {**tiny_config(), **sizes, "vision_config": {**tower, "num_hidden_layers": tower_layers + 1}}
-    config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
-    config._attn_implementation = "sdpa"
-    model = LlavaQwenForCausalLM(config)
-    randomize(model, seed=0)
-    folder.mkdir()
-    write_checkpoint(folder, model.state_dict(), raw)
-    write_tokenizer(folder)
-    return folder
+    return write_random_model(folder, raw)
 
 
 def make_data(folder: Path, videos: int, width: int) -> Path:

@@ -40,7 +40,7 @@ from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job, interruptible
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
 from eval.benchmarks.shares import SCORED, enter_share
-from eval.instruments.cli import Parser, user_errors
+from eval.instruments.cli import Parser, require_least, user_errors
 from eval.instruments.fingerprints import local_checkpoint
 from eval.instruments.record import check_target, write_whole
 from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
@@ -176,12 +176,7 @@ def default_output(options: argparse.Namespace, tasks: Sequence[str]) -> Path:
 
 
 def _check_counts(options: argparse.Namespace) -> None:
-    for name in ("limit", "num_processes"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least 1")
-    if options.prefetch < 0:
-        raise InputError(f"--prefetch = {options.prefetch} is out of range: it must be at least 0")
+    require_least(options, limit=1, num_processes=1, prefetch=0)
     gpus = torch.cuda.device_count()
     if 0 < gpus < options.num_processes:
         raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")

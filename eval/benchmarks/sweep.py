@@ -26,7 +26,7 @@ from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.rehearsal import CHECKPOINT, own_tasks, prepare_own_data, rehearsal_checkpoint, rehearsal_overrides
 from eval.benchmarks.shares import share_of
 from eval.benchmarks.sweep_runs import Request, finished, run_all
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.paper.benchmarks import BY_TASK, HARNESS, MVBENCH, PAPER_HARNESS
 from eval.paper.grids import SWEEPS, Grid, load_grid
 from llava.errors import InputError
@@ -142,8 +142,7 @@ def requests(options: argparse.Namespace, grid: Grid) -> list[Request]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(arguments)
-    if options.num_processes < 1:
-        raise InputError(f"--num-processes = {options.num_processes} is out of range: it must be at least 1")
+    require_least(options, num_processes=1)
     share: list[str] = []
     if (options.share, options.merge) != (None, None) and options.num_processes != 1:
         raise InputError("--share and --merge go without --num-processes: start more shares instead")

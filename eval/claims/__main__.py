@@ -34,7 +34,7 @@ from eval.claims.catalogue import all_claims
 from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED, Claim, Finding
 from eval.claims.runner import CLAIMS, contradicted, needed_steps, verify
 from eval.claims.steps import ROOT, Context, Step
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.record import check_target
 from llava.errors import InputError
 
@@ -55,8 +55,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of the tiny model")
     parser.add_argument("-o", "--output", type=Path, default=Path("outputs/claims"))
     options = parser.parse_args(arguments)
-    if options.workers < 1:
-        raise InputError(f"--workers = {options.workers} is out of range: it must be at least 1")
+    require_least(options, workers=1)
     if (options.checkpoint is None) != (options.data is None):
         given, absent = ("--checkpoint", "--data") if options.data is None else ("--data", "--checkpoint")
         raise InputError(f"{given} is of no use without {absent}: give both, or neither")

@@ -25,11 +25,10 @@ import numpy as np
 
 from eval.claims.judging import CONTRADICTED, REPRODUCED, UNDECIDED
 from eval.claims.score_rule import DISAGREEMENT, EGOSCHEMA, Measured, Overlap, judge_lead, judge_score
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
 from eval.instruments.significance import clustered_mean, interval, mcnemar, paired_difference, paired_p
-from llava.errors import InputError
 
 CORRELATION = 0.3  # of the latent difficulty of two questions about one video
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -254,8 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=2000, help="of the quickest parts (default 2000)")
     options = parser.parse_args(arguments)
-    if options.repetitions < 1:
-        raise InputError(f"--repetitions = {options.repetitions} is out of range: it must be at least 1")
+    require_least(options, repetitions=1)
     found = simulate(options.repetitions, lambda text: print(text, flush=True))
     print(table(found))
     print(json.dumps({**found, **provenance()}))

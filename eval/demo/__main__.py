@@ -23,7 +23,7 @@ import psutil
 from eval.demo.output import console, draw, show, static_share
 from eval.demo.tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
 from eval.instruments.answering import VideoPrompt, answer, first_token_seconds, row_without_run
-from eval.instruments.cli import Parser, commit, provenance, user_errors
+from eval.instruments.cli import Parser, commit, provenance, require_least, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from holitom import InnerConfig, OuterConfig
@@ -66,11 +66,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--attn-implementation", default="sdpa")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for the picture")
     options = parser.parse_args(arguments)
-    for name in ("max_new_tokens", "repetitions"):
-        if getattr(options, name) < 1:
-            raise InputError(
-                f"--{name.replace('_', '-')} = {getattr(options, name)} is out of range: it must be at least 1"
-            )
+    require_least(options, max_new_tokens=1, repetitions=1)
     return options
 
 

@@ -25,14 +25,13 @@ from typing import Any
 
 from eval.efficiency.flops.by_layer import head_flops, layer_flops, projector_flops, tower_flops
 from eval.efficiency.flops.sizes import ModelSizes
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.synthetic.answers.campaign import Campaign, checkpoint_hash, run
 from eval.synthetic.answers.evaluate import Answer
 from eval.synthetic.answers.scores import NOTICE, counted, difference, scores, verdict
-from eval.synthetic.answers.table import CHECKPOINT, FULL, TINY, ablation_runs, main_runs, with_frames
+from eval.synthetic.answers.table import CHECKPOINT, FULL, TINY, ablation_runs, main_runs, split_name, with_frames
 from holitom.settings import RunConfig, load_config
-from llava.errors import InputError
 from llava.model.checkpoint import read_config
 
 LOWEST, LOWER = 10, 5  # percent: the smallest share that has files, and the one made from them
@@ -41,8 +40,7 @@ SHARES = (25, 20, 15, LOWEST, LOWER)
 
 def method_of(name: str) -> tuple[str, int]:
     """Method and share in percent of a row; 100 for methods that have none before the language model."""
-    method, _, share = name.partition("_r")
-    return method, int(share.partition(",")[0] or 100)
+    return split_name(name.partition(",")[0])
 
 
 def method_runs(shares: Sequence[int]) -> dict[str, RunConfig]:
@@ -137,10 +135,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     parser.add_argument("--answers", type=Path, default=Path("outputs/tiny_answers"), help="folder of finished answers")
     options = parser.parse_args(arguments)
-    for name in ("limit", "workers", *(() if min(options.frames) >= 1 else ("frames",))):
-        value = getattr(options, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"--{name} = {value} is out of range: it must be at least 1")
+    require_least(options, limit=1, workers=1, frames=1)
     return options
 
 

@@ -4,7 +4,6 @@ The tower is CLIP, whose class token is no token of a video: it asks like any pa
 come from the layer whose output the model uses, the last but one as published, and are pooled like the features.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +11,10 @@ from transformers import LlavaNextVideoForConditionalGeneration
 
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
+from holitom.hooks.prompt.frames_layout import frames_entrance, patches_per_side
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS
-from holitom.hooks.tower.video_calls import VideoCalls
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 
@@ -53,9 +51,19 @@ def tower_places(model: LlavaNextVideoForConditionalGeneration) -> TowerPlaces:
 
 
 def entrance(model: LlavaNextVideoForConditionalGeneration, compressor: Any) -> PromptEntrance:
-    """The hooks by which the videos of a prompt reach the compressor."""
-    videos = VideoCalls(model.model.multi_modal_projector) if compressor.tower is not None else None
-    return PromptEntrance(_Layout(model), compressor, videos).apply(model)
+    """The hooks by which the videos of a prompt reach the compressor.
+
+    Raises:
+        InputError: if the model joins several layers, or pools otherwise than published.
+    """
+    _used_layers(model)
+    side, stride = patches_per_side(model), model.config.spatial_pool_stride
+
+    def pool(signal: Tensor) -> Tensor:
+        """As the model pools its features, without the class token."""
+        return model.model.vision_resampler(signal[:, -(side**2) :])
+
+    return frames_entrance(model, compressor, (side // stride) ** 2, pool, newline=False)
 
 
 def _used_layers(model: LlavaNextVideoForConditionalGeneration) -> list[Any]:
@@ -77,37 +85,3 @@ def _used_layers(model: LlavaNextVideoForConditionalGeneration) -> list[Any]:
             f"it must be one layer of the {len(layers)}, 'default' and 'average', as published"
         )
     return layers[: chosen + 1] if chosen < -1 else layers[: chosen if chosen > 0 else None]
-
-
-class _Layout:
-    """See :class:`~holitom.hooks.prompt.prompt_layout.PromptLayout`."""
-
-    newline_mode = "no_token"
-
-    def __init__(self, model: LlavaNextVideoForConditionalGeneration) -> None:
-        _used_layers(model)
-        self.video_token_id: int = model.config.video_token_id
-        self.body, self.tower, self.decoder = model.model, model.model.vision_tower, model.model.language_model
-        vision = model.config.vision_config
-        self.side = vision.image_size // vision.patch_size
-        self.tokens = (self.side // model.config.spatial_pool_stride) ** 2
-
-    def grids(self, arguments: dict[str, Any], call: TowerCall) -> list[VideoGrid]:
-        """All videos of a batch have equally many frames."""
-        pixels = arguments.get("pixel_values_videos")
-        if pixels is not None:
-            frames = pixels.shape[1]
-        else:
-            frames = arguments["mm_encoder_outputs"]["video"].pooler_output[0].shape[0] // self.tokens
-        return [VideoGrid(frames, self.tokens, self.side**2)] * (call.inputs // frames)
-
-    def cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
-        """The tower saw the frames of all videos one after the other."""
-        return list(signal.split([grid.frames for grid in grids]))
-
-    def pool(self, signal: Tensor, grid: VideoGrid) -> Tensor:
-        """As the model pools its features, without the class token."""
-        return self.body.vision_resampler(signal[:, -grid.patches :])
-
-    def continued_positions(self, past: int, incoming: int) -> None:
-        """Plain positions."""

@@ -1,19 +1,17 @@
 """LLaVA-OneVision as transformers' own, unmodified class: the processor's output in, ``generate`` out."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
+from holitom.hooks.prompt.frames_layout import frames_entrance, patches_per_side
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS
-from holitom.hooks.tower.video_calls import VideoCalls
 
 __all__ = ["NAME", "decoder", "entrance", "matches", "recorder", "set_slot", "slot", "tower_places"]
 
@@ -44,9 +42,9 @@ def tower_places(model: LlavaOnevisionForConditionalGeneration) -> TowerPlaces:
 
 
 def entrance(model: LlavaOnevisionForConditionalGeneration, compressor: Any) -> PromptEntrance:
-    """The hooks by which the videos of a prompt reach the compressor."""
-    videos = VideoCalls(model.model.multi_modal_projector) if compressor.tower is not None else None
-    return PromptEntrance(_Layout(model), compressor, videos).apply(model)
+    """The hooks by which the videos of a prompt reach the compressor; pooling is bilinear to half the side."""
+    tokens = math.ceil(patches_per_side(model) / 2) ** 2
+    return frames_entrance(model, compressor, tokens, model.model.apply_pooling, newline=True)
 
 
 def _last_layer(model: LlavaOnevisionForConditionalGeneration) -> Any:
@@ -63,36 +61,3 @@ def _last_layer(model: LlavaOnevisionForConditionalGeneration) -> Any:
             f"the {len(layers)} and 'full', as published"
         )
     return layers[chosen if chosen < 0 else chosen - 1]
-
-
-class _Layout:
-    """See :class:`~holitom.hooks.prompt.prompt_layout.PromptLayout`."""
-
-    newline_mode = "one_token"
-
-    def __init__(self, model: LlavaOnevisionForConditionalGeneration) -> None:
-        self.video_token_id: int = model.config.video_token_id
-        self.body, self.tower, self.decoder = model.model, model.model.vision_tower, model.model.language_model
-        vision = model.config.vision_config
-        self.side = vision.image_size // vision.patch_size
-        self.tokens = math.ceil(self.side / 2) ** 2
-
-    def grids(self, arguments: dict[str, Any], call: TowerCall) -> list[VideoGrid]:
-        """All videos of a batch have equally many frames."""
-        pixels = arguments.get("pixel_values_videos")
-        if pixels is not None:
-            frames = pixels.shape[1]
-        else:
-            frames = (arguments["mm_encoder_outputs"]["video"].pooler_output[0].shape[0] - 1) // self.tokens
-        return [VideoGrid(frames, self.tokens, self.side**2, newlines=1)] * (call.inputs // frames)
-
-    def cut(self, signal: Tensor, call: TowerCall, grids: Sequence[VideoGrid]) -> list[Tensor]:
-        """The tower saw the frames of all videos one after the other."""
-        return list(signal.split([grid.frames for grid in grids]))
-
-    def pool(self, signal: Tensor, grid: VideoGrid) -> Tensor:
-        """As the model pools its features: bilinear to half the side."""
-        return self.body.apply_pooling(signal)
-
-    def continued_positions(self, past: int, incoming: int) -> None:
-        """Plain positions."""

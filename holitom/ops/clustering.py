@@ -228,7 +228,15 @@ def merged_members(
     width: int,
     center_weight: float | None,
 ) -> Float[Tensor, "batch width dim"]:
-    """Weighted sum of each cluster's points; the arguments are those of :func:`merge_clusters`."""
+    """Weighted sum of each cluster's points, float64 for float64 points and float32 otherwise.
+
+    Args:
+        points: to be merged.
+        assignment: cluster of each, in [0, width); -1 for points that are left out.
+        centers: which points are centres; not looked at for a plain mean.
+        width: largest number of clusters.
+        center_weight: see :func:`merge_clusters`.
+    """
     batch, _, dim = points.shape
     order, bag, first = bags(assignment, width)
     rows = points.flatten(0, 1)
@@ -242,16 +250,6 @@ def merged_members(
         weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
         merged = embedding_bag(order, rows, first, mode="sum", per_sample_weights=weights)
     return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
-
-
-def member_sums(
-    points: Float[Tensor, "batch n dim"], owner: Int[Tensor, "batch n"], width: int
-) -> tuple[Float[Tensor, "batch width dim"], Int[Tensor, "batch width 1"]]:
-    """Sum and number of each cluster's points; ``owner`` is -1 for points that are left out."""
-    batch, _, dim = points.shape
-    order, _, first = bags(owner, width)
-    sums = embedding_bag(order, points.flatten(0, 1), first, mode="sum")[:-1]
-    return sums.view(batch, width, dim), first.diff().view(batch, width, 1)
 
 
 def bags(owner: Int[Tensor, "batch n"], width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from holitom.ops.clustering import GroupBatch, GroupClusters, density_peak_scores, merge_clusters, squared_distances
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
-from holitom.ops.token_ops import highest, packed_positions, upload, work_buffer
+from holitom.ops.token_ops import CACHED_ELEMENTS, highest, packed_positions, upload, work_buffer
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
 BATCH_ELEMENTS = 2**20
 GPU_BATCH_ELEMENTS = 2**25
 LARGEST_GROUP = 2048  # points that the kernels can cluster
-CACHED_ELEMENTS = 2**19  # float32 numbers that are averaged together
 
 LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import member_sums
+from holitom.ops.clustering import merged_members
 
 
 def mean_of_sources(
@@ -17,8 +17,8 @@ def mean_of_sources(
         source: output row of each of them, -1 for dropped ones; every row has one at least.
         rows: output rows.
     """
-    sums, sizes = member_sums(values.flatten(0, 1)[None].double(), source.flatten()[None].to(values.device), rows)
-    return (sums[0] / sizes[0]).to(values.dtype)
+    flat, owner = values.flatten(0, 1).double(), source.flatten().to(values.device)
+    return merged_members(flat[None], owner[None], (owner >= 0)[None], rows, None)[0].to(values.dtype)
 
 
 def clusters_again(
@@ -35,11 +35,7 @@ def clusters_again(
         heads: group * tokens + position of each cluster's centre.
         center_weight: see there.
     """
-    flat = values.flatten(0, 1).double()
-    owner = membership.flatten().index_fill(0, heads, -1)
-    (sums,), (sizes,) = member_sums(flat[None], owner[None], len(heads))
-    centers = flat.index_select(0, heads)
-    if center_weight is None:
-        return (sums + centers) / (sizes + 1)
-    mixed = center_weight * centers + (1 - center_weight) * (sums / sizes.clamp_min(1))
-    return torch.where(sizes > 0, mixed, centers)
+    flat, count = values.flatten(0, 1).double(), len(heads)
+    owner = membership.flatten().index_copy(0, heads, torch.arange(count, device=heads.device))
+    centers = torch.zeros_like(owner, dtype=torch.bool).index_fill_(0, heads, True)
+    return merged_members(flat[None], owner[None], centers[None], count, center_weight)[0]

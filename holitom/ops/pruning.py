@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.short_sequences import ShortSequences, Spans, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, shorten_rows
 from holitom.ops.token_ops import upload
 
 
@@ -92,8 +92,8 @@ def prune_batch(
         first: per row, index of the first real token.
         counts: per row, tokens to keep of each span.
     """
-    rows = []
-    for row, (row_spans, begin, row_counts) in enumerate(zip(spans, first, counts, strict=True)):
-        shifted = tuple((start - begin, stop - begin) for start, stop in row_spans)
-        rows.append(keep_best(hidden[row, begin:], scores[row, begin:], shifted, row_counts))
-    return pad_rows(rows, first)
+
+    def best(row: int, states: Tensor, own: Tensor, row_spans: Spans) -> ShortSequences:
+        return keep_best(states, own, row_spans, counts[row])
+
+    return shorten_rows(hidden, scores, spans, first, best)

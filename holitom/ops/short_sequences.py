@@ -1,10 +1,10 @@
 """Sequences that were shortened inside the decoder, and batches of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -45,6 +45,29 @@ def kept_length(length: int, merge_ratio: float) -> int:
     (320, 162, 1, 0)
     """
     return min(length, max(1, round(length * (1 - merge_ratio))))
+
+
+def shorten_rows(
+    hidden: Float[Tensor, "batch seq dim"],
+    scores: Float[Tensor, "batch seq"],
+    spans: Sequence[Spans],
+    first: Sequence[int],
+    shorten: Callable[[int, Tensor, Tensor, Spans], ShortSequences],
+) -> ShortSequences:
+    """Shorten every row on its own and pad the results on the left to one length.
+
+    Args:
+        hidden: states, (batch, seq, dim), left-padded.
+        scores: fp32 score of every token, (batch, seq).
+        spans: per row, its video spans.
+        first: per row, index of the first real token.
+        shorten: makes a row shorter, given its number, and its states, scores and spans without padding.
+    """
+    rows = []
+    for row, (row_spans, begin) in enumerate(zip(spans, first, strict=True)):
+        shifted = tuple((start - begin, stop - begin) for start, stop in row_spans)
+        rows.append(shorten(row, hidden[row, begin:], scores[row, begin:], shifted))
+    return pad_rows(rows, first)
 
 
 def pad_rows(rows: Sequence[ShortSequences], first: Sequence[int]) -> ShortSequences:

@@ -6,11 +6,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.ops.kernels.dispatch import use_kernels
-from holitom.ops.token_ops import exact_cosine, work_buffer
+from holitom.ops.token_ops import CACHED_ELEMENTS, exact_cosine, work_buffer
 
 SMALLEST_NORM = 1e-8
 LARGEST_DIM = 16384  # of the kernel
-CACHED_ELEMENTS = 2**19  # float32 numbers of small frames that go through a CPU's cache together
 
 
 def similarity_to(

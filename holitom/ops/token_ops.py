@@ -14,6 +14,7 @@ from holitom.ops.kernels.dispatch import on_one_gpu
 LARGEST_RANKED = 8192  # entries of a row; the kernel compares all pairs
 RANKED = (torch.float32, torch.float64, torch.float16)
 LARGEST_KEPT = 2**23  # bytes of the memory that a thread keeps
+CACHED_ELEMENTS = 2**19  # float32 numbers that go through a CPU's cache together
 _kept = local()
 
 
@@ -27,8 +28,8 @@ def work_buffer(shape: Sequence[int], dtype: torch.dtype, device: torch.device) 
         return torch.empty(*shape, dtype=dtype, device=device)
     memory = getattr(_kept, "memory", None)
     if memory is None or len(memory) < size:
-        with torch.inference_mode(False):  # a tensor made in that mode could not be written outside of it
-            memory = _kept.memory = torch.empty(size, dtype=torch.uint8)
+        memory = _kept.memory = torch.empty(size, dtype=torch.uint8)
+    # views of it may be written in and outside of inference mode, whichever it was made in
     return memory[:size].view(dtype).view(*shape)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from holitom.byte_cache import ByteCache
 from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.families import find_family
 from holitom.hooks.tower.signals import Recorder
-from holitom.serving.requests import VideoRequest, frame_count, read_clip, video_key, without_frames
+from holitom.serving.requests import VideoRequest, frame_count, read_clip, video_key
 from holitom.serving.served_methods import Method, ServedMethod, served_method
-from holitom.serving.video_cache import ByteCache
 from holitom.serving.videos import AskedVideo, EncodedClip, Kept, ServingCounts, SplicedPrompt
 
 CACHE_BYTES = 4 << 30  # a video of 32 frames behind the tower of a 7B model takes 45 MB in half precision
@@ -91,7 +91,7 @@ class PromptMaker:
         """
         for batch in self._batches(self._by_video(requests)):
             self._read(batch)
-            self._encode([video for video in batch if video.encoded is None and self._needs_features(video)])
+            self._encode([video for video in batch if video.needs_features])
             for video in batch:
                 self._compress(video)
                 for number, method in video.requests:
@@ -120,9 +120,6 @@ class PromptMaker:
                     video.kept[method.key] = kept
         return list(videos.values())
 
-    def _needs_features(self, video: AskedVideo) -> bool:
-        return any(not method.has_tower for method in video.missing)
-
     def _batches(self, videos: Sequence[AskedVideo]) -> Iterator[list[AskedVideo]]:
         batch: list[AskedVideo] = []
         frames = 0
@@ -130,8 +127,7 @@ class PromptMaker:
             encoded = self._encoded.get(video.key)
             if encoded is not None and video.signals <= set(encoded.signals):
                 video.encoded, video.clip = encoded, encoded.clip
-            own = any(method.has_tower for method in video.missing)
-            count = 0 if not own and (video.encoded is not None or not video.missing) else video.num_frames
+            count = video.num_frames if video.needs_pixels else 0
             if batch and frames + count > self._frames_per_batch:
                 yield batch
                 batch, frames = [], 0
@@ -144,11 +140,10 @@ class PromptMaker:
         """Pixel values of the videos that a tower must see."""
         processor = self.model.get_vision_tower().image_processor
         for video in batch:
-            tower = any(method.has_tower for method in video.missing)
-            if tower or (video.encoded is None and self._needs_features(video)):
+            if video.needs_pixels:
                 clip = read_clip(video.source, video.num_frames)
                 video.pixels = processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
-                video.clip = without_frames(clip)
+                video.clip = clip.without_pictures()
 
     def _encode(self, videos: Sequence[AskedVideo]) -> None:
         """One call of the tower for all of them, with every signal that any of their methods needs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,8 +97,3 @@ def read_clip(video: str | os.PathLike[str] | np.ndarray | VideoClip, num_frames
         return video
     count = len(_frames_of(video))
     return VideoClip(video, tuple(range(count)), count, 0.0, 0.0, "frames", _NO_FILE)
-
-
-def without_frames(clip: VideoClip) -> VideoClip:
-    """What a clip says of itself, to be kept when its pictures are gone."""
-    return replace(clip, frames=clip.frames[:0].copy())

@@ -99,6 +99,21 @@ class AskedVideo:
         return [method for key, method in self.methods.items() if key not in self.kept]
 
     @property
+    def needs_own_tower(self) -> bool:
+        """Whether a method whose tokens are not there runs the tower on its own."""
+        return any(method.has_tower for method in self.missing)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a method needs what a shared run of the tower gives, and that is not there."""
+        return self.encoded is None and any(not method.has_tower for method in self.missing)
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether a tower must see it."""
+        return self.needs_own_tower or self.needs_features
+
+    @property
     def signals(self) -> frozenset[str]:
         """Side signals that these need of a tower that is shared."""
         return frozenset().union(*(method.signals for method in self.missing if not method.has_tower))

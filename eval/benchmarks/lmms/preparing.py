@@ -9,7 +9,7 @@ from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
 from eval.benchmarks.lmms.questions import stock_prompt, video_of
 from eval.benchmarks.lmms.records import RecordFolder
 from eval.benchmarks.lmms.reuse import ReusingSlot
-from eval.benchmarks.lmms.videos import GivenPixels, ReadVideo, VideoReading, blank_pixels, without_pictures
+from eval.benchmarks.lmms.videos import GivenPixels, ReadVideo, VideoReading, blank_pixels
 from eval.benchmarks.setup import video_digest
 from eval.instruments.fingerprints import digest
 from llava.video import ReaderChoice, VideoClip, load_video
@@ -97,7 +97,7 @@ class Preparing:
         elif video is None:  # forgotten since the question was prepared
             video = self._reading.fresh(partial(self._load, path))
         if kept is None:
-            self._slot.expect(video.clip if self._records is not None else without_pictures(video.clip))
+            self._slot.expect(video.clip if self._records is not None else video.clip.without_pictures())
         self._clip = video.clip
         if self._given is not None and video.pixels is not None:
             self._given.give(video.clip.frames, video.pixels)

@@ -5,21 +5,20 @@ the record says about them, are then those that the tower would give again. Stag
 question.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
+from holitom.byte_cache import ByteCache
 from holitom.compressor import Compressor
 from holitom.tokens import CompressedTokens
 from llava.video import VideoClip
 
 if TYPE_CHECKING:
-    from llava.model.static_cache import LayerPrompt
+    from llava.model.visual_compressor import LayerPrompt
 
 KEPT_BYTES = 1 << 30  # of all videos together; a video of 32 frames that keeps 15 % takes 7 MB of a 7B model
 
@@ -53,41 +52,19 @@ def _bytes(value: Any) -> Iterator[int]:
             yield from _bytes(getattr(value, entry.name))
 
 
-class KeptVideos:
-    """The videos used last, within a bound of memory. Other threads may ask whether one is there.
+class KeptVideos(ByteCache[KeptVideo]):
+    """The videos used last, within a bound of memory; other threads ask whether one is there.
 
     Args:
         limit: bytes of all together; a video that alone takes more is not kept.
     """
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
-        self.limit = limit
-        self._videos: OrderedDict[Hashable, KeptVideo] = OrderedDict()
-        self._bytes = 0
-        self._lock = Lock()
-
-    def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
-            return key in self._videos
-
-    def get(self, key: Hashable) -> KeptVideo | None:
-        """The video, which counts as used."""
-        with self._lock:
-            if key in self._videos:
-                self._videos.move_to_end(key)
-            return self._videos.get(key)
+        super().__init__(limit)
 
     def add(self, key: Hashable, video: KeptVideo) -> None:
         """Keep a video, and forget those not used for longest."""
-        size = video.size
-        if size > self.limit:
-            return
-        with self._lock:
-            self._videos[key] = video
-            self._bytes += size
-            while self._bytes > self.limit:
-                _, old = self._videos.popitem(last=False)
-                self._bytes -= old.size
+        self.put(key, video, video.size)
 
 
 class ReusingSlot:

@@ -1,7 +1,7 @@
 """A question's video on its way to the stock model: read, made into pixel values, and handed over where it asks."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,7 @@ class VideoReading:
             return ReadVideo(clip, None)
         # without torch, whose threads would then be two sets, one of this thread and one of the model's
         pixels = torch.from_numpy(self._prepare(clip.frames, return_tensors="np")["pixel_values"])
-        return ReadVideo(clip if self._keep_pictures else without_pictures(clip), pixels)
-
-
-def without_pictures(clip: VideoClip) -> VideoClip:
-    """The clip with nothing left of its pictures but that there were some."""
-    return replace(clip, frames=np.zeros((0, *clip.frames.shape[1:]), dtype=clip.frames.dtype))
+        return ReadVideo(clip if self._keep_pictures else clip.without_pictures(), pixels)
 
 
 class GivenPixels:

@@ -3,17 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eval.instruments.models.geometries import GEOMETRIES
-from eval.instruments.models.random_checkpoint import randomize, tiny_config, write_checkpoint, write_tokenizer
-from holitom.files import make_folder
+from eval.instruments.models.random_checkpoint import tiny_config, write_random_model
 from llava.errors import InputError
-from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from llava.model.vision_tower import KNOWN_TOWERS
 
-_SO400M = {
-    "hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
-}  # fmt: skip
 _FEWEST_CHANNELS = 32  # of a head, for which vLLM has an attention on the CPU: the tiny geometry gets fewer heads
 
 
@@ -28,7 +22,8 @@ def cut_config(geometry: str, layers: int, tower_layers: int) -> dict[str, Any]:
     if min(layers, tower_layers) < 1:
         raise InputError(f"layers = {layers} and tower_layers = {tower_layers}: both must be at least 1")
     sizes = GEOMETRIES[geometry]
-    tower = {**sizes.get("vision_config", _SO400M), "num_hidden_layers": tower_layers + 1}  # the last one is not run
+    tower = sizes.get("vision_config", KNOWN_TOWERS["siglip-so400m-patch14-384"])
+    tower = {**tower, "num_hidden_layers": tower_layers + 1}  # the last one is not run
     heads = min(sizes["num_attention_heads"], sizes["hidden_size"] // _FEWEST_CHANNELS)
     grouped = {
         "num_attention_heads": heads,
@@ -44,15 +39,4 @@ def make_cut_checkpoint(path: str | Path, geometry: str, layers: int, tower_laye
     Raises:
         InputError: for an unknown geometry, a number below 1, or if the folder cannot be made.
     """
-    raw = cut_config(geometry, layers, tower_layers)
-    config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
-    config._attn_implementation = "sdpa"
-    folder = make_folder(Path(path))
-    with torch.device("meta"):
-        model = LlavaQwenForCausalLM(config)
-    model = model.to_empty(device="cpu")
-    model.tie_weights()
-    randomize(model, seed)
-    write_checkpoint(folder, model.state_dict(), raw)
-    write_tokenizer(folder)
-    return folder
+    return write_random_model(path, cut_config(geometry, layers, tower_layers), seed)

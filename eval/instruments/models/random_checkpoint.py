@@ -176,11 +176,27 @@ def make_random_checkpoint(path: str | Path, seed: int = 0, layout: str = "llava
     Raises:
         InputError: for an unknown layout, or if the folder cannot be made.
     """
-    raw = tiny_config(**sizes, layout=layout)
-    folder = make_folder(Path(path))
+    return write_random_model(path, tiny_config(**sizes, layout=layout), seed)
+
+
+def write_random_model(path: str | Path, raw: Mapping[str, Any], seed: int = 0) -> Path:
+    """Write a checkpoint of random weights, with a byte-level tokenizer, in the layout of lmms-lab.
+
+    Args:
+        path: folder to make; existing files of the same names are replaced.
+        raw: its ``config.json``.
+        seed: of the weights.
+
+    Raises:
+        InputError: if the folder cannot be made.
+    """
     config = LlavaQwenConfig(**{key: value for key, value in raw.items() if key != "model_type"})
     config._attn_implementation = "sdpa"
-    model = LlavaQwenForCausalLM(config)
+    folder = make_folder(Path(path))
+    with torch.device("meta"):  # every weight is drawn below, once
+        model = LlavaQwenForCausalLM(config)
+    model = model.to_empty(device="cpu")
+    model.tie_weights()
     randomize(model, seed)
     write_checkpoint(folder, model.state_dict(), raw)
     write_tokenizer(folder)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from eval.claims.catalogue import all_claims
-from eval.claims.judging import KINDS, NOT_HERE
+from eval.claims.judging import KINDS, NOT_HERE, Kind
 from eval.report.page.blocks import Card, Cards, Cell, Column, Highlights, Notice, Section, Sheet
 from eval.report.page.claims import VERDICTS, claims_of, numbers_of
 from eval.report.page.sources import Sources
@@ -24,8 +25,12 @@ Fact = tuple[str, str, str]  # number, sentence, source
 
 def kind_of_claim(claim: Mapping[str, Any]) -> str:
     """What a claim is about: as its record says, or, of records that do not, as the claim of that name says today."""
-    known = {one.identity: one.kind for one in all_claims()} if "kind" not in claim else {}
-    return str(claim.get("kind") or known.get(str(claim["id"])) or UNKNOWN_KIND)
+    return str(claim.get("kind") or _kinds_today().get(str(claim["id"])) or UNKNOWN_KIND)
+
+
+@cache
+def _kinds_today() -> dict[str, Kind | None]:
+    return {claim.identity: claim.kind for claim in all_claims()}
 
 
 def first_screen(sources: Sources) -> Section:

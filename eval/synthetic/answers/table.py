@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
 from eval.paper.grids import load_grid
@@ -141,10 +141,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
     parser.add_argument("--answers", type=Path, default=Path("outputs/tiny_answers"), help="folder of finished answers")
     options = parser.parse_args(arguments)
-    for name in ("frames", "limit", "workers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} = {value} is out of range: it must be at least 1")
+    require_least(options, frames=1, limit=1, workers=1)
     return options
 
 

@@ -11,7 +11,7 @@ from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
 from holitom.methods.holitom.inner_merging import average_into_kept, merge_into_nearest
 from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
-from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, shorten_rows
 
 
 def merge_sequence(
@@ -76,11 +76,11 @@ def merge_batch(
         merge_ratio: share of a span that is merged away.
         rule: see :func:`merge_sequence`.
     """
-    merged = []
-    for row, (row_spans, begin) in enumerate(zip(spans, first, strict=True)):
-        shifted = [(start - begin, stop - begin) for start, stop in row_spans]
-        merged.append(merge_sequence(hidden[row, begin:], scores[row, begin:], shifted, merge_ratio, rule))
-    return pad_rows(merged, first)
+
+    def merged(_: int, states: Tensor, own: Tensor, row_spans: Spans) -> ShortSequences:
+        return merge_sequence(states, own, row_spans, merge_ratio, rule)
+
+    return shorten_rows(hidden, scores, spans, first, merged)
 
 
 def merge_batch_again(

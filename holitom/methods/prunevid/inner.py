@@ -18,7 +18,7 @@ from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
-from holitom.ops.short_sequences import ShortSequences, Spans, pad_rows
+from holitom.ops.short_sequences import ShortSequences, Spans, shorten_rows
 from holitom.tokens import newlines_before
 
 
@@ -124,15 +124,15 @@ def score(call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tenso
 
 def reduce(call: ForwardCall, counts: Counts, hidden: Tensor, scores: Tensor) -> ShortSequences:
     """Keep the best tokens of every group."""
-    rows = []
-    for row, (spans, begin) in enumerate(zip(call.spans, call.first, strict=True)):
+
+    def best(row: int, states: Tensor, own: Tensor, spans: Spans) -> ShortSequences:
         chosen = [
-            best_of_groups(scores[row, start:stop], groups.group.to(hidden.device), groups.quotas)
+            best_of_groups(own[start:stop], groups.group.to(states.device), groups.quotas)
             for (start, stop), groups in zip(spans, call.notes[row], strict=True)
         ]
-        shifted = tuple((start - begin, stop - begin) for start, stop in spans)
-        rows.append(keep_chosen(hidden[row, begin:], shifted, chosen))
-    return pad_rows(rows, call.first)
+        return keep_chosen(states, spans, chosen)
+
+    return shorten_rows(hidden, scores, call.spans, call.first, best)
 
 
 def text_after(spans: Spans, seq: int) -> Int[Tensor, " text"]:

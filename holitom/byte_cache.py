@@ -1,7 +1,8 @@
-"""A cache bounded in bytes; who was asked for longest ago goes first."""
+"""A cache bounded in bytes; who was asked for longest ago goes first. Any thread may use it."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from threading import Lock
 from typing import Generic, TypeVar
 
 from holitom.errors import InputError
@@ -27,26 +28,33 @@ class ByteCache(Generic[Value]):
             raise InputError(f"cache_bytes = {limit!r} is out of range: it must be an integer of at least 0")
         self.limit, self.bytes = limit, 0
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._values)
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._values
+
     def get(self, key: Hashable) -> Value | None:
         """The value, which now was used last; None if it is not here."""
-        found = self._values.get(key)
-        if found is None:
-            return None
-        self._values.move_to_end(key)
-        return found[0]
+        with self._lock:
+            found = self._values.get(key)
+            if found is None:
+                return None
+            self._values.move_to_end(key)
+            return found[0]
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
         """Keep a value of so many bytes, unless it is larger than all the room there is."""
-        old = self._values.pop(key, None)
-        self.bytes -= 0 if old is None else old[1]
-        if size > self.limit:
-            return
-        self._values[key] = (value, size)
-        self.bytes += size
-        while self.bytes > self.limit:
-            _, (_, freed) = self._values.popitem(last=False)
-            self.bytes -= freed
+        with self._lock:
+            old = self._values.pop(key, None)
+            self.bytes -= 0 if old is None else old[1]
+            if size > self.limit:
+                return
+            self._values[key] = (value, size)
+            self.bytes += size
+            while self.bytes > self.limit:
+                _, (_, freed) = self._values.popitem(last=False)
+                self.bytes -= freed

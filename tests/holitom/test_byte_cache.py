@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holitom.serving.video_cache import ByteCache
+from holitom.byte_cache import ByteCache
 from llava.errors import InputError
 
 STEPS = st.lists(st.tuples(st.sampled_from("gp"), st.integers(0, 5), st.integers(0, 12)), max_size=60)
