@@ -213,8 +213,9 @@ def _run_in_one_process(requests: Sequence[Request]) -> dict[str, str]:
 
 def _run_one(request: Request, words: Sequence[str]) -> None:
     """One point in this process, where the harness' environment is set; ``words`` have absolute paths."""
+    from eval.benchmarks.launching import prepare  # noqa: PLC0415
     from eval.benchmarks.lmms import worker  # noqa: PLC0415
-    from eval.benchmarks.run import make_job, parser, prepare  # noqa: PLC0415
+    from eval.benchmarks.run import make_job, parser  # noqa: PLC0415
 
     job = make_job(parser().parse_args(words))
     prepare(job, resume=True)
@@ -223,7 +224,8 @@ def _run_one(request: Request, words: Sequence[str]) -> None:
 
 def _enter_environment(words: Sequence[str], cache: str) -> None:
     """Set what the harness reads when it is imported, and go where it finds the questions."""
-    from eval.benchmarks.run import environment, make_job, parser  # noqa: PLC0415
+    from eval.benchmarks.launching import environment  # noqa: PLC0415
+    from eval.benchmarks.run import make_job, parser  # noqa: PLC0415
 
     options = parser().parse_args(words)
     os.environ.update(environment(make_job(options), options.data))
