@@ -9,7 +9,7 @@ if [ $# -eq 0 ]; then
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   "$python" -m mypy
-  set -- -n "${TEST_WORKERS:-2}" --dist loadgroup
+  set -- -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1
 exec "$python" -m pytest "$@"

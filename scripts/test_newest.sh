@@ -32,5 +32,5 @@ PY
 
 "$python" -c 'import platform, torch, transformers; print("Python", platform.python_version(), "torch", torch.__version__, "transformers", transformers.__version__)'
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-[ $# -gt 0 ] || set -- -n "${TEST_WORKERS:-2}" --dist loadgroup
+[ $# -gt 0 ] || set -- -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder
 exec "$python" -m pytest "$@"

@@ -14,7 +14,6 @@ from eval.paper.reported import REPORTS, reported
 from llava.errors import InputError
 from tests.eval.benchmarks.lmms_runs import VANILLA, command, run_here, write_config
 
-pytestmark = pytest.mark.xdist_group("lmms")
 ROOT = Path(__file__).parents[3]
 RECORDED = ROOT / "results" / "harness_versions.json"
 

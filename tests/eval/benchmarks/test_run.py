@@ -34,7 +34,6 @@ from tests.eval.benchmarks.lmms_runs import (
     write_config,
 )
 
-pytestmark = pytest.mark.xdist_group("lmms")
 FOUR = f"mvbench,{THREE}"
 
 

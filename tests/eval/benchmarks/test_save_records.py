@@ -14,7 +14,6 @@ from eval.benchmarks.lmms.records import RecordFolder, record_name
 from holitom.record.file import load_record
 from tests.eval.benchmarks.lmms_runs import FRAMES, HOLITOM, VANILLA, command, run_here, write_config
 
-pytestmark = pytest.mark.xdist_group("lmms")
 TASKS = "egoschema_subset"
 
 

@@ -18,7 +18,6 @@ from tests.eval.benchmarks.lmms_runs import FRAMES, VANILLA, command, run_here, 
 from tests.holitom.serving.serving_cases import small_checkpoint
 from tests.tiny_models import prompt, video
 
-pytestmark = pytest.mark.xdist_group("lmms")
 WITHOUT_INNER: dict[str, Any] = {
     "model": {"num_frames": FRAMES},
     "compressor": {"method": "holitom", "outer": {"retain_ratio": 0.2}, "inner": None},

@@ -29,7 +29,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 needs_tiny = pytest.mark.skipif(not (TINY / "config.json").is_file(), reason="checkpoints/tiny is absent")
-pytestmark = [needs_tiny, pytest.mark.xdist_group("app")]
+pytestmark = needs_tiny
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from llava.video import load_video
 from tests.clips import ClipSpec, write_clip
 from tests.eval.benchmarks.lmms_runs import FRAMES, THREE, copy_data, enter
 
-pytestmark = pytest.mark.xdist_group("lmms")
 TASKS = ["mvbench_action_antonym", *THREE.split(",")]
 Answers = dict[tuple[str, int], str]
 

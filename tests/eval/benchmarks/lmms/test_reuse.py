@@ -33,7 +33,6 @@ from tests.eval.benchmarks.lmms_runs import (
     write_config,
 )
 
-pytestmark = pytest.mark.xdist_group("lmms")
 PLAIN: dict[str, Any] = {"reuse": False, "prefetch": 0}
 METHODS: list[dict[str, Any]] = [
     {},

@@ -16,13 +16,10 @@ from tests.eval.synthetic.answers.faults import FAULTS
 
 BOUNDS = BANDS
 REMEASURE = "python -m tests.eval.synthetic.answers.faults outputs/synthvid tests/eval/synthetic/answers/guard.json"
-pytestmark = [
-    pytest.mark.xdist_group("retention"),  # the clips are rendered and encoded once
-    pytest.mark.skipif(
-        not (CHECKPOINT / "config.json").is_file(),
-        reason="checkpoints/tiny is absent: bash scripts/train_tiny.sh makes it",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not (CHECKPOINT / "config.json").is_file(),
+    reason="checkpoints/tiny is absent: bash scripts/train_tiny.sh makes it",
+)
 
 
 @pytest.fixture(scope="module")

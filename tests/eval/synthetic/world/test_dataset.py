@@ -36,7 +36,6 @@ from llava.errors import InputError
 from llava.video import load_video
 from tests.eval.synthetic.small_data import SIZES, small_data
 
-pytestmark = pytest.mark.xdist_group("world")  # a whole split is drawn once
 GUARD_SHA256 = "dfda8169841d8c1488d985e0cb7e0271a439f882c93fbbccb5e5abecbad0ab72"
 
 
