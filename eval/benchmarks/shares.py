@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.claims import WorkClaim, WorkTaken
 from eval.benchmarks.lmms.results import RESULT
 from eval.benchmarks.lmms.worker import ANSWERS, Job, read_job, score
-from eval.instruments.cli import user_errors
+from eval.instruments.cli import Parser, require_least, user_errors
 from eval.instruments.fingerprints import digest
 from eval.instruments.record import check_target, write_whole
 from llava.errors import InputError, shown
@@ -67,18 +67,18 @@ def enter_share(job: Job, options: Namespace, env: Mapping[str, str]) -> NoRetur
         raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
     if options.num_processes != 1 or not options.resume:
         raise InputError("--share and --merge go without --num-processes and --no-resume: delete the folder instead")
-    if options.merge is not None and options.merge < 1:
-        raise InputError(f"--merge = {options.merge} is out of range: it must be at least 1")
-    number, processes = share_of(options.share) if options.share is not None else (-1, options.merge)
+    require_least(options, merge=1)
+    number, processes = share_of(options.share) if options.share is not None else (None, options.merge)
     job = shared_job(job, processes)
     check_target(job.folder / RESULT)
     folder = job.folder / ANSWERS / str(job.array)
-    path = folder / f"job-{number}-{uuid4().hex}.json"  # process numbers repeat on other machines
+    path = folder / f"job-{uuid4().hex}.json"  # process numbers repeat on other machines
     write_whole(path, json.dumps(asdict(job)))
     cache = tempfile.mkdtemp(prefix="questions-")  # of this machine: the library of the questions locks its cache
     if options.data is not None:
         os.chdir(options.data / "data")
-    command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", str(path), str(number), cache]
+    step = [] if number is None else ["--share", str(number)]
+    command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", str(path), cache, *step]
     sys.stdout.flush()
     os.execve(sys.executable, command, {**env, "HF_DATASETS_CACHE": cache})
 
@@ -127,17 +127,21 @@ def score_once(job: Job) -> None:
 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
-    """JOB.json NUMBER CACHE, as :func:`enter_share` starts it; -1 scores; the cache's folder is removed."""
-    file, number, cache = sys.argv[1:] if arguments is None else arguments
-    job = read_job(Path(file))
+    """Command line."""
+    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path, help="written by eval.benchmarks.run --share or --merge; removed at the end")
+    parser.add_argument("cache", type=Path, help="folder for the library of the questions; removed at the end")
+    parser.add_argument("--share", type=int, metavar="I", help="answer this share; without it, score")
+    options = parser.parse_args(arguments)
+    job = read_job(options.job)
     try:
-        if int(number) < 0:
+        if options.share is None:
             score_once(job)
         else:
-            run_share(job, int(number))
+            run_share(job, options.share)
     finally:
-        Path(file).unlink(missing_ok=True)
-        shutil.rmtree(cache, ignore_errors=True)
+        options.job.unlink(missing_ok=True)
+        shutil.rmtree(options.cache, ignore_errors=True)
 
 
 if __name__ == "__main__":
