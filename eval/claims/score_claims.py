@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from eval.claims.flops_claims import slug
-from eval.claims.judging import PARTLY, REPRODUCED, Claim, Findings, Judgement, first, not_here
+from eval.claims.judging import PARTLY, REPRODUCED, Claim, Evidence, Judgement, first, not_here
 from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
 from eval.paper.newer import NEWER_PAPERS
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
@@ -35,18 +35,18 @@ _SETTINGS = {
 }
 
 
-def tiny_row(findings: Findings, name: str) -> tuple[str, dict[str, Any]] | None:
+def tiny_row(evidence: Evidence, name: str) -> tuple[str, dict[str, Any]] | None:
     """Step and scores of one row of the tiny model's main table: measured now if it was, else recorded."""
     for step in TINY:
-        result = findings[step].result
+        result = evidence[step].result
         if result is not None and name in result["rows"]:
             return step, result["rows"][name]
     return None
 
 
-def on_the_tiny_model(findings: Findings, name: str) -> str:
+def on_the_tiny_model(evidence: Evidence, name: str) -> str:
     """What the learned tiny model says about a row, in words; empty if it was not asked."""
-    found = tiny_row(findings, name)
+    found = tiny_row(evidence, name)
     if found is None:
         return ""
     row = found[1]
@@ -57,9 +57,9 @@ def on_the_tiny_model(findings: Findings, name: str) -> str:
     )
 
 
-def unmeasured(findings: Findings, name: str, why: str) -> Judgement:
+def unmeasured(evidence: Evidence, name: str, why: str) -> Judgement:
     """No verdict about the 7B model, with what the tiny one says."""
-    tiny, found = on_the_tiny_model(findings, name), tiny_row(findings, name)
+    tiny, found = on_the_tiny_model(evidence, name), tiny_row(evidence, name)
     if found is None:
         return not_here(why, NEEDS)
     row = found[1]
@@ -67,9 +67,9 @@ def unmeasured(findings: Findings, name: str, why: str) -> Judgement:
     return not_here(f"{why}; {tiny}", NEEDS, ours, found[0])
 
 
-def benchmark_row(findings: Findings, name: str) -> tuple[str, dict[str, Any], str]:
+def benchmark_row(evidence: Evidence, name: str) -> tuple[str, dict[str, Any], str]:
     """Step, scores and what keeps them from being held against the paper (empty if nothing) of one configuration."""
-    found = first(findings, BENCHMARKS)
+    found = first(evidence, BENCHMARKS)
     if found is None:
         return "", {}, "the paper's benchmarks were not run"
     row = found[1]["rows"].get(f"llava_onevision_7b/{name}")
@@ -86,27 +86,27 @@ def scores_identity(row: PaperRow) -> str:
     return f"table1-scores-{slug(row)}"
 
 
-def score_row(row: PaperRow, findings: Findings) -> Judgement:
+def score_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
-    return judge_cells(config_name(row), dict.fromkeys(_TASKS, config_name(row)), _paper(row), findings)
+    return judge_cells(config_name(row), dict.fromkeys(_TASKS, config_name(row)), _paper(row), evidence)
 
 
-def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], findings: Findings) -> Judgement:
+def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], evidence: Evidence) -> Judgement:
     """Printed scores by benchmark, each held against the run of the configuration that it was made with.
 
     Args:
         name: of the row, for what the tiny model says about it.
         configs: configuration by benchmark.
         printed: score by benchmark, in percent.
-        findings: of the steps :data:`BENCHMARKS` and :data:`TINY`.
+        evidence: of the steps :data:`BENCHMARKS` and :data:`TINY`.
     """
-    found = {title: benchmark_row(findings, config) for title, config in configs.items()}
+    found = {title: benchmark_row(evidence, config) for title, config in configs.items()}
     obstacle = next((why for _, _, why in found.values() if why), "")
     if obstacle or not printed:
-        return unmeasured(findings, name, obstacle or "the paper's scores are not known here")
+        return unmeasured(evidence, name, obstacle or "the paper's scores are not known here")
     rows = {title: row for title, (_, row, _) in found.items() if title in printed and _TASKS[title] in row["cells"]}
     if not rows:
-        return unmeasured(findings, name, "none of the paper's benchmarks was run")
+        return unmeasured(evidence, name, "none of the paper's benchmarks was run")
     judged = {
         title: judge_score(printed[title], Measured(**row["cells"][_TASKS[title]])) for title, row in rows.items()
     }
@@ -123,26 +123,26 @@ def _said(one: ScoreVerdict) -> str:
     return f"({one.difference:+.1f}, u {one.error:.2f}: {one.verdict}{why})"
 
 
-def retained_accuracy(findings: Findings) -> Judgement:
+def retained_accuracy(evidence: Evidence) -> Judgement:
     """The abstract's share of the mean score, with the error of a ratio whose two parts answer the same questions."""
-    step, found, obstacle = benchmark_row(findings, "holitom_r10")
+    step, found, obstacle = benchmark_row(evidence, "holitom_r10")
     if obstacle or found.get("percent") is None or not found["ratio"]:
-        return unmeasured(findings, "holitom_r10", obstacle or "not all four benchmarks were run")
+        return unmeasured(evidence, "holitom_r10", obstacle or "not all four benchmarks were run")
     one = judge_ratio(ACCURACY_PERCENT, found["percent"], found["ratio"])
     why = f"{found['percent']:.1f} % of the mean of the four benchmarks {_said(one)}"
     return Judgement(one.verdict, why, {"percent": found["percent"]}, round(one.difference, 3), by=step)
 
 
-def best_of_all(share: int, findings: Findings) -> Judgement:
+def best_of_all(share: int, evidence: Evidence) -> Judgement:
     """Whether HoliTom has the best mean of its share, by paired differences of our own runs."""
     rivals = [row for row in main_rows() if row.retained == share and not row.method.startswith("HoliTom")]
-    step, ours, obstacle = benchmark_row(findings, f"holitom_r{share}")
+    step, ours, obstacle = benchmark_row(evidence, f"holitom_r{share}")
     named = {row.method: f"llava_onevision_7b/{config_name(row)}" for row in rivals}
     leads = {method: tuple(ours["leads"][name]) for method, name in named.items() if name in ours.get("leads", {})}
     if obstacle or not leads:
-        reasons = (obstacle, *(benchmark_row(findings, config_name(row))[2] for row in rivals))
+        reasons = (obstacle, *(benchmark_row(evidence, config_name(row))[2] for row in rivals))
         why = next((reason for reason in reasons if reason), "the other methods were not run on all four benchmarks")
-        return _tiny_order(findings, share, why)
+        return _tiny_order(evidence, share, why)
     verdict = judge_lead(leads)
     if verdict == REPRODUCED and len(leads) != len(rivals):
         verdict = PARTLY
@@ -151,12 +151,12 @@ def best_of_all(share: int, findings: Findings) -> Judgement:
     return Judgement(verdict, why, {"HoliTom": ours["average"]}, gaps, by=step)
 
 
-def _tiny_order(findings: Findings, share: int, why: str) -> Judgement:
+def _tiny_order(evidence: Evidence, share: int, why: str) -> Judgement:
     """Methods of one share on the tiny model, all from the one measurement that has most of them."""
     found: dict[str, Any] = {}
     by = None
     for step in TINY:
-        result = findings[step].result or {"rows": {}}
+        result = evidence[step].result or {"rows": {}}
         rows = {name: row for name, row in result["rows"].items() if name.endswith(f"_r{share}")}
         if len(rows) > len(found):
             found, by = rows, step
@@ -229,7 +229,7 @@ def newer_claims() -> list[Claim]:
     return found
 
 
-def other_backbone(model: str, findings: Findings) -> Judgement:
+def other_backbone(model: str, evidence: Evidence) -> Judgement:
     """The second table's scores are not known here, so there is nothing to hold a run against."""
     needs = f"the scores that the paper prints for {model}, its checkpoint, the benchmarks and a GPU"
     return not_here("the paper's scores of this table are not part of this repository", needs)

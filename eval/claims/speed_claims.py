@@ -10,7 +10,7 @@ from eval.claims.judging import (
     PARTLY,
     REPRODUCED,
     Claim,
-    Findings,
+    Evidence,
     Judgement,
     first,
     not_here,
@@ -47,15 +47,15 @@ def ratio_of(result: dict[str, Any], config: str, measure: str) -> float | None:
     return min(known) if known else None
 
 
-def ratio_claim(config: str, measure: str, printed: float, findings: Findings) -> Judgement:
+def ratio_claim(config: str, measure: str, printed: float, evidence: Evidence) -> Judgement:
     """A ratio at the paper's sizes on a GPU; elsewhere it is only told."""
     for step in STEPS:
-        result = findings[step].result
+        result = evidence[step].result
         if result is not None and of_the_paper(result) and ratio_of(result, config, measure) is not None:
             ratio = ratio_of(result, config, measure)
             assert ratio is not None
             return _judge_ratio(ratio, printed, str(result.get("device")), step)
-    found = first(findings, STEPS)
+    found = first(evidence, STEPS)
     said = "no 7B geometry on a GPU was timed"
     if found is None:
         return not_here(said, NEEDS)
@@ -73,9 +73,9 @@ def _judge_ratio(ratio: float, printed: float, device: str, step: str) -> Judgem
     return Judgement(verdict, why, {"ratio": round(ratio, 3)}, round(ratio - printed, 3), by=step)
 
 
-def direction_here(stage: str, findings: Findings) -> Judgement:
+def direction_here(stage: str, evidence: Evidence) -> Judgement:
     """Whether compression pays at a published geometry, on the device of the evidence; a tiny one is all overhead."""
-    found = [(step, result) for step in STEPS if (result := findings[step].result) is not None]
+    found = [(step, result) for step in STEPS if (result := evidence[step].result) is not None]
     step, result = next((one for one in found if one[1]["geometry"] not in _TOO_SMALL), found[0])
     rows = {str(row["config"]): row for row in result["rows"]}
     config = next((name for name in rows if name.startswith("holitom_r")), None)  # both stages

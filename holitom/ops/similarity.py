@@ -5,11 +5,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.kernels.dispatch import use_kernels
+from holitom.ops.dispatch import kernel_for
 from holitom.ops.token_ops import CACHED_ELEMENTS, exact_cosine, work_buffer
 
 SMALLEST_NORM = 1e-8
-LARGEST_DIM = 16384  # of the kernel
 
 
 def similarity_to(
@@ -49,10 +48,8 @@ def similarity_and_norms(
         float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
     """
     _, tokens, dim = features.shape
-    if use_kernels(features) and dim <= LARGEST_DIM:
-        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
-
-        return kernel.similarity_and_norms(features, SMALLEST_NORM)
+    if kernel := kernel_for("similarity_and_norms", features):
+        return kernel(features, SMALLEST_NORM)
     if features.device.type == "cpu":
         products, norms = products_in_cache(features)
     else:

@@ -30,8 +30,9 @@ from eval.efficiency.flops.sizes import DTYPE, ModelSizes, hollow_model
 from eval.efficiency.flops.stand_ins import NominalOuter, nominal_scene, with_newlines
 from eval.efficiency.flops.tracing import FusedAttention, LiveBytes, ModuleFlops
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.methods.holitom import HolitomOuter
-from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges
+from holitom.tokens import CompressedTokens
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.splicing import SplicedBatch, VisualTokens, splice

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from holitom.ops.kernels import dispatch
+from holitom.ops import dispatch
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels cannot be tested")
 

@@ -1,0 +1,63 @@
+"""The one place that decides between a Triton kernel and its torch version.
+
+A function of tensors asks :func:`kernel_for` by name. The modules of :mod:`holitom.ops.kernels` enter what they bring
+with :func:`kernel`, which says what it takes; they need triton and are looked for when a supported GPU first asks.
+"""
+
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from holitom.ops import kernels
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+_KERNELS: dict[str, tuple[Callable[..., Any], Callable[..., bool]]] = {}
+
+
+@cache
+def supported(device: torch.device) -> bool:
+    """Whether kernels are written for this device and can be built: NVIDIA from Ampere on (older have no bfloat16)."""
+    if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def readable(*tensors: Tensor) -> bool:
+    """Whether tensors are of one dtype that kernels read, and none is empty."""
+    dtype = tensors[0].dtype
+    known = dtype in (torch.float32, torch.float16, torch.bfloat16)
+    return known and all(tensor.dtype == dtype and tensor.numel() > 0 for tensor in tensors)
+
+
+def kernel(takes: Callable[..., bool] = readable) -> Callable[[Kernel], Kernel]:
+    """Enter a function as the kernel of the torch function that asks by its name; ``takes`` tells by its tensors."""
+
+    def enter(function: Kernel) -> Kernel:
+        _KERNELS[function.__name__] = function, takes
+        return function
+
+    return enter
+
+
+@cache
+def _look() -> None:
+    for module in pkgutil.iter_modules(kernels.__path__):
+        import_module(f"{kernels.__name__}.{module.name}")
+
+
+def kernel_for(name: str, *tensors: Tensor) -> Callable[..., Any] | None:
+    """The kernel of this name where it takes these tensors: on one supported GPU, and no gradient is asked of them."""
+    device = tensors[0].device
+    if not supported(device) or any(tensor.device != device for tensor in tensors):
+        return None
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return None
+    _look()
+    function, takes = _KERNELS[name]
+    return function if takes(*tensors) else None
