@@ -40,14 +40,15 @@ def gather(
     return found
 
 
-def record_of(claim: Claim, judgement: Judgement, findings: Mapping[str, Finding]) -> dict[str, Any]:
-    """One claim as ``claims.json`` has it."""
+def record_of(
+    claim: Claim, judgement: Judgement, findings: Mapping[str, Finding], here: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One claim as ``claims.json`` has it; ``here`` is the provenance of what was tried and gave nothing."""
     speaking = next((name for name in claim.steps if findings[name].result is not None), claim.steps[0])
     by = judgement.by or (claim.steps[0] if judgement.verdict == NOT_HERE else speaking)
     finding = findings[by]
     evidence = {name: getattr(finding, name) for name in ("command", "commit", "device", "samples", "file", "when")}
     if finding.result is None:  # tried here, and nothing was measured
-        here = provenance()
         evidence |= {"commit": here["commit"], "device": here["device"], "samples": 0}
         evidence["command"] = STEPS[by].command if by in STEPS else finding.command
     return {
@@ -69,7 +70,8 @@ def record_of(claim: Claim, judgement: Judgement, findings: Mapping[str, Finding
 
 def verdicts(claims: Sequence[Claim], findings: Mapping[str, Finding]) -> list[dict[str, Any]]:
     """Every claim with its verdict."""
-    return [record_of(claim, judged(claim, findings), findings) for claim in claims]
+    here = provenance()  # asks git, which one claim after the other would do for the same answer
+    return [record_of(claim, judged(claim, findings), findings, here) for claim in claims]
 
 
 def write_claims(records: Sequence[Mapping[str, Any]], context: Context, seconds: float) -> Path:
