@@ -19,9 +19,9 @@ from eval.claims.judging import (
     half_digit,
     not_here,
 )
+from eval.paper.config_names import config_name, slug
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper.scores import config_name
 
 FLOPS_PERCENT = 6.9  # abstract: of the uncompressed model's FLOPs
 VISUAL_TOKENS_PERCENT = 90.0  # abstract: more than so many of the visual tokens are removed
@@ -136,11 +136,6 @@ def _near(gaps: list[float]) -> bool:
 
 def _row(method: str, retained: int) -> PaperRow:
     return next(row for row in main_rows() if (row.method, row.retained) == (method, retained))
-
-
-def slug(row: PaperRow) -> str:
-    """A row's name in the names of claims."""
-    return config_name(row).replace("_", "-")
 
 
 _SECOND_TABLE = {"LLaVA-Video-7B": "video-7b", "LLaVA-OneVision-72B": "ov-72b"}

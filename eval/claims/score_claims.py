@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from eval.claims.flops_claims import slug
 from eval.claims.judging import PARTLY, REPRODUCED, Claim, Evidence, Judgement, first, not_here
 from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
-from eval.paper.newer import NEWER_PAPERS
-from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper.scores import PaperScores, config_name, config_stem, scores_of
+from eval.paper.config_names import config_name, slug
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows, scores_of
+from eval.paper.scores import PaperScores
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
 _FEWEST = 2  # methods that make an order
@@ -20,17 +19,10 @@ NEEDS = (
     "checkpoint lmms-lab/llava-onevision-qwen2-7b-ov, the benchmarks (python -m eval.benchmarks.data plan) and a GPU: "
     "bash scripts/verify_claims.sh --checkpoint DIR --data DIR"
 )
-_TASKS = {
+TASKS = {
     "MVBench": "mvbench",
     "EgoSchema": "egoschema_subset",
     "LongVideoBench": "longvideobench_val_v",
-    "VideoMME": "videomme",
-}
-# a benchmark as EarlyTom's setting calls it
-_SETTINGS = {
-    "MVBench": "mvbench",
-    "EgoSchema": "egoschema",
-    "LongVideoBench": "longvideobench",
     "VideoMME": "videomme",
 }
 
@@ -88,7 +80,7 @@ def scores_identity(row: PaperRow) -> str:
 
 def score_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
-    return judge_cells(config_name(row), dict.fromkeys(_TASKS, config_name(row)), _paper(row), evidence)
+    return judge_cells(config_name(row), dict.fromkeys(TASKS, config_name(row)), _paper(row), evidence)
 
 
 def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], evidence: Evidence) -> Judgement:
@@ -104,15 +96,13 @@ def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], e
     obstacle = next((why for _, _, why in found.values() if why), "")
     if obstacle or not printed:
         return unmeasured(evidence, name, obstacle or "the paper's scores are not known here")
-    rows = {title: row for title, (_, row, _) in found.items() if title in printed and _TASKS[title] in row["cells"]}
+    rows = {title: row for title, (_, row, _) in found.items() if title in printed and TASKS[title] in row["cells"]}
     if not rows:
         return unmeasured(evidence, name, "none of the paper's benchmarks was run")
-    judged = {
-        title: judge_score(printed[title], Measured(**row["cells"][_TASKS[title]])) for title, row in rows.items()
-    }
-    ours = {title: row["scores"][_TASKS[title]] for title, row in rows.items()}
+    judged = {title: judge_score(printed[title], Measured(**row["cells"][TASKS[title]])) for title, row in rows.items()}
+    ours = {title: row["scores"][TASKS[title]] for title, row in rows.items()}
     gaps = {title: round(verdict.difference, 6) for title, verdict in judged.items()}
-    cells = {_TASKS[title]: {"ours": ours[title], **verdict.as_record()} for title, verdict in judged.items()}
+    cells = {TASKS[title]: {"ours": ours[title], **verdict.as_record()} for title, verdict in judged.items()}
     verdict = combined([one.verdict for one in judged.values()], len(printed))
     why = "; ".join(f"{title} {ours[title]:.1f} {_said(one)}" for title, one in judged.items())
     return Judgement(verdict, why, ours, gaps, by=found[next(iter(rows))][0], cells=cells)
@@ -169,14 +159,15 @@ def _tiny_order(evidence: Evidence, share: int, why: str) -> Judgement:
 
 
 def _paper(row: PaperRow) -> dict[str, float]:
-    return _printed(scores_of(row))
+    return printed_scores(scores_of(row))
 
 
-def _printed(scores: PaperScores | None) -> dict[str, float]:
+def printed_scores(scores: PaperScores | None) -> dict[str, float]:
+    """Scores by benchmark, without those that are not printed."""
     if scores is None:
         return {}
     printed = (scores.mvbench, scores.egoschema, scores.longvideobench, scores.videomme)
-    return {title: score for title, score in zip(_TASKS, printed, strict=True) if score is not None}
+    return {title: score for title, score in zip(TASKS, printed, strict=True) if score is not None}
 
 
 def _more(row: PaperRow) -> dict[str, float]:
@@ -209,23 +200,6 @@ def accuracy_claims() -> list[Claim]:
         text = f"HoliTom keeps the accuracy of {model} at 15 %"
         name = f"table2-scores-{model.lower().replace('llava-', '')}"
         found.append(Claim(name, "table 2", text, {}, steps, partial(other_backbone, model)))
-    return found
-
-
-def newer_claims() -> list[Claim]:
-    """Scores that papers of younger methods print, as claims of theirs, by the same rule."""
-    found = []
-    for paper in NEWER_PAPERS:
-        for share, scores in paper.scores.items():
-            config, printed = config_stem(paper.method, share), _printed(scores)
-            settings = {title: f",benchmark={_SETTINGS[title]}" if paper.per_benchmark else "" for title in _TASKS}
-            configs = {title: f"{config}{more}" for title, more in settings.items()}
-            text = f"{paper.method} at {share} %: scores on the four benchmarks"
-            if paper.per_benchmark:
-                text += ", with the settings of each"
-            more = {} if scores.percent is None else {"percent": scores.percent}
-            name, judge = config.replace("_r", "-scores-r"), partial(judge_cells, config, configs, printed)
-            found.append(Claim(name, paper.source, text, printed | more, (*BENCHMARKS, *TINY), judge))
     return found
 
 

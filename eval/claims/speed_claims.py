@@ -15,11 +15,11 @@ from eval.claims.judging import (
     first,
     not_here,
 )
-from eval.paper.newer import NEWER_PAPERS
-from eval.paper.scores import EFFICIENCY, config_stem, is_timed_geometry
+from eval.paper.config_names import config_stem
+from eval.paper.scores import EFFICIENCY, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
-_DIGITS = 2
+RATIO_DIGITS = 2
 SPEED_SHARE = 0.95  # of a printed ratio: its GPU is not known, and times scatter
 STEPS = ("latency", "recorded_latency")
 NEEDS = "a CUDA GPU: python -m eval.efficiency.latency --geometry llava-onevision-7b (weights may be random)"
@@ -109,7 +109,7 @@ def speed_claims() -> list[Claim]:
     for (method, share), times in EFFICIENCY.items():
         config, printed_ratios = config_stem(method, share), times.against(EFFICIENCY["Vanilla", 100])
         for name, measure in _MEASURES.items() if method != "Vanilla" else ():
-            ratio = round(printed_ratios[measure], _DIGITS)
+            ratio = round(printed_ratios[measure], RATIO_DIGITS)
             paper = {
                 "ratio": ratio,
                 "tower ms": times.tower_ms,
@@ -121,17 +121,4 @@ def speed_claims() -> list[Claim]:
             text = f"{method} at {share} %: {ratio} {what}"
             judge = partial(ratio_claim, config, measure, ratio)
             claims.append(Claim(figure_identity(measure, config), "efficiency figure", text, paper, STEPS, judge))
-    return claims
-
-
-def newer_speed_claims() -> list[Claim]:
-    """Times to first token that papers of younger methods print, as ratios to their own uncompressed run."""
-    claims = []
-    for paper in NEWER_PAPERS:
-        for share, milliseconds in paper.first_token_ms.items():
-            config, ratio = config_stem(paper.method, share), round(paper.vanilla_ms / milliseconds, _DIGITS)
-            printed = {"ratio": ratio, "ms": milliseconds, "vanilla ms": paper.vanilla_ms}
-            text = f"{paper.method} at {share} %: {ratio} times faster to the first token"
-            judge = partial(ratio_claim, config, _MEASURES["ttft"], ratio)
-            claims.append(Claim(config.replace("_r", "-ttft-r"), paper.source, text, printed, STEPS, judge))
     return claims

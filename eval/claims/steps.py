@@ -22,7 +22,7 @@ from eval.instruments.cli import provenance
 from eval.instruments.fingerprints import digest, file_digest
 from eval.instruments.kinds import kind_of, read_json
 from eval.instruments.record import write_whole
-from eval.paper.scores import CONFIGS
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent

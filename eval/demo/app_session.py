@@ -16,10 +16,10 @@ from eval.demo.__main__ import TINY, check_frames
 from eval.demo.output import draw
 from eval.instruments.answering import Trial, VideoPrompt, answer, first_token_seconds
 from eval.paper.grids import Point
-from eval.paper.scores import CONFIGS
 from holitom import Compressor, InnerConfig
 from holitom.methods import available_methods, method_config, share_settings
 from holitom.settings import RunConfig, load_config, method_defaults
+from holitom.shipped import CONFIGS
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model

@@ -34,7 +34,7 @@ from eval.instruments.sheets import terminal
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.ops import dispatch
+from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention, received_attention
 from holitom.ops.similarity import similarity_and_norms
 from llava.model.builder import DTYPES
@@ -135,12 +135,12 @@ def errors(case: KernelCase) -> dict[str, Any]:
 
 def without_kernels(work: Callable[[], Any]) -> Any:
     """Run a piece of work in the torch versions."""
-    supported = dispatch.supported
-    dispatch.supported = lambda device: False  # type: ignore[assignment]
+    supported = kernels.supported
+    kernels.supported = lambda device: False  # type: ignore[assignment]
     try:
         return work()
     finally:
-        dispatch.supported = supported
+        kernels.supported = supported
 
 
 def bench(name: str, case: KernelCase, dtype: str, device: str, repetitions: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    measured = dispatch.supported(torch.device(device, 0) if device == "cuda" else torch.device("cpu"))
+    measured = kernels.supported(torch.device(device, 0) if device == "cuda" else torch.device("cpu"))
     rows = []
     for dtype in options.dtypes:
         for name, case in cases(options.quick, DTYPES[dtype], device).items():

@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from holitom.checks import require_integer
-from holitom.ops.dispatch import kernel_for
+from holitom.ops.kernels import kernel_for
 
 
 def received_attention(

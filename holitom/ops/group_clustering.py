@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import GroupBatch, GroupClusters, density_peak_scores, merge_clusters, squared_distances
-from holitom.ops.dispatch import kernel_for
+from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.kernels import kernel_for
 from holitom.ops.token_ops import CACHED_ELEMENTS, highest, packed_positions, upload, work_buffer
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
@@ -17,6 +17,49 @@ BATCH_ELEMENTS = 2**20
 GPU_BATCH_ELEMENTS = 2**25
 
 LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GroupClusters:
+    """Clusters of many ragged groups of tokens, listed group after group.
+
+    Attributes:
+        features: merged vectors.
+        centers: token position of each centre, ascending within a group.
+        membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
+        scores: score of each centre, see :func:`~holitom.ops.clustering.density_peak_scores`; NaN where no distance was
+            needed nor asked for.
+    """
+
+    features: Float[Tensor, "clusters dim"]
+    centers: Int[Tensor, " clusters"]
+    membership: Int[Tensor, "groups tokens"]
+    scores: Float[Tensor, " clusters"]
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """Groups that are clustered together, padded to the same number of points.
+
+    Attributes:
+        points: token features.
+        valid: which points exist.
+        sizes: how many points exist per group.
+        positions: token of every point.
+        chosen: number of each group.
+        counts: clusters per group.
+        offsets: row of each group's first cluster.
+        width: largest of ``counts``, known on the host.
+    """
+
+    points: Float[Tensor, "batch n dim"]
+    valid: Bool[Tensor, "batch n"]
+    sizes: Int[Tensor, " batch"]
+    positions: Int[Tensor, "batch n"]
+    chosen: Int[Tensor, " batch"]
+    counts: Int[Tensor, " batch"]
+    offsets: Int[Tensor, " batch"]
+    width: int
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from eval.claims.flops_claims import flops_identity
 from eval.claims.judging import CONTRADICTED, PARTLY, REPRODUCED, UNDECIDED
 from eval.claims.score_claims import scores_identity
 from eval.claims.speed_claims import figure_identity
+from eval.paper.config_names import config_name
 from eval.paper.grids import Grid
-from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows
-from eval.paper.scores import EFFICIENCY, config_name, is_timed_geometry, scores_of
+from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows, scores_of
+from eval.paper.scores import EFFICIENCY, is_timed_geometry
 from eval.report.page.blocks import NOT_JUDGED, NOT_MEASURED
 from eval.report.page.claims import MAKE, judged_claim
 from eval.report.page.sources import ResultFile, Sources

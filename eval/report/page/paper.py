@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from eval.benchmarks.runs import average
 from eval.claims.speed_claims import SPEED_SHARE
+from eval.paper.config_names import config_stem
 from eval.paper.grids import Grid
-from eval.paper.scores import EFFICIENCY, MODELS, config_stem, scores_of
+from eval.paper.rows import MODELS, scores_of
+from eval.paper.scores import EFFICIENCY
 from eval.report.page.blocks import ABSENT, NOT_MEASURED, Block, Cell, Chart, Column, Notice, Section, Sheet, figure
 from eval.report.page.charts import Series, curves
 from eval.report.page.claims import verdict_rule

@@ -10,10 +10,11 @@ from eval.claims.benchmark_evidence import measured
 from eval.claims.judging import CONTRADICTED
 from eval.claims.score_rule import judge_score
 from eval.paper.benchmarks import BY_TASK, PAPER_HARNESS, PAPER_TASKS
+from eval.paper.config_names import config_name
 from eval.paper.grids import Point, row_of
 from eval.paper.reported import reported
-from eval.paper.rows import PaperRow
-from eval.paper.scores import MODELS, PaperScores, config_name, rows_of, scores_of
+from eval.paper.rows import MODELS, PaperRow, rows_of, scores_of
+from eval.paper.scores import PaperScores
 from eval.report.tables.layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
 
 

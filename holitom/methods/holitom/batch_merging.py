@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
 from holitom.methods.holitom.inner_merging import average_into_kept, merge_into_nearest
-from holitom.ops.dispatch import kernel_for
+from holitom.ops.kernels import kernel_for
 from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, shorten_rows
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.dispatch import kernel_for
+from holitom.ops.kernels import kernel_for
 
 
 def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: float) -> Int[Tensor, "pairs tokens"]:

@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.clustering import SAME_POINT, GroupBatch, GroupClusters
-from holitom.ops.dispatch import kernel
+from holitom.ops.clustering import SAME_POINT
+from holitom.ops.group_clustering import GroupBatch, GroupClusters
+from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 from holitom.ops.kernels.ranking import highest
 

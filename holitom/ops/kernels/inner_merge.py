@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.dispatch import kernel, readable
+from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows, precision_of, product
 from holitom.ops.kernels.ranking import mark_span, split
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.dispatch import readable
+from holitom.ops.kernels import readable
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.dispatch import kernel
+from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 
 LARGEST_RANKED = 8192  # entries of a row; all pairs are compared

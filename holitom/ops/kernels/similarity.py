@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.dispatch import kernel, readable
+from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows
 
 LARGEST_DIM = 16384

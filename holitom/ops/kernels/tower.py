@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.dispatch import kernel
+from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import heads_fit, on_device, packed_rows, precision_of, product
 
 

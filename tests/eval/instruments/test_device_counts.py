@@ -13,7 +13,7 @@ from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.ops import dispatch
+from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention
 from llava.errors import InputError
 from tests.tiny_models import prompt, video
@@ -138,10 +138,10 @@ def test_bench_kernels_sees_a_wrong_result() -> None:
 
 
 def test_without_kernels_comes_back() -> None:
-    before = dispatch.supported
+    before = kernels.supported
     with pytest.raises(ZeroDivisionError):
         bench_kernels.without_kernels(lambda: 1 / 0)
-    assert dispatch.supported is before
+    assert kernels.supported is before
 
 
 def test_bench_kernels_refuses_an_unknown_name() -> None:

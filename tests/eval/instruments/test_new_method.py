@@ -9,8 +9,8 @@ import pytest
 from eval.demo.app_session import DemoRequest, Session, method_file, methods_shown, own_shares, settings_of
 from eval.efficiency.token_counts import measure, nominal
 from eval.instruments.answering import inner_stages
+from eval.paper.config_names import config_stem, paper_methods
 from eval.paper.formula import ONEVISION_7B
-from eval.paper.scores import config_stem, paper_methods
 from eval.report.page.charts import method_label, style
 from eval.report.tables.efficiency import inner_layer
 from eval.synthetic.answers.table import main_runs, split_name

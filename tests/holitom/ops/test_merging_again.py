@@ -16,7 +16,7 @@ from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.prunevid import PruneVidConfig
-from holitom.ops.merging_again import clusters_again, mean_of_sources
+from holitom.ops.clustering import clusters_again, mean_of_sources
 from holitom.tokens import CompressedTokens
 from tests.holitom.test_every_method import WITH_OUTER, without_inner
 from tests.references.mrope import merged_values

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from holitom.encoded_video import EncodedVideo
 from holitom.methods.dycoke import DycokeConfig, DycokeDecodeConfig
-from holitom.ops.similarity import similarity_to
+from holitom.ops.exact_similarity import similarity_to
 from llava.errors import InputError
 from tests.references import dycoke
 from tests.tiny_models import prompt, video

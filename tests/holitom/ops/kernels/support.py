@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from holitom.ops import dispatch
+from holitom.ops import kernels
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 REAL = torch.cuda.is_available()  # sizes of real models are too much for the interpreter
@@ -22,8 +22,8 @@ def within_twice(found: Tensor, plain: Tensor, wanted: Tensor, relative: float =
 def watched(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple]:
     """Arguments of every call of a kernel from now on."""
     calls: list[tuple] = []
-    dispatch._look()
-    kernel, takes = dispatch._KERNELS[name]
+    kernels._look()
+    kernel, takes = kernels._KERNELS[name]
     watching = lambda *given: calls.append(given) or kernel(*given)  # noqa: E731
-    monkeypatch.setitem(dispatch._KERNELS, name, (watching, takes))
+    monkeypatch.setitem(kernels._KERNELS, name, (watching, takes))
     return calls

@@ -14,17 +14,17 @@ from eval.instruments.device_counts import count
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.ops import dispatch
+from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention
 from holitom.ops.kernels import tower
 
 
 def test_every_kernel_is_asked_for(kernels_on) -> None:
     """What has another name than the one that is asked for would never run, and nothing would tell."""
-    dispatch._look()
+    kernels._look()
     texts = [path.read_text() for path in Path(holitom.__file__).parent.rglob("*.py")]
     asked = {name for text in texts for name in re.findall(r'kernel_for\("(\w+)"', text)}
-    assert asked == set(dispatch._KERNELS) != set()
+    assert asked == set(kernels._KERNELS) != set()
 
 
 @pytest.fixture
