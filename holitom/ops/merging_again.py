@@ -5,6 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.ops.clustering import merged_members
+from holitom.tokens import CompressedTokens
+
+
+@torch.no_grad()
+def merged_again(
+    tokens: CompressedTokens, values: Float[Tensor, "frames tokens channels"]
+) -> Float[Tensor, "kept channels"]:
+    """Other values of a video's tokens, selected and merged as the tokens were, without gradients as these."""
+    if tokens.merge_again is not None:
+        return tokens.merge_again(values)
+    return mean_of_sources(values, tokens.details.source_map(), len(tokens.index))
 
 
 def mean_of_sources(
