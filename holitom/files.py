@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from holitom.errors import InputError
 
@@ -37,6 +39,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def part_of(path: Path) -> Path:
+    """A hidden name beside ``path`` for what is not whole yet, which no other process on any machine takes."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.part")
+
+
+def place_folder(part: Path, path: Path) -> None:
+    """Give a whole folder its name; where another process was faster, that one's folder stays and ``part`` vanishes."""
+    try:
+        os.replace(part, path)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; it takes the place of ``path`` at the end, and vanishes on an exception.
@@ -47,7 +64,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")
     make_folder(path.parent)
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         yield part
         os.replace(part, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import sys
@@ -17,6 +16,7 @@ from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, VIDEO_7B
 from eval.paper.grids import Point
 from eval.synthetic.world.dataset import data_folder, make_split, verify
+from holitom.files import part_of, place_folder
 from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
@@ -40,11 +40,10 @@ def rehearsal_checkpoint(model: str, folder: Path) -> Path:
         return CHECKPOINT
     target = folder / f"random-{layout}"
     if not (target / "config.json").is_file():
-        part = target.with_name(f"{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # a folder that was put there whole and then damaged
+        part = part_of(target)
         make_random_checkpoint(part, layout=layout, width=32)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
+        place_folder(part, target)
     return target
 
 

@@ -27,9 +27,10 @@ import yaml
 from PIL import Image
 
 from eval.benchmarks.data.fixtures import make_fixtures
+from eval.benchmarks.launching import environment, prepare
 from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.results import SAMPLES
-from eval.benchmarks.run import environment, make_job, prepare
+from eval.benchmarks.run import make_job
 from eval.benchmarks.run import parser as run_parser
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.clips import encode

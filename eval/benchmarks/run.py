@@ -14,43 +14,37 @@ gives the same answers. ``--tasks synthvid`` asks this project's own benchmark, 
 """
 
 import argparse
-import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval import HOME, PACKAGE
+from eval import PACKAGE
 from eval.benchmarks.data.fixtures import fixture_marker
+from eval.benchmarks.launching import answer_in_processes, environment, prepare
 from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.lmms.records import RECORDS
-from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
 from eval.benchmarks.lmms.settings import setting_path
 from eval.benchmarks.lmms.vllm_engine import ENGINES, RUNTIME, check_engine
-from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job, interruptible
+from eval.benchmarks.lmms.worker import Job, interruptible
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
+from eval.benchmarks.shares import enter_share
 from eval.instruments.cli import Parser, require_least, user_errors
 from eval.instruments.fingerprints import local_checkpoint
-from eval.instruments.record import check_target, write_whole
 from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
 from eval.paper.grids import point_name
-from eval.synthetic.world.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
 from holitom.shipped import config_file
 from holitom.strict_yaml import parse_yaml
 from llava.errors import InputError, shown
 
-JOB = "job.json"
 OUTPUTS = Path("outputs/lmms")
 # a result is named and compared by its configuration and --set: --model-args must not change them unseen
 _OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
@@ -82,6 +76,12 @@ def parser() -> Parser:
     )
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
+    found.add_argument(
+        "--share",
+        metavar="I/N",
+        help="answer share I of N, 0-based, and score if all N are answered; no file lock: see eval.benchmarks.shares",
+    )
+    found.add_argument("--merge", type=int, metavar="N", help="score what N shares answered; starts no model")
     found.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
@@ -234,78 +234,13 @@ def make_job(options: argparse.Namespace) -> Job:
     )
 
 
-def environment(job: Job, data: Path | None) -> dict[str, str]:
-    """The environment in which the harness finds the data and asks no server.
-
-    Raises:
-        InputError: if the folder of the data is not one.
-    """
-    found = {**os.environ, "HF_DATASETS_CACHE": str(job.folder / ANSWERS / CACHE), "TOKENIZERS_PARALLELISM": "false"}
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
-        found[name] = "1"
-    if data is not None:
-        for folder in (data / "hf", data / "data"):
-            if not folder.is_dir():
-                raise InputError(f"{folder} is no folder: --data names the folder that holds hf/ and data/")
-        found["HF_HOME"] = str((data / "hf").resolve())
-    found[VARIABLE] = str(data_folder().absolute())  # relative to the caller's folder, which the processes leave
-    found["PYTHONPATH"] = os.pathsep.join([HOME, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return found
-
-
-def prepare(job: Job, resume: bool) -> Path:
-    """Make the folder of the result, without an old result in it; returns the file of the job."""
-    check_target(job.folder / RESULT)
-    for name in (RESULT, SAMPLES, SUBMISSION):  # an old result beside a failed run would pass for its result
-        (job.folder / name).unlink(missing_ok=True)
-    if not resume:
-        shutil.rmtree(job.folder / ANSWERS, ignore_errors=True)
-        shutil.rmtree(job.folder / RECORDS, ignore_errors=True)
-    shutil.rmtree(job.folder / ANSWERS / CACHE, ignore_errors=True)
-    shutil.rmtree(job.folder / LOGS, ignore_errors=True)
-    (job.folder / LOGS).mkdir()
-    for old in (job.folder / ANSWERS).glob("share-*.json"):
-        old.unlink()
-    path = job.folder / ANSWERS / JOB
-    write_whole(path, json.dumps(asdict(job)))
-    return path
-
-
-def answer_in_processes(job: Job, path: Path, env: dict[str, str], folder: Path) -> None:
-    """Let several processes answer a share each.
-
-    Raises:
-        InputError: if one of them fails or is killed; finished answers stay in the log.
-    """
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(job.processes)]
-    print(f"{job.processes} processes answer; see {job.folder / LOGS}", file=sys.stderr, flush=True)
-    log = job.folder / LOGS / "launcher.log"
-    with log.open("w") as out:
-        ended = subprocess.run(
-            [*launch, "-m", f"{PACKAGE}.benchmarks.lmms.worker", str(path), "--share"],
-            env=env,
-            cwd=folder,
-            stdout=out,
-            stderr=out,
-        )
-    if ended.returncode == 0:
-        return
-    errors = [json.loads(file.read_text()) for file in sorted((job.folder / LOGS).glob("rank-*.error"))]
-    for error in sorted(errors, key=lambda error: not error["user"]):
-        raise InputError(
-            error["text"] if error["user"] else f"a process failed ({error['text']}): see {job.folder / LOGS}"
-        )
-    raise InputError(
-        f"a process was killed (status {ended.returncode}): see {job.folder / LOGS}; finished answers are kept, the "
-        "same command continues"
-    )
-
-
 @user_errors
 def main() -> None:
     """Command line."""
     options = parser().parse_args()
     job = make_job(options)
+    if options.share is not None or options.merge is not None:
+        enter_share(job, options, environment(job, options.data))
     prepare_own_data(job.tasks)
     env = environment(job, options.data)
     folder = options.data / "data" if options.data is not None else Path.cwd()

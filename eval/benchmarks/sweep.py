@@ -24,6 +24,7 @@ from eval.benchmarks.data.__main__ import show_reports, verify
 from eval.benchmarks.data.fixtures import fixture_marker, make_fixtures
 from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.rehearsal import CHECKPOINT, own_tasks, prepare_own_data, rehearsal_checkpoint, rehearsal_overrides
+from eval.benchmarks.shares import share_of
 from eval.benchmarks.sweep_runs import Request, finished, run_all
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.paper.benchmarks import BY_TASK, HARNESS, MVBENCH, PAPER_HARNESS
@@ -48,6 +49,10 @@ def parser() -> Parser:
     found.add_argument("--checkpoint", help="folder or hub id instead of the configurations'")
     found.add_argument("--include-path", type=Path, help="folder with task definitions of your own")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions of a point")
+    found.add_argument(
+        "--share", metavar="I/N", help="answer share I of N, 0-based, of every point: as in eval.benchmarks.run"
+    )
+    found.add_argument("--merge", type=int, metavar="N", help="score what N shares answered")
     found.add_argument("--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS, help="see eval.benchmarks.run")
     found.add_argument("--harness-folder", type=Path, default=HARNESS_FOLDER, help="see eval.benchmarks.run")
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
@@ -138,6 +143,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(arguments)
     require_least(options, num_processes=1)
+    share: list[str] = []
+    if (options.share, options.merge) != (None, None) and options.num_processes != 1:
+        raise InputError("--share and --merge go without --num-processes: start more shares instead")
+    if options.share is not None and options.merge is not None:
+        raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
+    if options.share is not None:
+        share_of(options.share)
+        share = ["--share", options.share]
+    elif options.merge is not None:
+        share = ["--merge", str(options.merge)]
     grid = find_grid(options.grid)
     asked = requests(options, grid)
     done = [request for request in asked if finished(request)]
@@ -149,11 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_data(Path(left[0].data), left[0].tasks, options.on_bad_video)
     if left and not options.list:
         prepare_own_data(left[0].tasks)
-    failed = {} if options.list else run_all(left, options.num_processes)
+    failed = {} if options.list else run_all(left, options.num_processes, share)
     for name, reason in failed.items():
         print(f"failed   {name}: {reason}", file=sys.stderr)
     computed = [] if options.list else [request.name for request in left if request.name not in failed]
     names = {"skipped": [request.name for request in done], "computed": computed, "failed": failed}
+    if share:  # a point is scored by the last of its shares
+        names["unscored"] = [request.name for request in left if request.name in computed and not finished(request)]
     record = {"grid": grid.name, "output": str(Path(asked[0].output).parent.parent), "points": len(asked), **names}
     print(json.dumps({**record, "rehearsal": asked[0].rehearsal, **provenance()}))
     sys.exit(1 if failed else 0)

@@ -153,12 +153,23 @@ def finished(request: Request) -> bool:
     return True
 
 
-def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
-    """Run every request; returns the reasons of those that failed, by name."""
+def run_all(requests: Sequence[Request], processes: int = 1, share: Sequence[str] = ()) -> dict[str, str]:
+    """Run every request; returns the reasons of those that failed, by name.
+
+    ``share`` holds the words ``--share I/N`` or ``--merge N`` of :mod:`eval.benchmarks.shares`, if any.
+    """
     for request in requests:
-        write_whole(Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n")
+        path, text = Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n"
+        if not share or not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
+    if share:
+        return {request.name: reason for request in requests if (reason := _run_apart(request, share))}
     if processes > 1:
-        return {request.name: reason for request in requests if (reason := _run_apart(request, processes))}
+        return {
+            request.name: reason
+            for request in requests
+            if (reason := _run_apart(request, ["--num-processes", str(processes)]))
+        }
     failed: dict[str, str] = {}
     left = list(requests)
     while left:
@@ -172,8 +183,8 @@ def run_all(requests: Sequence[Request], processes: int = 1) -> dict[str, str]:
     return failed
 
 
-def _run_apart(request: Request, processes: int) -> str:
-    words = [*request.arguments(), "--num-processes", str(processes)]
+def _run_apart(request: Request, more: Sequence[str]) -> str:
+    words = [*request.arguments(), *more]
     words[0] = request.shown_config()
     command = [sys.executable, "-P", "-m", f"{PACKAGE}.benchmarks.run", *words]
     env = {**os.environ, VARIABLE: str(data_folder().absolute())}  # it counts from the caller's folder
@@ -202,8 +213,9 @@ def _run_in_one_process(requests: Sequence[Request]) -> dict[str, str]:
 
 def _run_one(request: Request, words: Sequence[str]) -> None:
     """One point in this process, where the harness' environment is set; ``words`` have absolute paths."""
+    from eval.benchmarks.launching import prepare  # noqa: PLC0415
     from eval.benchmarks.lmms import worker  # noqa: PLC0415
-    from eval.benchmarks.run import make_job, parser, prepare  # noqa: PLC0415
+    from eval.benchmarks.run import make_job, parser  # noqa: PLC0415
 
     job = make_job(parser().parse_args(words))
     prepare(job, resume=True)
@@ -212,7 +224,8 @@ def _run_one(request: Request, words: Sequence[str]) -> None:
 
 def _enter_environment(words: Sequence[str], cache: str) -> None:
     """Set what the harness reads when it is imported, and go where it finds the questions."""
-    from eval.benchmarks.run import environment, make_job, parser  # noqa: PLC0415
+    from eval.benchmarks.launching import environment  # noqa: PLC0415
+    from eval.benchmarks.run import make_job, parser  # noqa: PLC0415
 
     options = parser().parse_args(words)
     os.environ.update(environment(make_job(options), options.data))

@@ -40,14 +40,13 @@ def gather(
     return found
 
 
-def record_of(claim: Claim, judgement: Judgement, evidence: Evidence) -> dict[str, Any]:
-    """One claim as ``claims.json`` has it."""
+def record_of(claim: Claim, judgement: Judgement, evidence: Evidence, here: Mapping[str, Any]) -> dict[str, Any]:
+    """One claim as ``claims.json`` has it; ``here`` is the provenance of what was tried and gave nothing."""
     speaking = next((name for name in claim.steps if evidence[name].result is not None), claim.steps[0])
     by = judgement.by or (claim.steps[0] if judgement.verdict == NOT_HERE else speaking)
     spoke = evidence[by]
     source = {name: getattr(spoke, name) for name in ("command", "commit", "device", "samples", "file", "when")}
     if spoke.result is None:  # tried here, and nothing was measured
-        here = provenance()
         source |= {"commit": here["commit"], "device": here["device"], "samples": 0}
         source["command"] = STEPS[by].command if by in STEPS else spoke.command
     return {
@@ -69,7 +68,8 @@ def record_of(claim: Claim, judgement: Judgement, evidence: Evidence) -> dict[st
 
 def verdicts(claims: Sequence[Claim], evidence: Evidence) -> list[dict[str, Any]]:
     """Every claim with its verdict."""
-    return [record_of(claim, judged(claim, evidence), evidence) for claim in claims]
+    here = provenance()  # asks git, which one claim after the other would do for the same answer
+    return [record_of(claim, judged(claim, evidence), evidence, here) for claim in claims]
 
 
 def write_claims(records: Sequence[Mapping[str, Any]], context: Context, seconds: float) -> Path:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from eval.benchmarks.data.fixture_tasks import WRITERS, Writer
 from eval.instruments.cli import Parser, user_errors
+from holitom.files import part_of, place_folder
 from llava.errors import InputError
 
 MARKER = "fixture.json"
@@ -51,8 +51,7 @@ def make_fixtures(folder: str | Path, clips_per_task: int = 2, seed: int = 0) ->
         if {key: found.get(key) for key in wanted} == wanted:
             return target
         shutil.rmtree(target)
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = part_of(target)
     try:
         part.mkdir(parents=True)
     except OSError as error:
@@ -61,9 +60,7 @@ def make_fixtures(folder: str | Path, clips_per_task: int = 2, seed: int = 0) ->
     for write in WRITERS:
         write(writer)
     (part / MARKER).write_text(json.dumps({**wanted, "tasks": writer.counts}, indent=1) + "\n", encoding="utf-8")
-    if target.is_dir():
-        target.rmdir()
-    os.replace(part, target)
+    place_folder(part, target)
     return target
 
 

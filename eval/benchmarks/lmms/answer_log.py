@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -116,21 +117,24 @@ class AnswerLog:
     Args:
         folder: where the files lie; made if absent.
         rank: number of the process.
+        name: of its file instead of ``rank-RANK``, which no other process ever writes: no file lock is taken.
 
     Raises:
         InputError: if another process writes this file now, or the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, rank: int = 0) -> None:
+    def __init__(self, folder: Path, rank: int = 0, name: str | None = None) -> None:
         self.folder = folder
-        path = folder / f"rank-{rank}.jsonl"
+        self.guard: Callable[[], None] = lambda: None  # called before an answer is written, may refuse
+        path = folder / f"{name or f'rank-{rank}'}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror}): name another folder") from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if name is None:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
             raise InputError(f"{path} is being written by another run: wait for it, or name another folder") from None
@@ -173,6 +177,7 @@ class AnswerLog:
     def add(self, entry: Entry) -> None:
         """Log an answer; it is on the disk when this returns."""
         assert entry.key is not None
+        self.guard()
         raw = asdict(entry)
         self._write(json.dumps({**raw, _DIGEST: digest(raw)}, ensure_ascii=False).encode() + b"\n")
         self._entries[entry.key] = entry

@@ -60,6 +60,7 @@ class Answering(Preparing):
         answers: str = "outputs/answers",
         on_bad_video: str = "stop",
         records: str | None = None,
+        log: str | None = None,
         video_reader: ReaderChoice = "auto",
         reuse: bool = True,
         prefetch: int = 1,
@@ -76,6 +77,7 @@ class Answering(Preparing):
             answers: folder of the log of answers.
             on_bad_video: "stop" with an error, or "count" such videos and never answer about them.
             video_reader: of :func:`llava.video.load_video`; "decord-as-is" shows what the stock models see.
+            log: name of the log's file for this process alone, see :class:`AnswerLog`.
             engine: "runtime" is this project's own; "vllm" runs the LLM, see :mod:`eval.benchmarks.lmms.vllm_engine`.
             engine_args: of ``vllm.LLM``.
             records: folder for the record of every question, or None to keep none.
@@ -116,7 +118,7 @@ class Answering(Preparing):
         self.served = Served(setup, setup_key, settings, identity)
         self.tasks: dict[str, Any] = {}
         self.share: tuple[int, int] | None = None  # number of this process and of all, to answer a share alone
-        self._log = AnswerLog(Path(answers), int(os.environ.get("RANK", "0")))
+        self.log = self._log = AnswerLog(Path(answers), int(os.environ.get("RANK", "0")), log)
         self._records = None if records is None else RecordFolder(Path(records), facts_of(run, pretrained))
         self._prefetch = prefetch
         self._reading = self._set_up_reading(records is not None, plain=not reuse and prefetch == 0)

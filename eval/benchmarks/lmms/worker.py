@@ -21,6 +21,7 @@ from typing import Any
 
 from eval.benchmarks.lmms import models
 from eval.benchmarks.lmms.answer_log import Entry, Served, entry_of
+from eval.benchmarks.lmms.claims import WorkClaim
 from eval.benchmarks.lmms.harness import evaluate, replay
 from eval.benchmarks.lmms.records import RECORDS, with_records
 from eval.benchmarks.lmms.results import write_results
@@ -58,6 +59,7 @@ class Job:
         save_records: keep every question's record, see :mod:`eval.benchmarks.lmms.records`.
         reuse: encode a video once for all its questions.
         prefetch: videos read while the model answers; neither changes an answer.
+        array: folder of the shares below ``answers`` where they are started apart (``--share``).
     """
 
     model: str
@@ -78,6 +80,7 @@ class Job:
     definitions: str | None = None
     reuse: bool = True
     prefetch: int = 1
+    array: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -86,24 +89,29 @@ class Job:
 
     def share(self, rank: int) -> Path:
         """Where a process leaves what it answered."""
-        return self.folder / ANSWERS / f"share-{rank}.json"
+        return self.folder / ANSWERS / (self.array or "") / f"share-{rank}.json"
 
     def error(self, rank: int) -> Path:
         """Where a process says why it stopped."""
         return self.folder / LOGS / f"rank-{rank}.error"
 
 
-def answer(job: Job, share: int | None = None) -> tuple[Any, Any]:
+def answer(job: Job, share: int | None = None, claim: WorkClaim | None = None) -> tuple[Any, Any]:
     """Load the model and answer; returns it with the harness' outcome, None for a share.
 
     Args:
         job: what is asked.
         share: number of the process, if it answers the questions about its videos alone.
+        claim: on this share, if it was started apart.
     """
     built = getattr(models, CLASSES[job.model])
     records = str(job.folder / RECORDS) if job.save_records else None
-    ways = {"on_bad_video": job.on_bad_video, "reuse": job.reuse, "prefetch": job.prefetch}
+    ways: dict[str, Any] = {"on_bad_video": job.on_bad_video, "reuse": job.reuse, "prefetch": job.prefetch}
+    if claim is not None:
+        ways["log"] = f"rank-{job.array}-{share}.{claim.turn}"
     model = built(answers=str(job.folder / ANSWERS), records=records, **ways, **job.arguments)
+    if claim is not None:
+        model.log.guard = claim.check
     if share is not None:
         model.share = (share, job.processes)
         os.environ.update(RANK="0", WORLD_SIZE="1")  # the harness would share out questions, and each video with them
@@ -115,12 +123,14 @@ def answer(job: Job, share: int | None = None) -> tuple[Any, Any]:
         model.close()
 
 
-def answer_share(job: Job, rank: int) -> None:
+def answer_share(job: Job, rank: int, claim: WorkClaim | None = None) -> None:
     """Answer this process' share and leave it for :func:`score`."""
-    model, _ = answer(job, rank)
+    model, _ = answer(job, rank, claim)
     served: Served = model.served
     entries = [asdict(entry) for entry in served.entries.values()]
     facts = {entry.name: getattr(served, entry.name) for entry in fields(served)}
+    if claim is not None:
+        claim.check()
     write_whole(job.share(rank), json.dumps({**facts, "entries": entries}))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.benchmarks import launching
 from eval.benchmarks import run as run_benchmark
 from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.answer_log import Entry, Served
@@ -47,7 +48,7 @@ def run_here(patch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[dict[str,
     """``eval.benchmarks.run`` in this process, without its start-up; the result and the samples it wrote."""
     options = run_benchmark.parser().parse_args(arguments)
     job = run_benchmark.make_job(options)
-    run_benchmark.prepare(job, options.resume)
+    launching.prepare(job, options.resume)
     enter(options.data, job.folder / worker.ANSWERS / worker.CACHE, patch)
     worker.run(job)
     return load_result(job.folder)

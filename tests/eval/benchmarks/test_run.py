@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from eval.benchmarks import launching
 from eval.benchmarks import run as run_benchmark
 from eval.benchmarks.lmms.harness import SEEDS, evaluate, replay
 from eval.benchmarks.lmms.questions import task_of
@@ -315,7 +316,7 @@ def test_the_data_folder_must_be_one(tiny: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "h.yaml", HOLITOM)
     job = run_benchmark.make_job(run_benchmark.parser().parse_args(command(config, tiny, None, "videomme", tmp_path)))
     with pytest.raises(InputError, match="--data names the folder"):
-        run_benchmark.environment(job, tmp_path)
+        launching.environment(job, tmp_path)
 
 
 def test_an_old_result_does_not_outlive_a_new_start(tiny: Path, tmp_path: Path) -> None:
@@ -325,10 +326,10 @@ def test_an_old_result_does_not_outlive_a_new_start(tiny: Path, tmp_path: Path) 
     (out / "answers").mkdir(parents=True)
     for name in ("result.json", "samples.jsonl", "submission.json", "answers/rank-0.jsonl", "answers/share-0.json"):
         (out / name).write_text("old")
-    path = run_benchmark.prepare(job, resume=True)
+    path = launching.prepare(job, resume=True)
     assert read_job(path) == job
     assert {file.name for file in out.rglob("*") if file.is_file()} == {"rank-0.jsonl", "job.json"}
-    run_benchmark.prepare(job, resume=False)
+    launching.prepare(job, resume=False)
     assert not (out / "answers/rank-0.jsonl").exists()
     with pytest.raises(InputError, match="process 0 left no answers"):
         collect(job)
@@ -339,7 +340,7 @@ def test_a_damaged_share_is_one_line(text: str, tiny: Path, tmp_path: Path) -> N
     config = write_config(tmp_path / "h.yaml", HOLITOM)
     out = tmp_path / "out"
     job = run_benchmark.make_job(run_benchmark.parser().parse_args(command(config, tiny, None, "videomme", out)))
-    run_benchmark.prepare(job, resume=False)
+    launching.prepare(job, resume=False)
     job.share(0).write_text(text)
     with pytest.raises(InputError, match="run the same command again"):
         collect(job)
@@ -396,4 +397,4 @@ def test_relative_folders_count_from_the_callers(tiny: Path, tmp_path: Path, mon
         monkeypatch.delenv("SYNTHVID_DATA", raising=False)
         if value is not None:
             monkeypatch.setenv("SYNTHVID_DATA", value)
-        assert run_benchmark.environment(job, None)["SYNTHVID_DATA"] == str(tmp_path / expected)
+        assert launching.environment(job, None)["SYNTHVID_DATA"] == str(tmp_path / expected)

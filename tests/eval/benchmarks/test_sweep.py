@@ -295,3 +295,21 @@ def test_a_rehearsal_end_to_end(
     status, again = sweep()
     assert (status, again["skipped"], again["computed"]) == (0, first["computed"], [])
     assert (tmp_path / "out" / MODEL / "vanilla" / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--share", "0/2", "--num-processes", "2"], "go without --num-processes"),
+        (["--merge", "2", "--num-processes", "2"], "go without --num-processes"),
+        (["--share", "0/2", "--merge", "2"], "give one of them"),
+        (["--share", "2/2"], "is no share"),
+    ],
+)
+def test_options_of_shares_that_do_not_fit(
+    words: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(grid_file(tmp_path, f"configs/{MODEL}/vanilla.yaml")), "--fixture", *words])
+    assert caught.value.code == 2
+    assert why in capsys.readouterr().err

@@ -33,17 +33,21 @@ from eval.claims.judging import (
 )
 from eval.claims.runner import contradicted, gather, verdicts, verify, write_claims
 from eval.claims.steps import Context, Step, key_of, path_of, take
+from eval.efficiency import token_counts
 from eval.instruments.answering import VideoPrompt
 from eval.instruments.kinds import stamped
 from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
+from eval.paper.formula import Geometry
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
 from holitom.compressor import all_tokens
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
+from holitom.settings import RunConfig
 from llava.errors import InputError
+from llava.video import VideoClip
 from tests.eval.benchmarks import made_results
 from tests.eval.synthetic.answers.faults import random_cuts, shuffled_attention
 
@@ -399,6 +403,30 @@ def test_recordings_of_the_release_find_a_fault(fault: str, tmp_path: Path, few_
     assert "fails" in found["release-e2e"]["why"]
 
 
+@pytest.fixture
+def asked_once_without_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model for all that is asked, and all its tokens counted once: no fault here is in what has no stages."""
+    make, measure = token_counts._question, token_counts.measured
+    kept: dict[Any, Any] = {}
+
+    def question(clip: VideoClip, geometry: Geometry, deep: bool) -> VideoPrompt:
+        assert np.array_equal(clip.frames, kept.setdefault("frames", clip.frames))
+        if (geometry, deep) not in kept:
+            kept[geometry, deep] = make(clip, geometry, deep)
+        return kept[geometry, deep]
+
+    def measured(asked: VideoPrompt, config: RunConfig) -> list[int]:
+        if config.method is not None:
+            return measure(asked, config)
+        if "all" not in kept:
+            kept["all"] = measure(asked, config)
+        return kept["all"]
+
+    monkeypatch.setattr(token_counts, "_question", question)
+    monkeypatch.setattr(token_counts, "measured", measured)
+
+
+@pytest.mark.usefixtures("asked_once_without_a_method")
 def test_tokens_of_a_clip_find_a_skipped_stage(tmp_path: Path) -> None:
     rows = [row for row in paper_rows.main_rows() if (row.method, row.retained) in {("Vanilla", 100), ("HoliTom", 10)}]
     with mock.patch.object(paper_rows, "main_rows", return_value=rows):

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from eval.benchmarks.launching import prepare
 from eval.benchmarks.lmms import models, worker
 from eval.benchmarks.lmms.harness import evaluate
 from eval.benchmarks.lmms.questions import video_of
 from eval.benchmarks.lmms.reuse import KeptVideo, KeptVideos, ReusingSlot
-from eval.benchmarks.run import make_job, parser, prepare
+from eval.benchmarks.run import make_job, parser
 from holitom.compressor import Compressor, all_tokens
 from holitom.encoded_video import EncodedVideo
 from holitom.methods import available_methods
