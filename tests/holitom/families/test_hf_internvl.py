@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.compressor import Compressor
+from holitom.families import hf_internvl
 from holitom.hooks.call_names import CALL_CACHE, cache_of
 from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.holitom import HolitomConfig
@@ -85,6 +86,20 @@ def test_labels_tell_frames_from_images(model, parts: list, frames: list[int]) -
         first = int((features[:, 0] - video.features[0]).abs().sum(-1).argmin())
         own = features[first : first + len(video.index) // CLIP_TOKENS].flatten(0, 1)
         torch.testing.assert_close(video.features, own)
+
+
+@torch.no_grad()
+def test_signals_are_those_of_normed_queries_and_keys() -> None:
+    """Against transformers' own eager attention, and against the keys that the last layer norms."""
+    made = tiny_video_model("internvl")
+    made.model.vision_tower.set_attn_implementation("eager")
+    recorders = [hf_internvl.recorder(made, name) for name in ("received_attention", "key_metric")]
+    with recorders[0].recording(), recorders[1].recording():
+        out = made.model.vision_tower(pixel_values=clip_video(0), output_attentions=True, output_hidden_states=True)
+    torch.testing.assert_close(recorders[0].take(), out.attentions[-1].mean((1, 2)), atol=1e-6, rtol=1e-5)
+    layer = made.model.vision_tower.encoder.layer[-1]
+    keys = layer.attention.k_norm(layer.attention.k_proj(layer.layernorm_before(out.hidden_states[-2])))
+    torch.testing.assert_close(recorders[1].take(), (keys[..., :16] + keys[..., 16:]) / 2)
 
 
 def test_beams_in_a_batch_are_those_alone(model) -> None:
