@@ -14,8 +14,9 @@ from dataclasses import replace
 import torch
 
 from holitom.compressor import Compressor, OuterStage, all_tokens
+from holitom.encoded_video import EncodedVideo
 from holitom.ops.similarity import adjacent_similarity
-from holitom.tokens import CompressedTokens, EncodedVideo, Observed
+from holitom.tokens import CompressedTokens, Observed
 
 _SIGNAL = "received_attention"
 

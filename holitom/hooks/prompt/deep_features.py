@@ -16,7 +16,7 @@ from torch import Tensor
 from holitom.hooks.decoder.late_features import FEATURES, PLACES, spread
 from holitom.hooks.prompt.contraction import ContractedBatch, contract
 from holitom.hooks.prompt.prompt_layout import PlacedVideo
-from holitom.ops.merging_again import mean_of_sources
+from holitom.ops.clustering import mean_of_sources
 from holitom.tokens import CompressedTokens
 
 

@@ -1,14 +1,20 @@
 """Which pictures of InternVL's prompts are frames, and what it refuses; the rest is in test_hf_plain_positions."""
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
+from transformers import InternVLProcessor, Qwen2Tokenizer
 
 from holitom.compressor import Compressor
 from holitom.families import hf_internvl
 from holitom.hooks.call_names import CALL_CACHE, cache_of
+from holitom.hooks.prompt.pictures_layout import PicturesLayout
+from holitom.hooks.prompt.prompt_layout import TowerCall
 from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
@@ -100,6 +106,25 @@ def test_signals_are_those_of_normed_queries_and_keys() -> None:
     layer = made.model.vision_tower.encoder.layer[-1]
     keys = layer.attention.k_norm(layer.attention.k_proj(layer.layernorm_before(out.hidden_states[-2])))
     torch.testing.assert_close(recorders[1].take(), (keys[..., :16] + keys[..., 16:]) / 2)
+
+
+def test_the_label_is_what_the_processor_writes(model) -> None:
+    """Its own text, by a tokenizer of Qwen2's that knows bytes alone, with the label as the message says to set it."""
+    tokenizer = Qwen2Tokenizer(vocab={mark: n for n, mark in enumerate(sorted(ByteLevel.alphabet()))}, merges=[])
+    tokenizer.add_tokens(["<img>", "</img>", "<IMG_CONTEXT>"], special_tokens=True)
+    marks = {"start_image_token": "<img>", "end_image_token": "</img>", "image_token": "<IMG_CONTEXT>"}
+    processor = SimpleNamespace(**marks, image_seq_length=CLIP_TOKENS)
+    pixels = {"pixel_values_videos": clip_video(0).repeat(2, 1, 1, 1)[None]}  # twelve frames, two digits in some
+    text = InternVLProcessor.replace_video_token(processor, pixels, 0)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    label = [encode(part) for part in ("Frame", ": <img>")]
+    config = SimpleNamespace(frame_label_ids=label, image_token_id=encode("<IMG_CONTEXT>")[0])
+    layout = PicturesLayout(SimpleNamespace(config=config, model=model.model), 4, 4, 2)
+    image = "\n<img>" + CLIP_TOKENS * "<IMG_CONTEXT>" + "</img>"
+    ids = torch.tensor([encode(f"user\n{text}\n{text}{image}\nIn which Frame: is it?")])
+    arguments = layout.view({"input_ids": ids, "pixel_values": torch.zeros(25, 3, 16, 16)})
+    grids = layout.grids(arguments, TowerCall(25, {}, {}))
+    assert [(grid.frames, grid.pieces, grid.tokens) for grid in grids] == 2 * [(12, 12, CLIP_TOKENS)]
 
 
 def test_beams_in_a_batch_are_those_alone(model) -> None:
