@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from holitom.ops.token_ops import packed_positions, work_buffer
+from holitom.tokens import CompressedTokens
 
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
@@ -186,6 +187,16 @@ def merged_members(
         weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
         merged = embedding_bag(order, rows, first, mode="sum", per_sample_weights=weights)
     return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
+
+
+@torch.no_grad()
+def merged_again(
+    tokens: CompressedTokens, values: Float[Tensor, "frames tokens channels"]
+) -> Float[Tensor, "kept channels"]:
+    """Other values of a video's tokens, selected and merged as the tokens were, without gradients as these."""
+    if tokens.merge_again is not None:
+        return tokens.merge_again(values)
+    return mean_of_sources(values, tokens.details.source_map(), len(tokens.index))
 
 
 def mean_of_sources(

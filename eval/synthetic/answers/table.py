@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def with_frames(runs: dict[str, RunConfig], frames: int | None) -> dict[str, Run
     if frames is None:
         return dict(runs)
     from_vanilla = load_config(TINY / f"{FULL}.yaml", [f"model.num_frames={frames}"]).model
-    return {name: RunConfig(from_vanilla, config.method, config.compressor) for name, config in runs.items()}
+    return {name: replace(config, model=from_vanilla) for name, config in runs.items()}
 
 
 def measure(campaign: Campaign, runs: dict[str, RunConfig], workers: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -211,6 +211,12 @@ class EarlyTomOuter:
         chosen = select_tokens(received, merges.groups, ratio)
         return _compressed(features, chosen, merges, ratio)
 
+    def preference(self, video: EncodedVideo, kept: CompressedTokens) -> Tensor:
+        """The attention each token of the merged frames receives where they merged; see :mod:`holitom.budget`."""
+        assert video.merges is not None
+        assert video.merges.received_attention is not None
+        return video.pooled_values(video.merges.received_attention)
+
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens the budget allows: every frame may round up."""
         return min(frames * tokens_per_frame, int(frames * tokens_per_frame * self.retain_ratio) + frames)

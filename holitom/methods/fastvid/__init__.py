@@ -153,6 +153,10 @@ class FastVidOuter:
         salient_at = packed_positions(chosen.view(1, -1), frames * salient)[0]
         return self._assemble(features, salient_at, rest, merged, plan)
 
+    def preference(self, video: EncodedVideo, kept: CompressedTokens) -> Tensor:
+        """The saliency that tokens are kept by; see :mod:`holitom.budget`."""
+        return self._side_signals(video)[1]
+
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens the budget allows."""
         return frames * sum(frame_budget(tokens_per_frame, self.config.retain_ratio, self.config.context_ratio))
