@@ -29,16 +29,22 @@ class Switch:
 
 SWITCHES = (
     Switch(
-        "inner.causal", "mask of layer k-1", True, False,
+        "inner.causal",
+        "mask of layer k-1",
+        True,
+        False,
         "Here that layer attends causally. In the release it runs without a mask in the prefill, so that visual tokens "
         "see the question (inner.causal: false).",
     ),
     Switch(
-        "inner.merge_rule", "merge rule of the inner stage", "sequential", "mean",
+        "inner.merge_rule",
+        "merge rule of the inner stage",
+        "sequential",
+        "mean",
         "Here and in the release each merged token is averaged with its target one after the other; the paper tells "
         "of the mean of the group (inner.merge_rule: mean).",
     ),
-)  # fmt: skip
+)
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -79,9 +85,16 @@ def deviation_section(sources: Sources, sets: Sequence[SampleSet]) -> Section:
             blocks.append(Notice(text, "absent"))
             continue
         columns = [
-            Column("where"), Column("our default"), Column("the other"), Column("ours, %"), Column("other, %"),
-            Column("other - ours", "points"), Column("low", "points"), Column("high", "points"), Column("p"),
-        ]  # fmt: skip
+            Column("where"),
+            Column("our default"),
+            Column("the other"),
+            Column("ours, %"),
+            Column("other, %"),
+            Column("other - ours", "points"),
+            Column("low", "points"),
+            Column("high", "points"),
+            Column("p"),
+        ]
         slug = "deviation-" + switch.setting.replace(".", "-").replace("_", "-")
         notes = ("Intervals are paired bootstraps over videos (95 %). A dash: the answers are not at hand.",)
         blocks.append(Sheet(slug, f"Measured effect of the {switch.title}", columns, rows, notes))

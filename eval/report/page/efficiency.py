@@ -57,21 +57,28 @@ def _latency(record: ResultFile) -> list[Block]:
     chart = stacked(f"{record.slug}-chart", title, labels, parts, "milliseconds (medians)", said)
     ratios = ("time_to_first_token", "tokens_per_second", "peak_memory")
     columns = [
-        Column("configuration"), Column("to the LLM", "visual tokens"),
+        Column("configuration"),
+        Column("to the LLM", "visual tokens"),
         *(Column(stage, "ms, median (range)") for stage in (*STAGES, "inner")),
-        *(Column(name.replace("_", " "), "ms, median (range)") for name in _TIMES), Column("tokens/s"),
-        Column("peak memory, MB"), *(Column(name.replace("_", " "), "times better than all tokens") for name in ratios),
-    ]  # fmt: skip
+        *(Column(name.replace("_", " "), "ms, median (range)") for name in _TIMES),
+        Column("tokens/s"),
+        Column("peak memory, MB"),
+        *(Column(name.replace("_", " "), "times better than all tokens") for name in ratios),
+    ]
     lines = []
     for row in rows:
         stages, against = row["stages_ms"], row.get("against_vanilla") or {}
         speed = row.get("tokens_per_second")
-        lines.append([
-            Cell(str(row["config"]), code=True), figure((row.get("tokens") or {}).get("before_llm"), 0),
-            *(_spread(stages, stage) for stage in (*STAGES, "inner", *_TIMES)),
-            _spread({"speed": speed}, "speed") if isinstance(speed, dict) else figure(speed),
-            figure(row.get("peak_memory_mb"), 0), *(figure(against.get(name), 2) for name in ratios),
-        ])  # fmt: skip
+        lines.append(
+            [
+                Cell(str(row["config"]), code=True),
+                figure((row.get("tokens") or {}).get("before_llm"), 0),
+                *(_spread(stages, stage) for stage in (*STAGES, "inner", *_TIMES)),
+                _spread({"speed": speed}, "speed") if isinstance(speed, dict) else figure(speed),
+                figure(row.get("peak_memory_mb"), 0),
+                *(figure(against.get(name), 2) for name in ratios),
+            ]
+        )
     note = f"{weights}; {result.get('repetitions')} repetitions, attention {result.get('attention')}. "
     note += source_note(record)
     if record.data.get("cuda") is None:
@@ -95,10 +102,13 @@ def _methods(record: ResultFile) -> list[Block]:
     )
     columns = [Column("method"), Column("tokens to the LLM"), *(Column(name, "ms") for name in [*keys, "total"])]
     lines = [
-        [Cell(str(row["method"]), code=True), figure(row["tokens_to_llm"], 0),
-         *(figure(row[key]) for key in [*keys.values(), "total_ms"])]
+        [
+            Cell(str(row["method"]), code=True),
+            figure(row["tokens_to_llm"], 0),
+            *(figure(row[key]) for key in [*keys.values(), "total_ms"]),
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     note = f"{size['repetitions']} repetitions, {size['threads']} thread(s). {source_note(record)}"
     return [chart, Sheet(record.slug, title, columns, lines, (note,))]
 
@@ -121,17 +131,23 @@ def _outer(record: ResultFile) -> list[Block]:
 def _tokens(record: ResultFile) -> list[Block]:
     result = record.result
     columns = [
-        Column("configuration"), Column("nominal", "visual tokens"), Column("measured", "visual tokens"),
-        Column("kept, %"), Column("nominal", "TFLOPs"), Column("measured", "TFLOPs"),
-    ]  # fmt: skip
+        Column("configuration"),
+        Column("nominal", "visual tokens"),
+        Column("measured", "visual tokens"),
+        Column("kept, %"),
+        Column("nominal", "TFLOPs"),
+        Column("measured", "TFLOPs"),
+    ]
     lines = [
         [
-            Cell(str(row["config"]), code=True), _count(row["nominal"]), _count(row["measured"]),
+            Cell(str(row["config"]), code=True),
+            _count(row["nominal"]),
+            _count(row["measured"]),
             figure(100 * row["retained_before_llm"]),
             *(figure(row[key], 2) for key in ("nominal_tflops", "measured_tflops")),
         ]
         for row in result["rows"]
-    ]  # fmt: skip
+    ]
     title = f"Tokens that each row really keeps: {result['frames']} x {result['tokens_per_frame']} of {result['video']}"
     note = f"A tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. {source_note(record)}"
     return [Sheet(record.slug, title, columns, lines, (note,))]

@@ -133,10 +133,17 @@ def flops_findings(sources: Sources) -> list[Finding]:
         verdict, why = taken_over(sources, identity, row["tflops"], "TFLOPs")
         found.append(
             Finding(
-                f"FLOPs, {row['model']}", f"{row['method']}, {row['retained_percent']} %", "TFLOPs",
-                row["paper_tflops"], row["tflops"], verdict, "" if verdict == REPRODUCED else why, None, evidence,
+                f"FLOPs, {row['model']}",
+                f"{row['method']}, {row['retained_percent']} %",
+                "TFLOPs",
+                row["paper_tflops"],
+                row["tflops"],
+                verdict,
+                "" if verdict == REPRODUCED else why,
+                None,
+                evidence,
             )
-        )  # fmt: skip
+        )
     return found
 
 

@@ -26,11 +26,11 @@ from eval.report.tables.scores import (
     ScoreRow,
     ScoreSection,
     harness_note,
-    outside,
     reported_notes,
     score_columns,
     title_of,
 )
+from eval.report.tables.sections import outside
 
 RULES = (
     "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
@@ -132,16 +132,27 @@ def _verdict(findings: Sequence[Finding]) -> Cell:
 
 def flops_sheet(findings: Sequence[Finding]) -> Sheet:
     """TFLOPs of the prefill as printed and by the paper's formula."""
-    columns = [Column("Model"), Column("Method"), Column("paper", "TFLOPs"), Column("ours", "TFLOPs"),
-               Column("diff.", "TFLOPs"), Column("verdict"), Column("evidence", wide=True)]  # fmt: skip
+    columns = [
+        Column("Model"),
+        Column("Method"),
+        Column("paper", "TFLOPs"),
+        Column("ours", "TFLOPs"),
+        Column("diff.", "TFLOPs"),
+        Column("verdict"),
+        Column("evidence", wide=True),
+    ]
     rows = [
         [
-            Cell(finding.source.partition(", ")[2]), Cell(finding.row), figure(finding.paper), figure(finding.ours, 3),
-            figure(finding.difference, 3, sign=True), Cell(finding.why, verdict=finding.verdict),
+            Cell(finding.source.partition(", ")[2]),
+            Cell(finding.row),
+            figure(finding.paper),
+            figure(finding.ours, 3),
+            figure(finding.difference, 3, sign=True),
+            Cell(finding.why, verdict=finding.verdict),
             Cell(finding.evidence, code=finding.evidence.endswith(".json")),
         ]
         for finding in findings
-    ]  # fmt: skip
+    ]
     notes = (
         "The paper's formula, 4nd² + 2n²d + 2ndm for each layer, counts visual tokens in the language model only.",
     )
@@ -151,10 +162,14 @@ def flops_sheet(findings: Sequence[Finding]) -> Sheet:
 def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:
     """The paper's bars, and its speed-ups beside ours."""
     columns = [
-        Column("Method"), Column("tower + other + LLM, ms", "paper"), Column("sum, ms", "paper"),
-        Column("tokens/s", "paper"), *(Column(name, "time to first token, times faster") for name in _TRIPLE),
-        *(Column(name, "decoding, times faster") for name in _TRIPLE), Column("why", wide=True),
-    ]  # fmt: skip
+        Column("Method"),
+        Column("tower + other + LLM, ms", "paper"),
+        Column("sum, ms", "paper"),
+        Column("tokens/s", "paper"),
+        *(Column(name, "time to first token, times faster") for name in _TRIPLE),
+        *(Column(name, "decoding, times faster") for name in _TRIPLE),
+        Column("why", wide=True),
+    ]
     rows = []
     for (method, retained), times in EFFICIENCY.items():
         label = f"{method}, {retained} %"

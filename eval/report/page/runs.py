@@ -59,18 +59,29 @@ def rehearsal_section(sources: Sources, grids: Sequence[Grid]) -> Section:
 
 def _runs_sheet(sources: Sources, runs: Sequence[Run]) -> Sheet:
     columns = [
-        Column("run"), Column("why a rehearsal", wide=True), Column("benchmark"), Column("score, %"),
-        Column("questions"), Column("tokens kept, %"), Column("folder"),
-    ]  # fmt: skip
+        Column("run"),
+        Column("why a rehearsal", wide=True),
+        Column("benchmark"),
+        Column("score, %"),
+        Column("questions"),
+        Column("tokens kept, %"),
+        Column("folder"),
+    ]
     rows = []
     for run in runs:
         kept = in_percent(run.result["retention"]["before_llm"]["mean"])
         for task in run.tasks:
             score = run.score(task)
             count = len(run.answers(task))
-            rows.append([
-                Cell(run.name, code=True), Cell(str(run.rehearsal)), Cell(title_of(task)),
-                figure(None if score is None else score.value), figure(count, 0), figure(kept),
-                Cell(sources.named(run.folder), code=True),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    Cell(run.name, code=True),
+                    Cell(str(run.rehearsal)),
+                    Cell(title_of(task)),
+                    figure(None if score is None else score.value),
+                    figure(count, 0),
+                    figure(kept),
+                    Cell(sources.named(run.folder), code=True),
+                ]
+            )
     return Sheet("rehearsal-runs", "Scores of the rehearsals", columns, rows)

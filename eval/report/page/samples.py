@@ -130,12 +130,15 @@ def run_sets(sources: Sources, maps: Mapping[str, str]) -> list[SampleSet]:
 def _run_set(sources: Sources, runs: Sequence[Run], maps: Mapping[str, str]) -> SampleSet:
     questions = [
         {
-            "id": f"{sample['subtask']} {sample['doc_id']}", "task": sample["subtask"], "video": str(sample["video"]),
+            "id": f"{sample['subtask']} {sample['doc_id']}",
+            "task": sample["subtask"],
+            "video": str(sample["video"]),
             "text": question_text(str(sample["prompt"]), sample.get("options")),
-            "options": sample.get("options"), "target": sample.get("target"),
+            "options": sample.get("options"),
+            "target": sample.get("target"),
         }
         for sample in runs[0].samples
-    ]  # fmt: skip
+    ]
     labelled = [sample["correct"] is not None for sample in runs[0].samples]
     tasks = ", ".join(runs[0].tasks)
     rehearsal = runs[0].rehearsal

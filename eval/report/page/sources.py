@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
-from eval.benchmarks.runs import Run, average, load_run
+from eval.benchmarks.loading import load_run
+from eval.benchmarks.runs import Run, average
 from eval.instruments.kinds import kind_of, read_json
 from eval.paper.grids import Grid
 from eval.report.page.blocks import slugged
-from eval.report.tables.__main__ import sections
 from eval.report.tables.scores import ScoreSection
+from eval.report.tables.sections import sections
 from llava.errors import InputError
 
 CLAIMS = "claims.json"

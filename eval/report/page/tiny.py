@@ -63,10 +63,17 @@ def score_columns() -> list[Column]:
     """Columns of :func:`score_cells`."""
     gap = "points against all tokens"
     return [
-        Column("run"), Column("score, %"), Column("of full, %"), Column("difference", gap), Column("low", gap),
-        Column("high", gap), Column("says"), Column("to the LLM", "visual tokens"),
-        Column("in its last layer", "visual tokens"), Column("prefill GFLOPs"),
-    ]  # fmt: skip
+        Column("run"),
+        Column("score, %"),
+        Column("of full, %"),
+        Column("difference", gap),
+        Column("low", gap),
+        Column("high", gap),
+        Column("says"),
+        Column("to the LLM", "visual tokens"),
+        Column("in its last layer", "visual tokens"),
+        Column("prefill GFLOPs"),
+    ]
 
 
 def score_cells(name: str, row: Mapping[str, Any]) -> list[Cell]:
@@ -74,10 +81,15 @@ def score_cells(name: str, row: Mapping[str, Any]) -> list[Cell]:
     error = f"± {_PERCENT * row['error']:.1f}"
     gaps = [figure(_PERCENT * row[key], 1, sign=True) for key in ("difference", "low", "high")]
     return [
-        Cell(name, code=True), figure(_PERCENT * row["score"], small=error), figure(_PERCENT * row["retention"]), *gaps,
-        Cell(str(row["verdict"])), figure(row["outer"], small=f"{row['outer'] / row['before']:.1%}"),
-        figure(row["inside"]), figure(row["gflops"], 3),
-    ]  # fmt: skip
+        Cell(name, code=True),
+        figure(_PERCENT * row["score"], small=error),
+        figure(_PERCENT * row["retention"]),
+        *gaps,
+        Cell(str(row["verdict"])),
+        figure(row["outer"], small=f"{row['outer'] / row['before']:.1%}"),
+        figure(row["inside"]),
+        figure(row["gflops"], 3),
+    ]
 
 
 def score_notes(record: ResultFile) -> list[str]:
@@ -180,11 +192,14 @@ def flops_chart(stem: str, record: ResultFile) -> Block:
         points.sort(key=lambda point: point[1]["gflops"])
         series.append(
             Series(
-                method_label(method), [_PERCENT * row["gflops"] / full["gflops"] for _, row in points],
-                [_PERCENT * row["score"] for _, row in points], [_PERCENT * row["error"] for _, row in points],
-                [name for name, _ in points], method,
+                method_label(method),
+                [_PERCENT * row["gflops"] / full["gflops"] for _, row in points],
+                [_PERCENT * row["score"] for _, row in points],
+                [_PERCENT * row["error"] for _, row in points],
+                [name for name, _ in points],
+                method,
             )
-        )  # fmt: skip
+        )
     said = f"Score of every method over the FLOPs of its prefill, {heading(record)}; bars are standard errors."
     band = (_PERCENT * full["score"], _PERCENT * full["error"], "all tokens")
     axes = ("prefill FLOPs, % of all tokens", "score, %")

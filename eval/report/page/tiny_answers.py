@@ -90,8 +90,9 @@ def kept_set(record: ResultFile, answers: Path, data: Path) -> SampleSet:
         [_question(line) for line in questions],
         [line["family"] in SCORED for line in questions],
         {name: _answers(found[line["id"]] for line in questions) for name, found in runs.items()},
-        str(result["notice"]), record.path,
-    )  # fmt: skip
+        str(result["notice"]),
+        record.path,
+    )
     check(made, record)
     return made
 
@@ -103,9 +104,13 @@ def _fits(header: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
 def _question(line: Mapping[str, Any]) -> dict[str, Any]:
     options: Sequence[str] = line["options"]
     return {
-        "id": line["id"], "task": line["family"], "video": line["clip"], "text": line["question"],
-        "options": [f"{_OPTION[place]}. {option}" for place, option in enumerate(options)], "target": line["answer"],
-    }  # fmt: skip
+        "id": line["id"],
+        "task": line["family"],
+        "video": line["clip"],
+        "text": line["question"],
+        "options": [f"{_OPTION[place]}. {option}" for place, option in enumerate(options)],
+        "target": line["answer"],
+    }
 
 
 def _answers(rows: Iterable[Mapping[str, Any]]) -> RunAnswers:

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eval.benchmarks.runs import Run, Score, average, baseline_of, obstacle, tasks_in_order
-from eval.claims.benchmark_evidence import measured
-from eval.claims.judging import CONTRADICTED
-from eval.claims.score_rule import judge_score
+from eval.benchmarks.runs import Run, Score, average, tasks_in_order
 from eval.paper.benchmarks import BY_TASK, PAPER_HARNESS, PAPER_TASKS
-from eval.paper.config_names import config_name
-from eval.paper.grids import Point, row_of
 from eval.paper.reported import reported
 from eval.paper.rows import MODELS, PaperRow, rows_of, scores_of
 from eval.paper.scores import PaperScores
@@ -78,41 +73,6 @@ class ScoreSection:
         return next((run for run in self.runs if run.name == f"{self.model}/vanilla"), None)
 
 
-def paper_points(model: str, grids: Sequence[Sequence[Point]]) -> list[tuple[str, str, PaperRow | None]]:
-    """Label, point and row of every line of a main table: the paper's rows in order, then what it does not list."""
-    lines: list[tuple[str, str, PaperRow | None]] = [
-        (row.method, f"{model}/{config_name(row)}", row) for row in rows_of(model)
-    ]
-    known = {point for _, point, _ in lines}
-    more = {
-        point.name: None for points in grids for point in points if point.model == model and point.name not in known
-    }
-    return lines + [(name.partition("/")[2], name, None) for name in more]
-
-
-def ablation_points(points: Sequence[Point]) -> list[tuple[str, str, PaperRow | None]]:
-    """Label, point and row of every line of an ablation."""
-    lines = []
-    for point in points:
-        row = row_of(point.model, point.settings().as_dict())
-        lines.append((point.name.partition("/")[2], point.name, row))
-    return lines
-
-
-def make_rows(lines: Sequence[tuple[str, str, PaperRow | None]], runs: dict[str, Run]) -> list[ScoreRow]:
-    """Look up each line's run and the uncompressed run it stands beside."""
-    rows = []
-    for label, name, paper in lines:
-        run = runs.get(name)
-        if run is None:
-            rows.append(ScoreRow(label, name, paper, None))
-            continue
-        baseline = baseline_of(run, runs.values())
-        reasons = {task: obstacle(run, baseline, task) for task in run.tasks}
-        rows.append(ScoreRow(label, name, paper, run, baseline, {task: why for task, why in reasons.items() if why}))
-    return rows
-
-
 def score_columns(runs: Sequence[Run]) -> list[str]:
     """The paper's four benchmarks, EgoSchema as what was run of it, then other tasks."""
     found = tasks_in_order(runs)
@@ -150,34 +110,19 @@ def reported_notes(section: ScoreSection, tasks: Sequence[str]) -> list[str]:
     return found
 
 
-def outside(section: ScoreSection, task: str) -> str | None:
-    """What to say when the uncompressed model's score contradicts the paper's, or None."""
-    vanilla, rows = section.vanilla(), rows_of(section.model)
-    if vanilla is not None and vanilla.harness != PAPER_HARNESS:
-        return None
-    scores = scores_of(rows[0]) if rows else None
-    printed = None if scores is None else scores.of(task)
-    ours = None if vanilla is None else measured(vanilla, task)
-    if section.rehearsal or printed is None or ours is None:
-        return None
-    found = judge_score(printed, ours)
-    if found.verdict != CONTRADICTED:
-        return None
-    return (
-        f"‡ {title_of(task)}: the uncompressed model has {ours.score:.1f}, the paper {printed:.1f}: {found.verdict}, "
-        f"the difference has a standard error of {found.error:.2f}"
-    )
-
-
 def title_of(task: str) -> str:
     """Name of a task in a heading."""
     return BY_TASK[task].title if task in BY_TASK else task
 
 
-def score_table(section: ScoreSection) -> Table:
-    """Paper / ours / difference for every benchmark, the average, and its share of the uncompressed model's."""
+def score_table(section: ScoreSection, warnings: Mapping[str, str]) -> Table:
+    """Paper / ours / difference for every benchmark, the average, and its share of the uncompressed model's.
+
+    Args:
+        section: the lines.
+        warnings: of tasks on which the uncompressed model contradicts the paper.
+    """
     columns = score_columns(section.runs)
-    warnings = {task: note for task in columns if (note := outside(section, task))}
     header = ["Method", "Tokens before LLM, % (paper / measured)", "TFLOPs (paper / its formula)"]
     header += [title_of(task) for task in columns] + ["Average", "% of vanilla", "Bad videos / unparsable answers"]
     rows: list[list[Cell]] = []

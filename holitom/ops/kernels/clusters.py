@@ -28,7 +28,7 @@ def row_width(n: int) -> int:
 @triton.jit(do_not_specialize=["lengths", "chosen", "width"])
 def mean_over_frames(
     features, firsts, lengths, chosen, positions, out, width, dim, f_frame, f_token, SLICE: tl.constexpr
-):  # fmt: skip
+):
     """Average of one position over the frames of one segment."""
     point, depth = tl.program_id(0), tl.program_id(1) * SLICE + tl.arange(0, SLICE)
     segment = tl.load(chosen + point // width)
@@ -67,9 +67,7 @@ def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Ten
 
 
 @triton.jit(do_not_specialize=["sizes", "n", "most"])
-def distances_and_density(
-    gram, sizes, neighbors, squares, density, n, dim, most, same_point, N: tl.constexpr
-):  # fmt: skip
+def distances_and_density(gram, sizes, neighbors, squares, density, n, dim, most, same_point, N: tl.constexpr):
     """A row of squared distances, and minus the mean of its smallest ones."""
     batch, row = tl.program_id(0) // n, tl.program_id(0) % n
     other = tl.arange(0, N)
@@ -113,7 +111,7 @@ def peak_scores(squares, density, scores, n, N: tl.constexpr):
 @triton.jit(do_not_specialize=["sizes", "offsets", "chosen", "n", "m_row"])
 def join_nearest(
     squares, peaks, sizes, offsets, chosen, positions, assignment, heads, membership, n, m_row, N: tl.constexpr
-):  # fmt: skip
+):
     """Cluster of one point; a peak leads its own cluster, even where another peak is the same vector."""
     batch, row = tl.program_id(0) // n, tl.program_id(0) % n
     other = tl.arange(0, N)

@@ -15,9 +15,8 @@ _TOKENS = 64
 
 @triton.jit(do_not_specialize=["frames"])
 def adjacent(
-    features, similarity, norms, frames, tokens, dim, f_frame, f_token, smallest,
-    FRAMES: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
+    features, similarity, norms, frames, tokens, dim, f_frame, f_token, smallest, FRAMES: tl.constexpr, D: tl.constexpr
+):
     """Walk over ``FRAMES`` frames at one position: every vector is read once, the one of the frame before twice."""
     token, first = tl.program_id(0), tl.program_id(1) * FRAMES
     depth = tl.arange(0, D)
@@ -103,9 +102,7 @@ def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["received", "longest"])
-def count_windows(
-    runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr
-):  # fmt: skip
+def count_windows(runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr):
     """One frame's row of the table: two flags, then ``LENGTHS`` counts of the windows that end with the frame."""
     frame, part = tl.program_id(0), tl.program_id(1)
     length = part * LENGTHS + tl.arange(0, LENGTHS)
@@ -145,7 +142,6 @@ def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longes
     table = torch.empty(frames, longest + 2, dtype=torch.int32, device=norms.device)
     with on_device(norms):
         count_windows[(frames, triton.cdiv(longest, 32))](
-            runs, norms, received_attention, table, tokens, longest, received_attention.stride(0),
-            BLOCK=64, LENGTHS=32,
-        )  # fmt: skip
+            runs, norms, received_attention, table, tokens, longest, received_attention.stride(0), BLOCK=64, LENGTHS=32
+        )
     return table

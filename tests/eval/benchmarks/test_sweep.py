@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from eval.benchmarks import rehearsal, sweep_runs
+from eval.benchmarks.loading import load_runs
 from eval.benchmarks.rehearsal import own_tasks, rehearsal_overrides
-from eval.benchmarks.runs import load_runs
 from eval.benchmarks.sweep import find_grid, main
 from eval.benchmarks.sweep_runs import Request, finished, run_all
 from eval.instruments.fingerprints import checkpoint_identity
