@@ -27,11 +27,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.merging_again import mean_of_sources, merged_again
+from holitom.encoded_video import EncodedVideo
+from holitom.ops.clustering import mean_of_sources, merged_again
+from holitom.ops.exact_similarity import exact_cosine
 from holitom.ops.nearest import most_similar
 from holitom.ops.selection import check_finite
-from holitom.ops.token_ops import exact_cosine, upload
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+from holitom.ops.token_ops import upload
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 COMPARED = 2**24  # similarities computed at a time: 64 MiB
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.budget import within_budget
+from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.errors import InputError
 from holitom.families import base_of, find_family
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
@@ -19,7 +20,7 @@ from holitom.hooks.prompt.kept_positions import KeptPositions
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.ops.selection import check_finite
 from holitom.record.prompt import Record
-from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
 
 if TYPE_CHECKING:
     from llava.model.visual_compressor import LayerPrompt

@@ -6,9 +6,11 @@ Of YAML 1.1 only the merge key ``<<`` is left. Whatever is wrong with a text is 
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,11 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > _MOST_CHARACTERS:
         raise InputError(f"a YAML text of {len(text)} characters is too long: it must have at most {_MOST_CHARACTERS}")
+    return copy.deepcopy(_parsed(text))  # callers change what they get
+
+
+@lru_cache(maxsize=256)  # tables and grids name the same few files hundreds of times
+def _parsed(text: str) -> Any:
     try:
         node = yaml.compose(text, _Nodes)
     except InputError:

@@ -15,8 +15,9 @@ import torch
 
 from holitom.budget import preference
 from holitom.compressor import Compressor, OuterStage, all_tokens
+from holitom.encoded_video import EncodedVideo
 from holitom.ops.similarity import adjacent_similarity
-from holitom.tokens import CompressedTokens, EncodedVideo, Observed
+from holitom.tokens import CompressedTokens, Observed
 
 _SIGNAL = "received_attention"
 

@@ -20,8 +20,9 @@ from eval.benchmarks.lmms.results import load_result
 from eval.instruments.significance import clustered_mean, paired_difference, paired_p
 from eval.paper.benchmarks import BENCHMARKS, BY_TASK, HARNESS, MVBENCH, PAPER_TASKS
 from eval.paper.grids import POINT_FILE, point_name
-from eval.paper.scores import CONFIGS, MODELS
+from eval.paper.rows import MODELS
 from holitom.settings import load_config
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 Sample = dict[str, Any]

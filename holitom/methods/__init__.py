@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, TypeVar
 
 from holitom.errors import InputError, shown
@@ -60,9 +61,14 @@ def register(name: str, facts: MethodFacts | None = None, **variants: MethodFact
 
 def available_methods() -> dict[str, type]:
     """All methods by name, in alphabetical order."""
+    _import_all()
+    return dict(sorted(_METHODS.items()))
+
+
+@cache
+def _import_all() -> None:
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return dict(sorted(_METHODS.items()))
 
 
 def method_config(name: str) -> type:

@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415
 
-    from holitom.errors import require_runtime  # noqa: PLC0415
+    from holitom.runtime import require_runtime  # noqa: PLC0415
 
     require_runtime()
     return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'prompts')}"), name)

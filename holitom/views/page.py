@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -213,7 +213,7 @@ def new_figure(width: int, height: int) -> Figure:
 def _figure(drawing: _Drawing) -> Figure:
     height, width = drawing.canvas.shape[:2]
     figure = new_figure(width, height)
-    figure.figimage(drawing.canvas, origin="upper")
+    _lay(figure, drawing.canvas)
     for text in drawing.texts:
         placed = figure.text(
             text.left / width,
@@ -227,3 +227,19 @@ def _figure(drawing: _Drawing) -> Figure:
         bold = text.role in ("segment", "heading", "title")
         placed.set(ha=text.align, gid=text.role, weight="bold" if bold else "normal")
     return figure
+
+
+def _lay(figure: Figure, canvas: np.ndarray) -> None:
+    """Lay pixels over the whole figure; matplotlib would resample them in floats, which takes longer than the words."""
+    from matplotlib.image import FigureImage  # noqa: PLC0415
+
+    class Pixels(FigureImage):
+        def make_image(self, renderer: Any, magnification: float = 1.0, unsampled: bool = False) -> Any:
+            if magnification != 1.0 or unsampled or renderer.dpi != DPI:
+                return super().make_image(renderer, magnification, unsampled)  # a figure saved at another size
+            opaque = np.full((*canvas.shape[:2], 1), 255, dtype=np.uint8)
+            return np.concatenate([canvas, opaque], axis=2)[::-1], 0, 0, None
+
+    image = Pixels(figure, origin="upper")
+    image.set_data(canvas)
+    figure.images.append(image)

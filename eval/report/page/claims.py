@@ -20,7 +20,7 @@ from eval.report.page.blocks import (
     Text,
     figure,
 )
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from llava.errors import InputError
 
 VERDICTS = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_HERE)
@@ -83,7 +83,7 @@ def claims_section(sources: Sources) -> Section:
     return Section("claims", "Claims and verdicts", blocks)
 
 
-def _made(record: Record) -> str:
+def _made(record: ResultFile) -> str:
     facts = [f"{key} {record.data[key]}" for key in ("commit", "device", "torch", "date") if record.data.get(key)]
     return f"From {record.path}: {', '.join(facts)}. Verdicts follow from the numbers; none is written by hand."
 

@@ -11,7 +11,7 @@ from typing import Any
 from eval.benchmarks.runs import difference
 from eval.report.page.blocks import Block, Cell, Column, Notice, Section, Sheet, figure
 from eval.report.page.samples import SampleSet
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import paired_test
 from eval.report.tables.scores import title_of
 
@@ -123,7 +123,7 @@ def _benchmark_rows(sources: Sources, switch: Switch) -> Iterator[list[Cell]]:
             yield [Cell(where), *names, *values, *gaps, figure(found.p, 3)]
 
 
-def _tiny_rows(record: Record, switch: Switch, sets: Sequence[SampleSet]) -> list[list[Cell]]:
+def _tiny_rows(record: ResultFile, switch: Switch, sets: Sequence[SampleSet]) -> list[list[Cell]]:
     rows, frames = record.result["rows"], record.result["frames"]
     answers = next((found for found in sets if found.belongs == record.path), None)
     said = {name: {"frames": frames[name], **flat(value)} for name, value in record.result["settings"].items()}

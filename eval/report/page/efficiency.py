@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.report.page.blocks import Block, Cell, Column, Notice, Section, Sheet, figure
 from eval.report.page.charts import stacked
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import source_note
 
 # stages of a prompt in their order; the projector and the inner stage are part of what stands around them
@@ -44,7 +44,7 @@ def _spread(stages: Mapping[str, Any], name: str) -> Cell:
     return figure(found["median"], small=f"{found['min']:.1f} to {found['max']:.1f}")
 
 
-def _latency(record: Record) -> list[Block]:
+def _latency(record: ResultFile) -> list[Block]:
     result = record.result
     weights = "random weights" if result.get("random_weights") else f"checkpoint {result.get('checkpoint')}"
     where = f"{result['geometry']}, {result.get('dtype')}, {result.get('frames')} frames, {record.data['device']}"
@@ -79,7 +79,7 @@ def _latency(record: Record) -> list[Block]:
     return [chart, Sheet(record.slug, title, columns, lines, (note,))]
 
 
-def _methods(record: Record) -> list[Block]:
+def _methods(record: ResultFile) -> list[Block]:
     result = record.result
     size = result["settings"]
     rows = [{**row, "method": str(row["method"]), "total_ms": float(row["total_ms"])} for row in result["rows"]]
@@ -103,7 +103,7 @@ def _methods(record: Record) -> list[Block]:
     return [chart, Sheet(record.slug, title, columns, lines, (note,))]
 
 
-def _outer(record: Record) -> list[Block]:
+def _outer(record: ResultFile) -> list[Block]:
     result = record.result
     size = result["settings"]
     names = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
@@ -118,7 +118,7 @@ def _outer(record: Record) -> list[Block]:
     return [Sheet(record.slug, title, columns, lines, (note,))]
 
 
-def _tokens(record: Record) -> list[Block]:
+def _tokens(record: ResultFile) -> list[Block]:
     result = record.result
     columns = [
         Column("configuration"), Column("nominal", "visual tokens"), Column("measured", "visual tokens"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.benchmarks.runs import Run
 from eval.report.page.blocks import ABSENT, Block, Cell, Column, Notice, Section, Sheet, figure
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 
 
 def samples_of(result: dict[str, Any]) -> tuple[float, str] | None:
@@ -49,7 +49,7 @@ def evidence_section(sources: Sources) -> Section:
     return Section("evidence", "What was measured, and with what", blocks)
 
 
-def _record(record: Record) -> list[Cell]:
+def _record(record: ResultFile) -> list[Cell]:
     data, samples = record.data, samples_of(record.result)
     count = Cell(ABSENT) if samples is None else figure(samples[0], 0, small=samples[1])
     if "claims" in record.result:

@@ -10,8 +10,7 @@ from eval.report.page.blocks import Block, Cell, Column, Notice, Section, Sheet,
 from eval.report.page.sources import Sources
 from eval.report.tables.details import difference_table
 from eval.report.tables.layout import Interval, in_percent
-from eval.report.tables.scores import Section as RunSection
-from eval.report.tables.scores import title_of
+from eval.report.tables.scores import ScoreSection, title_of
 
 
 def comparison_section(sources: Sources, grids: Sequence[Grid]) -> Section:
@@ -28,7 +27,7 @@ def comparison_section(sources: Sources, grids: Sequence[Grid]) -> Section:
     return Section("paired", "Paired tests on the benchmarks", blocks)
 
 
-def _differences(section: RunSection, prefix: str) -> list[Sheet]:
+def _differences(section: ScoreSection, prefix: str) -> list[Sheet]:
     table = difference_table(section)
     if table is None:
         return []

@@ -27,7 +27,7 @@ from eval.paper.rows import PaperRow
 from eval.report.tables.details import category_tables, difference_table
 from eval.report.tables.efficiency import efficiency_table
 from eval.report.tables.layout import Table, comma_separated, latex, markdown
-from eval.report.tables.scores import Section, ablation_points, make_rows, model_title, paper_points, score_table
+from eval.report.tables.scores import ScoreSection, ablation_points, make_rows, model_title, paper_points, score_table
 from llava.errors import InputError
 
 FORMATS = ("md", "csv", "latex")
@@ -54,7 +54,7 @@ def outlines(grids: Sequence[Grid]) -> Iterator[tuple[str, str, str, str, Lines]
             )
 
 
-def sections(runs: Sequence[Run], grids: Sequence[Grid]) -> Iterator[tuple[str, Section]]:
+def sections(runs: Sequence[Run], grids: Sequence[Grid]) -> Iterator[tuple[str, ScoreSection]]:
     """Kind and section of every table; one for each campaign that has a run of it, an empty one without any."""
     for slug, kind, title, model, lines in outlines(grids):
         names = {name for _, name, _ in lines}
@@ -67,7 +67,7 @@ def sections(runs: Sequence[Run], grids: Sequence[Grid]) -> Iterator[tuple[str, 
         )
         for number, members in enumerate(real_first or [[]]):
             rows = make_rows(lines, one_per_point(members))
-            yield kind, Section(slug if number == 0 else f"{slug}_{number + 1}", title, model, rows)
+            yield kind, ScoreSection(slug if number == 0 else f"{slug}_{number + 1}", title, model, rows)
 
 
 def names_of(grids: Sequence[Grid]) -> set[str]:

@@ -10,15 +10,16 @@ from eval.claims.benchmark_evidence import measured
 from eval.claims.judging import CONTRADICTED
 from eval.claims.score_rule import judge_score
 from eval.paper.benchmarks import BY_TASK, PAPER_HARNESS, PAPER_TASKS
+from eval.paper.config_names import config_name
 from eval.paper.grids import Point, row_of
 from eval.paper.reported import reported
-from eval.paper.rows import PaperRow
-from eval.paper.scores import MODELS, PaperScores, config_name, rows_of, scores_of
+from eval.paper.rows import MODELS, PaperRow, rows_of, scores_of
+from eval.paper.scores import PaperScores
 from eval.report.tables.layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One line of a table: a point of a grid, the paper's row it reproduces, and the run, if it was run.
 
     ``withheld`` says of each task whose score may not be shown why not.
@@ -44,13 +45,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class ScoreSection:
     """The lines of one table, for one campaign (or for none, when nothing was run)."""
 
     slug: str
     title: str
     model: str
-    rows: Sequence[Row]
+    rows: Sequence[ScoreRow]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -98,17 +99,17 @@ def ablation_points(points: Sequence[Point]) -> list[tuple[str, str, PaperRow | 
     return lines
 
 
-def make_rows(lines: Sequence[tuple[str, str, PaperRow | None]], runs: dict[str, Run]) -> list[Row]:
+def make_rows(lines: Sequence[tuple[str, str, PaperRow | None]], runs: dict[str, Run]) -> list[ScoreRow]:
     """Look up each line's run and the uncompressed run it stands beside."""
     rows = []
     for label, name, paper in lines:
         run = runs.get(name)
         if run is None:
-            rows.append(Row(label, name, paper, None))
+            rows.append(ScoreRow(label, name, paper, None))
             continue
         baseline = baseline_of(run, runs.values())
         reasons = {task: obstacle(run, baseline, task) for task in run.tasks}
-        rows.append(Row(label, name, paper, run, baseline, {task: why for task, why in reasons.items() if why}))
+        rows.append(ScoreRow(label, name, paper, run, baseline, {task: why for task, why in reasons.items() if why}))
     return rows
 
 
@@ -119,7 +120,7 @@ def score_columns(runs: Sequence[Run]) -> list[str]:
     return paper + [task for task in found if task not in paper]
 
 
-def harness_note(section: Section) -> str | None:
+def harness_note(section: ScoreSection) -> str | None:
     """Whose definitions asked and scored, and whether the uncompressed model is held against the paper; None unrun."""
     versions = list(dict.fromkeys(run.harness for run in section.runs))
     if not versions:
@@ -133,7 +134,7 @@ def harness_note(section: Section) -> str | None:
     )
 
 
-def reported_notes(section: Section, tasks: Sequence[str]) -> list[str]:
+def reported_notes(section: ScoreSection, tasks: Sequence[str]) -> list[str]:
     """What others report of the uncompressed model, beside the paper's score, for one table of a model."""
     if section.model != "llava_onevision_7b" or section.rehearsal or not section.runs:
         return []
@@ -149,7 +150,7 @@ def reported_notes(section: Section, tasks: Sequence[str]) -> list[str]:
     return found
 
 
-def outside(section: Section, task: str) -> str | None:
+def outside(section: ScoreSection, task: str) -> str | None:
     """What to say when the uncompressed model's score contradicts the paper's, or None."""
     vanilla, rows = section.vanilla(), rows_of(section.model)
     if vanilla is not None and vanilla.harness != PAPER_HARNESS:
@@ -173,7 +174,7 @@ def title_of(task: str) -> str:
     return BY_TASK[task].title if task in BY_TASK else task
 
 
-def score_table(section: Section) -> Table:
+def score_table(section: ScoreSection) -> Table:
     """Paper / ours / difference for every benchmark, the average, and its share of the uncompressed model's."""
     columns = score_columns(section.runs)
     warnings = {task: note for task in columns if (note := outside(section, task))}
@@ -198,7 +199,9 @@ def score_table(section: Section) -> Table:
     return Table(section.slug, section.heading, header, rows, [*notes, *section.notes])
 
 
-def _score_cell(section: Section, row: Row, scores: PaperScores | None, task: str, marked: bool) -> Comparison:
+def _score_cell(
+    section: ScoreSection, row: ScoreRow, scores: PaperScores | None, task: str, marked: bool
+) -> Comparison:
     printed = None if scores is None else scores.of(task)
     if row.run is None:
         return Comparison(printed)
@@ -211,7 +214,7 @@ def _score_cell(section: Section, row: Row, scores: PaperScores | None, task: st
     return Comparison(printed, score.value, score.error, section.rehearsal is None, mark)
 
 
-def _averages(section: Section, row: Row, scores: PaperScores | None) -> list[Comparison]:
+def _averages(section: ScoreSection, row: ScoreRow, scores: PaperScores | None) -> list[Comparison]:
     printed = (None, None) if scores is None else (scores.average, scores.percent)
     ours = None if row.run is None or row.withheld else average(row.run)
     if ours is None or row.baseline is None:
@@ -223,16 +226,16 @@ def _averages(section: Section, row: Row, scores: PaperScores | None) -> list[Co
     return [Comparison(printed[0], *ours, comparable, mark), Comparison(printed[1], percent, None, comparable, mark)]
 
 
-def _kept(row: Row) -> str:
+def _kept(row: ScoreRow) -> str:
     measured = None if row.run is None else in_percent(row.run.result["retention"]["before_llm"]["mean"])
     return f"{NOT_RUN if row.paper is None else row.paper.retained} / {number(measured)}"
 
 
-def _flops(row: Row) -> str:
+def _flops(row: ScoreRow) -> str:
     return NOT_RUN if row.paper is None else f"{row.paper.paper_tflops:.1f} / {row.paper.tflops:.2f}"
 
 
-def _lost(row: Row, columns: Sequence[str]) -> str:
+def _lost(row: ScoreRow, columns: Sequence[str]) -> str:
     if row.run is None:
         return NOT_RUN
     scores = [score for task in columns if (score := row.run.score(task)) is not None]

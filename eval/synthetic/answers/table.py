@@ -21,13 +21,14 @@ from typing import Any
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
+from eval.paper.config_names import paper_methods
 from eval.paper.grids import load_grid
-from eval.paper.scores import CONFIGS, paper_methods
 from eval.synthetic.answers.campaign import BLANK, Campaign, checkpoint_hash, run
 from eval.synthetic.answers.evaluate import Answer
 from eval.synthetic.answers.scores import NOTICE, difference, scores, verdict
 from holitom.methods import available_methods, share_settings
 from holitom.settings import RunConfig, load_config, method_defaults
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 TINY = CONFIGS / "tiny"

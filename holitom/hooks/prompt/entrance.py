@@ -211,11 +211,8 @@ class PromptEntrance(HookSet):
 
         Raises:
             RuntimeError: if it was before the compressor was applied.
-            InputError: if ``generate`` cut the features into chunks.
         """
         encoded = (prompt.get("mm_encoder_outputs") or {}).get("video")
-        if encoded is not None and encoded.last_hidden_state is None:
-            raise InputError("prefill_chunk_size is not possible while videos are compressed: leave it out")
         call = self._tower.of(encoded) if prompt.get("pixel_values_videos") is None else self._tower.latest
         self._tower.latest = None
         if call is None:

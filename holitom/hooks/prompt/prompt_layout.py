@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from holitom.encoded_video import FrameMerges
 from holitom.errors import InputError
 from holitom.ops.token_ops import upload
-from holitom.tokens import FrameMerges
 
 
 @dataclass(frozen=True)

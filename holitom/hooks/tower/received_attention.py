@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from holitom.checks import is_integer, require
+from holitom.checks import require_integer
 from holitom.hooks.tower.recorder import AttentionRecorder
 from holitom.ops.attention_scores import received_attention
 
@@ -22,7 +22,7 @@ class ReceivedAttentionRecorder(AttentionRecorder):
     needs = ("q_proj", "k_proj", "num_heads", "scale")
 
     def __init__(self, chunk: int = 1) -> None:
-        require(is_integer(chunk) and chunk >= 1, "chunk", chunk, "an integer of at least 1", "1 uses the least memory")
+        require_integer("chunk", chunk, 1, "1 uses the least memory")
         super().__init__()
         self.chunk = chunk
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.vidcom2.video_centers import unlike_centers
 from holitom.ops.selection import check_finite, keep_selected
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @register("vidcom2", MethodFacts("VidCom2", style=("#56B4E9", "P", "solid")))

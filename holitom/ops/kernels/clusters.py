@@ -10,10 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.clustering import SAME_POINT, GroupBatch, GroupClusters
+from holitom.ops.clustering import SAME_POINT
+from holitom.ops.group_clustering import GroupBatch, GroupClusters
+from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 from holitom.ops.kernels.ranking import highest
 
+LARGEST_GROUP = 2048  # points
 _SLICE = 512
 
 
@@ -38,6 +41,7 @@ def mean_over_frames(
     tl.store(out + point.to(tl.int64) * dim + depth, total / length.to(tl.float32), mask=depth < dim)
 
 
+@kernel()
 def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Tensor, positions: Tensor) -> Tensor:
     """Averages of tokens over the frames of their segments, in one launch.
 
@@ -192,7 +196,10 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
     return squares, scores
 
 
-def cluster(batch: GroupBatch, near: Tensor, most: int, center_weight: float | None, tables: GroupClusters) -> None:
+@kernel(lambda points, features: points.shape[1] <= LARGEST_GROUP)
+def cluster_batch(
+    batch: GroupBatch, near: Tensor, most: int, center_weight: float | None, tables: GroupClusters
+) -> None:
     """One padded batch of :func:`holitom.ops.group_clustering.cluster_groups` in six launches and one matrix product.
 
     Args:

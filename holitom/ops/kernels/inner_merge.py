@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows, precision_of, product
 from holitom.ops.kernels.ranking import mark_span, split
 
@@ -99,6 +100,7 @@ def fold(
     tl.store(out + row.to(tl.int64) * dim + depth, state.to(out.dtype.element_ty), mask=inside)
 
 
+@kernel(lambda hidden, scores: readable(hidden) and scores.dtype == torch.float32)
 def merge_spans(
     hidden: Tensor, scores: Tensor, spans: Sequence[tuple[int, int]], counts: Sequence[int], sequential: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

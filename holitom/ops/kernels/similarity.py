@@ -5,8 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows
 
+LARGEST_DIM = 16384
 _FRAMES = 8
 _TOKENS = 64
 
@@ -40,6 +42,7 @@ def adjacent(
         before, length = vector, norm
 
 
+@kernel(lambda features: readable(features) and features.shape[-1] <= LARGEST_DIM)
 def similarity_and_norms(features: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
     """:func:`holitom.ops.similarity.similarity_and_norms` in one launch, reading the features about once.
 
@@ -78,6 +81,7 @@ def run_lengths(similarity, runs, tokens, threshold, PAIRS: tl.constexpr, TOKENS
     tl.store(runs + pair * tokens + token, (pair - latest).to(tl.int64), mask=inside)
 
 
+@kernel()
 def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
     """:func:`holitom.methods.holitom.temporal_segmentation.static_run_lengths` in one launch.
 
@@ -123,6 +127,7 @@ def count_windows(
     tl.store(row + 2 + length, count, mask=length < longest)
 
 
+@kernel(lambda runs, norms, received_attention: readable(received_attention))
 def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longest: int) -> Tensor:
     """:func:`holitom.methods.holitom.temporal_segmentation.window_table` in one launch.
 
