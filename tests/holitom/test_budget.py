@@ -20,6 +20,8 @@ from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.methods import share_settings
 from holitom.ops.clustering import merged_again
+from holitom.record.file import load_record
+from holitom.record.saving import save_record
 from holitom.settings import RunConfig, method_defaults, parse_config
 from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 from holitom.watching import watched
@@ -237,6 +239,20 @@ def test_details_say_what_the_method_says_and_survive_copies() -> None:
     for other in (copy.copy(got), pickle.loads(pickle.dumps(got))):
         assert torch.equal(other.added, got.added)
         assert other.adjusted_ratio == got.adjusted_ratio
+
+
+@pytest.mark.parametrize("name", ["holitom", "holitom+tower", "earlytom", "flashvid", "prunevid"])
+def test_the_record_of_a_filled_video_is_one_that_can_be_read(name: str, tmp_path) -> None:
+    """Reading checks that kinds, rows and places of a saved record fit together."""
+    compressor = run_of(name, 0.25, fill=True).build()
+    assert compressor is not None
+    compressor.inner = None
+    compressor.start_prompt()
+    kept = compressed(compressor, clip_of(name, "dynamic"))
+    save_record(compressor.record, tmp_path / "record.npz")
+    (saved,) = load_record(tmp_path / "record.npz").videos
+    assert saved.index.tolist() == kept.index.tolist()
+    assert saved.source_map.tolist() == kept.details.source_map().tolist()
 
 
 def test_an_absorbed_token_stays_part_of_what_it_was_merged_into() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from holitom.checks import require_integer
-from holitom.hooks.tower.recorder import AttentionRecorder
+from holitom.hooks.tower.recorder import AttentionRecorder, normed_projection
 from holitom.ops.attention_scores import received_attention
 
 
@@ -28,7 +28,7 @@ class ReceivedAttentionRecorder(AttentionRecorder):
 
     def _read(self, attention: Any, hidden: Tensor) -> Tensor:
         query, key = (
-            projection(hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-            for projection in (attention.q_proj, attention.k_proj)
+            normed_projection(attention, name, hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for name in ("q", "k")
         )
         return received_attention(query, key, attention.scale, self.chunk)

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 
+from eval.benchmarks import run
+from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.results import load_result
 from tests.eval.benchmarks.lmms_runs import (
     FRAMES,
@@ -20,6 +22,7 @@ from tests.eval.benchmarks.lmms_runs import (
     THREE,
     VANILLA,
     command,
+    enter,
     run_here,
     same_but_times,
     write_config,
@@ -27,6 +30,7 @@ from tests.eval.benchmarks.lmms_runs import (
 
 TASKS = f"mvbench_action_antonym,{THREE}"  # 3 + 2 + 4 + 6 questions
 PATIENCE = 600.0  # seconds, on a machine that does other things
+Call = Callable[[list[str]], tuple[int, str, str]]
 
 
 def start(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
@@ -40,6 +44,41 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Wait for a run that succeeds; the line of JSON it ends in."""
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture
+def call(benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command in this process, in the place of the first of its processes: exit status, output and errors.
+
+    Those that answer with ``--num-processes`` are processes of their own.
+    """
+
+    def become(program: str, words: list[str], env: dict[str, str]) -> NoReturn:
+        assert words[1:3] == ["-m", "eval.benchmarks.lmms.worker"]
+        worker.main(words[3:])
+        sys.exit(0)
+
+    def called(words: list[str]) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            enter(None, tmp_path / "cache", patch)
+            patch.setenv("HF_HOME", str(benchmarks / "hf"))
+            patch.chdir(tmp_path)
+            patch.setenv("OMP_NUM_THREADS", "1")
+            patch.setattr(os, "execve", become)
+            patch.setattr(sys, "argv", ["run", *words])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                run.main()
+            return int(end.value.code or 0), *capsys.readouterr()
+
+    return called
+
+
+def last_line(ended: tuple[int, str, str]) -> dict[str, Any]:
+    """The line of JSON that a run which succeeded ends in."""
+    status, out, err = ended
+    assert status == 0, err[-3000:]
     return json.loads(out.splitlines()[-1])
 
 
@@ -65,7 +104,7 @@ def arguments(tiny: Path, benchmarks: Path, tmp_path: Path) -> Callable[..., lis
 
 
 def test_killed_and_started_again(
-    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: Callable[..., list[str]], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one process and in two: no finished answer is lost or computed twice, and the results are the plain ones."""
     killed, shared = tmp_path / "killed", tmp_path / "shared"
@@ -90,7 +129,7 @@ def test_killed_and_started_again(
     done = sum(len(lines(shared / f"answers/rank-{rank}.jsonl")) for rank in (0, 1))
     assert done < 15
 
-    last = finish(start(arguments(HOLITOM, "killed")))
+    last = last_line(call(arguments(HOLITOM, "killed")))
     assert lines(log)[: len(before)] == before
     one, samples = load_result(killed)
     assert (one["times"]["questions_resumed"], one["times"]["questions_computed"]) == (len(before), 15 - len(before))
@@ -108,10 +147,10 @@ def test_killed_and_started_again(
 
 
 def test_two_processes_share_the_questions_of_vanilla_and_of_the_stock_model(
-    arguments: Callable[..., list[str]], benchmarks: Path, tiny: Path, tmp_path: Path
+    arguments: Callable[..., list[str]], call: Call, benchmarks: Path, tiny: Path, tmp_path: Path
 ) -> None:
     """Each question once, by either process; the answers are those of lmms-eval's own command with its own model."""
-    finish(start(arguments(VANILLA, "shared", "--num-processes", "2")))
+    last_line(call(arguments(VANILLA, "shared", "--num-processes", "2")))
     result, samples = load_result(tmp_path / "shared")
     shares = [json.loads((tmp_path / f"shared/answers/share-{rank}.json").read_text()) for rank in (0, 1)]
     served = [{(entry["task"], entry["doc_id"]) for entry in share["entries"]} for share in shares]
@@ -140,10 +179,9 @@ def test_two_processes_share_the_questions_of_vanilla_and_of_the_stock_model(
     assert len(set(answers.values())) > 5
 
 
-def test_an_error_of_a_process_is_one_line(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
-    process = start([*arguments(VANILLA, "out"), "--tasks", "videomm", "--num-processes", "2"])
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
+def test_an_error_of_a_process_is_one_line(arguments: Callable[..., list[str]], call: Call, tmp_path: Path) -> None:
+    status, _, err = call([*arguments(VANILLA, "out"), "--tasks", "videomm", "--num-processes", "2"])
+    assert status == 2
     [line] = [line for line in err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: task 'videomm' is unknown to lmms-eval: did you mean videomme")
     assert "Traceback" not in err
