@@ -12,7 +12,7 @@ from holitom.compressor import Compressor, Record
 from holitom.errors import InputError
 from holitom.methods import available_methods
 from holitom.methods.holitom.config import InnerConfig, OuterConfig, TowerConfig
-from holitom.settings import RunConfig, from_mapping, load_compressor, load_config
+from holitom.settings import RunConfig, load_compressor, load_config, parse_config
 
 __all__ = [
     "Compressor",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-def holitom(model: nn.Module, *, inner: bool = True, **settings: Any) -> nn.Module:
+def holitom(model: nn.Module, *, inner: bool = True, fill_budget: bool = False, **settings: Any) -> nn.Module:
     """Put HoliTom on a model, in place.
 
     Args:
@@ -36,6 +36,7 @@ def holitom(model: nn.Module, *, inner: bool = True, **settings: Any) -> nn.Modu
             such as ``LlavaOnevisionForConditionalGeneration`` or ``Qwen3VLForConditionalGeneration``, that has a file
             in ``holitom.families``; one with adapters (``peft``) counts as its base model.
         inner: also merge inside the LLM (the paper's full method); False is its "w/o M".
+        fill_budget: keep exactly as many tokens before the LLM as the budget allows; see :mod:`holitom.budget`.
         **settings: fields of :class:`OuterConfig` and :class:`InnerConfig`, e.g. ``retain_ratio=0.15``,
             ``similarity_threshold=0.8``, ``merge_layer=18`` (by default as deep as that in the paper's 28 layers),
             ``merge_ratio=0.5``.
@@ -56,5 +57,8 @@ def holitom(model: nn.Module, *, inner: bool = True, **settings: Any) -> nn.Modu
         "outer": {key: value for key, value in settings.items() if key in outer_fields},
         "inner": {key: value for key, value in settings.items() if key in inner_fields} if inner else None,
     }
-    from_mapping(available_methods()["holitom"], groups).build().apply(model)
+    run = parse_config({"compressor": {"method": "holitom", "fill_budget": fill_budget, **groups}})
+    compressor = run.build()
+    assert compressor is not None
+    compressor.apply(model)
     return model

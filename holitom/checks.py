@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -30,10 +30,33 @@ def is_finite_number(value: object) -> bool:
         return False
 
 
+def require_within(name: str, value: Any, interval: str, remedy: str) -> None:
+    """Raise unless ``value`` is a number in an interval such as ``"(0, 1]"``."""
+    low, high = map(float, interval[1:-1].split(","))
+    inside = is_finite_number(value) and low <= value <= high
+    open_ends = ([low] if interval[0] == "(" else []) + ([high] if interval[-1] == ")" else [])
+    require(inside and value not in open_ends, name, value, f"in {interval}", remedy)
+
+
 def require_retain_ratio(ratio: object) -> None:
     """Raise :class:`InputError` unless ``ratio`` is a share in (0, 1]."""
-    fits = is_finite_number(ratio) and 0 < ratio <= 1  # type: ignore[operator]
-    require(fits, "retain_ratio", ratio, "in (0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
+    require_within("retain_ratio", ratio, "(0, 1]", "the paper uses 0.25, 0.20, 0.15 and 0.10")
+
+
+def require_integer(name: str, value: Any, least: int, remedy: str) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``."""
+    require(is_integer(value) and value >= least, name, value, f"an integer of at least {least}", remedy)
+
+
+def require_flag(name: str, value: object, remedy: str) -> None:
+    """Raise unless ``value`` is a truth value."""
+    require(isinstance(value, bool), name, value, "true or false", remedy)
+
+
+def require_one_of(name: str, value: object, literal: Any, remedy: str) -> None:
+    """Raise unless ``value`` is one of those that a ``Literal`` names."""
+    known = get_args(literal)
+    require(value in known, name, value, f"one of {', '.join(known)}", remedy)
 
 
 def require_finite(name: str, finite: Sequence[int], values: Tensor | None = None) -> None:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from holitom.budget import within_budget
+from holitom.encoded_video import EncodedVideo, FrameMerges
+from holitom.errors import InputError
 from holitom.families import base_of, find_family
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.inner_record import InnerRecord
@@ -17,7 +20,7 @@ from holitom.hooks.prompt.kept_positions import KeptPositions
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.ops.selection import check_finite
 from holitom.record.prompt import Record
-from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, Order, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
 
 if TYPE_CHECKING:
     from llava.model.visual_compressor import LayerPrompt
@@ -37,6 +40,8 @@ class OuterStage(Protocol):
     ``question_free = True``; without it they are never used for another question about the video.
     A stage that refuses features which are not finite along with a transfer that it makes anyway says so by
     ``checks_features = True``; for all others the compressor does it.
+    A stage that ranks the tokens it left out by more than the attention they receive says how much it likes each by
+    ``preference(video, kept)``, (frames, tokens); see :mod:`holitom.budget`.
     """
 
     signals: tuple[str, ...]
@@ -85,9 +90,24 @@ class Compressor:
         outer: the stage before the LLM, or None.
         inner: the stage inside the LLM, or None.
         tower: the stage inside the vision tower, or None.
+        fill_budget: the outer stage's result is filled up to ``most_kept`` tokens; see :mod:`holitom.budget`.
+
+    Raises:
+        InputError: if a budget is to be filled and there is none, without an outer stage.
     """
 
-    def __init__(self, outer: OuterStage | None, inner: InnerStage | None, tower: TowerStage | None = None) -> None:
+    def __init__(
+        self,
+        outer: OuterStage | None,
+        inner: InnerStage | None,
+        tower: TowerStage | None = None,
+        fill_budget: bool = False,
+    ) -> None:
+        if fill_budget and outer is None:
+            raise InputError(
+                "fill_budget = true needs a stage before the LLM with a budget, and this method has none: use false"
+            )
+        self.fill_budget = fill_budget
         self.outer = outer
         self.inner = inner
         self.tower = tower
@@ -247,10 +267,28 @@ class Compressor:
         """
         order: Order = "raster" if newline_mode in ("grid", "frame") else "block"
         video = EncodedVideo(features, signals, pool, order, merges)
-        kept = all_tokens(features) if self.outer is None else _within_budget(self.outer, video)
+        kept = all_tokens(features) if self.outer is None else within_budget(self.outer, video, self.fill_budget)
         self._record.videos.append(kept)
         self._record.newline_mode = newline_mode
         return kept
+
+    def exact_kept(self, frames: int, tokens_per_frame: int) -> int:
+        """Visual tokens that reach the LLM of any video of this size, newlines not counted, before there are features.
+
+        Raises:
+            InputError: if the number depends on what the video shows.
+        """
+        if self.outer is None:
+            return frames * tokens_per_frame
+        most = self.outer.most_kept(frames, tokens_per_frame)
+        if not self.fill_budget:
+            raise InputError(f"up to {most} tokens are kept, and fewer of some videos: set fill_budget = true")
+        if self.tower is not None:
+            raise InputError(
+                f"fewer than the budget of {most} tokens may be left where frames merge inside the vision tower: use a "
+                "method without a stage there"
+            )
+        return most
 
     def layer_prompts(self, cache: Any) -> Sequence[LayerPrompt | None] | None:
         """What a prefilled cache holds in each decoder layer (called by the model before static decoding).
@@ -272,21 +310,6 @@ class MethodConfig(Protocol):
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
-
-
-def _within_budget(outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
-    """The outer stage on one video, held to its budget and to features that are finite."""
-    if not getattr(outer, "checks_features", False) and not video.features.is_meta:  # counted without values
-        check_finite(features=video.features)
-    kept = outer(video)
-    frames, tokens_per_frame = video.frames, video.features.shape[1]
-    before, after = frames * tokens_per_frame, kept.features.shape[0]
-    most = outer.most_kept(frames, tokens_per_frame)
-    if after > most:
-        raise RuntimeError(
-            f"the outer stage kept {after} of {before} tokens, its budget is {most}: the video was not compressed"
-        )
-    return kept
 
 
 def all_tokens(features: Tensor) -> CompressedTokens:

@@ -40,20 +40,31 @@ class RunConfig:
         model: the checkpoint.
         method: the method's name in the registry, or None to run without compression.
         compressor: the method's settings, or None.
+        fill_budget: beside the method's settings: the outer stage keeps exactly as many tokens as its budget allows,
+            see :mod:`holitom.budget`. No file of the paper's rows sets it.
     """
 
     model: ModelConfig
     method: str | None
     compressor: Any
+    fill_budget: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """What the file says, every field spelled out."""
-        settings = None if self.method is None else {"method": self.method, **asdict(self.compressor)}
+        """What the file says, every field spelled out; ``fill_budget`` only where it is on."""
+        filled = {"fill_budget": True} if self.fill_budget else {}
+        settings = None if self.method is None else {"method": self.method, **filled, **asdict(self.compressor)}
         return {"model": asdict(self.model), "compressor": settings}
 
     def build(self) -> Compressor | None:
-        """A compressor, or None to run without compression."""
-        return None if self.compressor is None else self.compressor.build()
+        """A compressor, or None to run without compression.
+
+        Raises:
+            InputError: if a budget is to be filled that the method does not have.
+        """
+        if self.compressor is None:
+            return None
+        plain = self.compressor.build()
+        return Compressor(plain.outer, plain.inner, plain.tower, True) if self.fill_budget else plain
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -126,9 +137,12 @@ def parse_config(raw: Any) -> RunConfig:
         raise InputError("compressor.method is missing: name a method, or write compressor: null")
     if not isinstance(settings["method"], str):
         raise InputError(f"compressor.method = {shown(settings['method'])} is no name: name a method")
-    rest = {key: value for key, value in settings.items() if key != "method"}
+    fill_budget = settings.get("fill_budget", False)
+    if not isinstance(fill_budget, bool):
+        raise InputError(f"compressor.fill_budget = {shown(fill_budget)} has the wrong type: it must be true or false")
+    rest = {key: value for key, value in settings.items() if key not in ("method", "fill_budget")}
     name = settings["method"]
-    return RunConfig(model, name, from_mapping(method_config(name), rest, "compressor"))
+    return RunConfig(model, name, from_mapping(method_config(name), rest, "compressor"), fill_budget)
 
 
 def _override(raw: dict[str, Any], assignment: str) -> None:

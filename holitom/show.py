@@ -23,12 +23,13 @@ from typing import Any
 from holitom import views
 from holitom.cli import Parser, commit, require_least, user_errors
 from holitom.compressor import Compressor
-from holitom.errors import InputError, require_runtime
+from holitom.errors import InputError
 from holitom.files import make_folder, whole_folder
 from holitom.record.file import load_record
 from holitom.record.saved import SavedRecord
 from holitom.record.saving import save_record, saved_copy
 from holitom.run_facts import facts_of, frame_times
+from holitom.runtime import require_runtime
 from holitom.settings import RunConfig, load_config
 from holitom.shipped import TINY
 from holitom.watching import watched

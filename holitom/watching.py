@@ -13,9 +13,11 @@ from dataclasses import replace
 
 import torch
 
+from holitom.budget import preference
 from holitom.compressor import Compressor, OuterStage, all_tokens
+from holitom.encoded_video import EncodedVideo
 from holitom.ops.similarity import adjacent_similarity
-from holitom.tokens import CompressedTokens, EncodedVideo, Observed
+from holitom.tokens import CompressedTokens, Observed
 
 _SIGNAL = "received_attention"
 
@@ -47,6 +49,11 @@ class Watched:
             similarity = adjacent_similarity(features)
         return replace(kept, observed=Observed(received, similarity))
 
+    def preference(self, video: EncodedVideo, kept: CompressedTokens) -> torch.Tensor:
+        """As the stage says, which is there where a budget is filled; see :mod:`holitom.budget`."""
+        assert self.outer is not None
+        return preference(self.outer, video, kept)
+
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """As the stage says; all tokens without one."""
         total = frames * tokens_per_frame
@@ -61,4 +68,4 @@ def watched(compressor: Compressor) -> Compressor:
     Args:
         compressor: applied to no model.
     """
-    return Compressor(Watched(compressor.outer), compressor.inner, compressor.tower)
+    return Compressor(Watched(compressor.outer), compressor.inner, compressor.tower, compressor.fill_budget)

@@ -4,4 +4,4 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 
 __all__ = ["RUNTIME_OF", "LlavaQwenConfig", "LlavaQwenForCausalLM"]
 
-RUNTIME_OF = "holitom"  # tells it from other packages of this name, see holitom.runtime
+RUNTIME_OF = "holitom"  # tells it from other packages of this name, see holitom.errors

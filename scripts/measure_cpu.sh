@@ -16,4 +16,5 @@ measure bench_kernels eval.efficiency.kernels --dtypes float32 --threads 1 --rep
 measure bench_methods eval.efficiency.methods --threads 1 --repetitions 5
 measure stages eval.efficiency.stages --repetitions 10
 measure readers eval.efficiency.readers --seconds 10 --frames 8 32 128
+measure reading_memory eval.efficiency.reading_memory
 "$python" -m eval.report.readme

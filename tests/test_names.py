@@ -8,21 +8,6 @@ from tests.test_layers import FILES
 
 # ``holitom`` works without ``llava``: where it is absent, ``holitom.errors`` defines the errors of ``llava.errors``.
 STAND_INS = {"CheckpointError", "InputError"}
-# Still shared between rooms of ``eval``; a name leaves this list with its second meaning, and none comes in.
-TO_RENAME = {
-    "Answers",
-    "Asked",
-    "Bench",
-    "Case",
-    "Finding",
-    "Outcome",
-    "Question",
-    "Record",
-    "Row",
-    "Section",
-    "Tally",
-    "World",
-}
 
 
 def public_classes(source: str) -> Iterator[str]:
@@ -51,7 +36,7 @@ SHARED = shared_names({module: path.read_text() for module, path in FILES.items(
 
 
 def test_a_class_name_is_taken_once() -> None:
-    assert {name: at for name, at in SHARED.items() if name not in STAND_INS | TO_RENAME} == {}
+    assert {name: at for name, at in SHARED.items() if name not in STAND_INS} == {}
 
 
 def test_what_holitom_and_llava_call_something_they_call_it_once() -> None:

@@ -155,8 +155,7 @@ def inputs_of(rows: list[list[Any]], seconds: bool = True, timestamps: bool = Fa
                 if timestamps and len(parts) > 1:  # behind an image or a frame
                     parts[-1][0] = END_ID
             else:
-                if timestamps:
-                    parts[-1][-1] = START_ID
+                parts[-1][-1] = START_ID  # transformers 5.17 counts inputs by it
                 count = tokens_of(piece[1]) // (piece[1][0] if piece[0] == "frame" else 1)
                 parts.append(torch.full((count,), IMAGE_ID if piece[0] == "image" else VIDEO_ID))
         ids.append(torch.cat(parts))

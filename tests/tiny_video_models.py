@@ -1,4 +1,4 @@
-"""Tiny random LLaVA-NeXT-Video and VideoLLaMA3 of transformers' own classes, and prompts as their processors write.
+"""Tiny random LLaVA-NeXT-Video, VideoLLaMA3 and InternVL of transformers' own classes, and prompts as processors write.
 
 A row of a prompt is a list of numbers, which stand for so many text tokens, and of ``"video"`` and ``"image"``.
 """
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
     LlavaNextVideoConfig,
     LlavaNextVideoForConditionalGeneration,
@@ -18,10 +20,22 @@ from transformers import (
     VideoLlama3ForConditionalGeneration,
 )
 
-from tests.tiny_qwen_vl import FIRST_SPECIAL, IMAGE_ID, PAD_ID, PATCH, TEXT, VIDEO_ID, patches, tokens_of
+from tests.tiny_qwen_vl import (
+    END_ID,
+    FIRST_SPECIAL,
+    IMAGE_ID,
+    PAD_ID,
+    PATCH,
+    START_ID,
+    TEXT,
+    VIDEO_ID,
+    patches,
+    tokens_of,
+)
 
-FAMILIES = ["llava_next_video", "video_llama_3"]
-FRAMES, SIDE, CLIP_TOKENS, CLIP_IMAGE = 6, 16, 16, 136  # of LLaVA-NeXT-Video
+FAMILIES = ["llava_next_video", "video_llama_3", "internvl"]
+FRAMES, SIDE, CLIP_TOKENS, CLIP_IMAGE = 6, 16, 16, 136  # of LLaVA-NeXT-Video and, in part, InternVL
+TILES = 2  # of InternVL's images
 GRIDS = [(6, 8, 12), (5, 10, 6), (8, 8, 8)]  # of VideoLLaMA3's videos, in turn: no two alike
 PICTURE = (1, 6, 8)
 PLAIN = {**{key: value for key, value in TEXT.items() if key != "rope_parameters"}, "rope_theta": 10000.0}
@@ -44,6 +58,16 @@ def tiny_video_model(family: str) -> PreTrainedModel:
             **ids,
         )
         model = LlavaNextVideoForConditionalGeneration(config)
+    elif family == "internvl":
+        sizes = {"image_size": SIDE, "patch_size": 2, "layer_scale_init_value": 1.0, "initializer_range": 0.3}
+        config = InternVLConfig(
+            vision_config={**vision, **sizes, "attention_bias": True, "use_qk_norm": True, "norm_type": "rms_norm"},
+            text_config=Qwen2Config(**PLAIN),
+            image_token_id=IMAGE_ID,
+            frame_label_ids=[[START_ID], [END_ID, START_ID]],
+            **ids,
+        )
+        model = InternVLForConditionalGeneration(config)
     else:
         config = VideoLlama3Config(
             vision_config={**vision, "patch_size": PATCH, "initializer_range": 0.3},
@@ -57,6 +81,8 @@ def tiny_video_model(family: str) -> PreTrainedModel:
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or "position_embedding" in name:
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            parameter.data += 0.5 * torch.rand(parameter.shape, generator=generator)
         if "multi_modal_projector" in name or "projector" in name:
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     return model.eval().requires_grad_(False)
@@ -81,11 +107,12 @@ def pieces_of(family: str, rows: list[list[Any]]) -> list[list[Piece]]:
         for piece in row:
             if piece == "video":
                 grid = GRIDS[videos % len(GRIDS)]
-                sizes = (FRAMES, CLIP_TOKENS) if family == "llava_next_video" else (grid[0], tokens_of(grid) // grid[0])
+                sizes = (grid[0], tokens_of(grid) // grid[0]) if family == "video_llama_3" else (FRAMES, CLIP_TOKENS)
                 pieces.append(("video", *sizes))
                 videos += 1
             elif piece == "image":
-                pieces.append(("image", 1, CLIP_IMAGE if family == "llava_next_video" else tokens_of(PICTURE)))
+                images = {"llava_next_video": CLIP_IMAGE, "internvl": TILES * CLIP_TOKENS}
+                pieces.append(("image", 1, images.get(family, tokens_of(PICTURE))))
             else:
                 pieces.append(piece)
         found.append(pieces)
@@ -93,7 +120,7 @@ def pieces_of(family: str, rows: list[list[Any]]) -> list[list[Piece]]:
 
 
 def with_times(family: str, row: list[Piece]) -> list[Any]:
-    """A row as it is written: VideoLLaMA3's videos as ``("frame", frame, tokens)``, with a time before each."""
+    """A row as it is written: videos as ``("frame", frame, tokens)`` with a time or a label before each, if any."""
     if family == "llava_next_video":
         return row
     written: list[Any] = []
@@ -102,7 +129,7 @@ def with_times(family: str, row: list[Piece]) -> list[Any]:
             written.append(piece)
         else:
             for frame in range(piece[1]):
-                written += [2 + frame % 2, ("frame", frame, piece[2])]
+                written += [2 + frame % 2 if family == "video_llama_3" else 5, ("frame", frame, piece[2])]
     return written
 
 
@@ -116,7 +143,10 @@ def inputs_of(family: str, rows: list[list[Any]]) -> dict[str, Any]:
                 parts.append(torch.randint(0, FIRST_SPECIAL, (piece,), generator=generator))
             else:
                 count = piece[2] if piece[0] == "frame" else piece[1] * piece[2]
-                parts.append(torch.full((count,), IMAGE_ID if piece[0] == "image" else VIDEO_ID))
+                apart = piece[0] != "image" and family != "internvl"
+                parts.append(torch.full((count,), VIDEO_ID if apart else IMAGE_ID))
+                if family == "internvl" and piece[0] == "frame":
+                    parts[-2][1:] = torch.tensor([START_ID, piece[1], END_ID, START_ID])
         ids.append(torch.cat(parts))
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD_ID, padding_side="left")
     inputs: dict[str, Any] = {"input_ids": padded, "attention_mask": padded.ne(PAD_ID).long()}
@@ -127,6 +157,9 @@ def inputs_of(family: str, rows: list[list[Any]]) -> dict[str, Any]:
         if images:
             inputs["pixel_values"] = clip_video(99)[:1].expand(images, 2, -1, -1, -1)
             inputs["image_sizes"] = torch.full((images, 2), SIDE)
+        return inputs
+    if family == "internvl":
+        inputs["pixel_values"] = torch.cat(internvl_pictures(rows))
         return inputs
     kinds = {"video": [GRIDS[n % len(GRIDS)] for n in range(videos)], "image": [PICTURE] * images}
     names = {"video": "pixel_values_videos", "image": "pixel_values"}
@@ -139,11 +172,24 @@ def inputs_of(family: str, rows: list[list[Any]]) -> dict[str, Any]:
     return inputs
 
 
+def internvl_pictures(rows: list[list[Any]]) -> list[Tensor]:
+    """The tiles of every image and the frames of every video, in the order of the rows."""
+    kinds = [piece for row in rows for piece in row if not isinstance(piece, int)]
+    videos = iter(range(len(kinds)))
+    return [clip_video(next(videos)) if kind == "video" else clip_video(99)[:TILES] for kind in kinds]
+
+
 def alone(family: str, rows: list[list[Any]], number: int) -> dict[str, Any]:
     """What :func:`inputs_of` gives for one row of a batch, with the pixels it has there."""
     inputs = inputs_of(family, rows)
     real = inputs["attention_mask"][number].bool()
     own = {key: inputs[key][number][real][None] for key in ("input_ids", "attention_mask")}
+    if family == "internvl":
+        earlier = sum(isinstance(piece, str) for row in rows[:number] for piece in row)
+        mine = sum(isinstance(piece, str) for piece in rows[number])
+        if mine:
+            own["pixel_values"] = torch.cat(internvl_pictures(rows)[earlier : earlier + mine])
+        return own
     for kind, pixels in (("video", "pixel_values_videos"), ("image", "pixel_values")):
         counts = [row.count(kind) for row in rows]
         mine = slice(sum(counts[:number]), sum(counts[: number + 1]))

@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
     """
     if name not in CLASSES.values():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from holitom.errors import require_runtime  # noqa: PLC0415
+    from holitom.runtime import require_runtime  # noqa: PLC0415
 
     require_runtime()
     importlib.import_module(__name__.partition(".")[0]).claim()

@@ -15,9 +15,9 @@ from eval import HOME, PACKAGE
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, VIDEO_7B
 from eval.paper.grids import Point
-from eval.paper.scores import CONFIGS
 from eval.synthetic.world.dataset import data_folder, make_split, verify
 from holitom.files import part_of, place_folder
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 CHECKPOINT = CONFIGS.parent / "checkpoints" / "tiny"

@@ -33,6 +33,7 @@ from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.settings import setting_path
 from eval.benchmarks.lmms.vllm_engine import ENGINES, RUNTIME, check_engine
 from eval.benchmarks.lmms.worker import Job, interruptible
+from eval.benchmarks.nodes import answer_on_node, node_group
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
 from eval.benchmarks.shares import enter_share
@@ -76,6 +77,9 @@ def parser() -> Parser:
     )
     found.add_argument("--limit", type=int, help="only the first questions of every task")
     found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
+    found.add_argument("--nnodes", type=int, default=1, help="machines that torchrun starts them on: as many on each")
+    found.add_argument("--node-rank", type=int, metavar="I", help="of this machine, from 0; with --nnodes")
+    found.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where node 0 waits for the others; with --nnodes")
     found.add_argument(
         "--share",
         metavar="I/N",
@@ -239,8 +243,14 @@ def main() -> None:
     """Command line."""
     options = parser().parse_args()
     job = make_job(options)
+    group = node_group(options)
     if options.share is not None or options.merge is not None:
         enter_share(job, options, environment(job, options.data))
+    if group is not None:
+        folder = (options.data / "data" if options.data is not None else Path.cwd()).absolute()
+        with interruptible(job.folder):
+            answer_on_node(job, group, environment(job, options.data), folder)
+        return
     prepare_own_data(job.tasks)
     env = environment(job, options.data)
     folder = options.data / "data" if options.data is not None else Path.cwd()

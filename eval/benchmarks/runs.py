@@ -1,4 +1,4 @@
-"""Results of benchmark runs, read for the tables: their scores rebuilt from the answers, and what may be shown.
+"""Results of benchmark runs for the tables: their scores rebuilt from the answers, and what may be shown.
 
 A score of a compressed model is shown only beside the uncompressed one of the same setup (the baseline gate). A run on
 something else than the paper's checkpoint and the whole benchmarks is a rehearsal and never held against the paper.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.lmms.results import load_result
 from eval.instruments.significance import clustered_mean, paired_difference, paired_p
 from eval.paper.benchmarks import BENCHMARKS, BY_TASK, HARNESS, MVBENCH, PAPER_TASKS
-from eval.paper.grids import POINT_FILE, point_name
-from eval.paper.scores import CONFIGS, MODELS
-from holitom.settings import load_config
 from llava.errors import InputError
 
 Sample = dict[str, Any]
@@ -54,22 +49,21 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)  # by identity, so that what is computed once can be kept
 class Run:
-    """One finished run: ``result.json``, its answers, and ``point.json`` where a sweep left one."""
+    """One finished run, as :mod:`eval.benchmarks.loading` reads it.
+
+    Attributes:
+        folder: that holds it.
+        result: what ``result.json`` says.
+        samples: its answers.
+        name: of the point of a grid, as :func:`eval.paper.grids.point_name`.
+        rehearsal: why this run says nothing about the paper, or None.
+    """
 
     folder: Path
     result: Mapping[str, Any]
     samples: Sequence[Sample] = field(repr=False)
-    point: Mapping[str, Any] | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the point of a grid, as :func:`eval.paper.grids.point_name`."""
-        if self.point is not None:
-            return str(self.point["name"])
-        config = self.result["config"]
-        return point_name(
-            config["file"], [text for text in config["overrides"] if not text.startswith("model.pretrained=")]
-        )
+    name: str
+    rehearsal: str | None = None
 
     @property
     def model(self) -> str:
@@ -103,40 +97,6 @@ class Run:
             self.result["checkpoint"]["weights_sha256"],
         ]
         return json.dumps([*kind, setup], sort_keys=True)
-
-    @cached_property
-    def rehearsal(self) -> str | None:
-        """Why this run says nothing about the paper, or None."""
-        checkpoint, limit = self.result["checkpoint"], self.result["setup"]["limit"]
-        if self.point is not None and self.point.get("rehearsal"):
-            return str(self.point["rehearsal"])
-        if self.result["fixture"]:
-            return "miniature data"
-        if checkpoint["random"]:
-            return "random weights"
-        _, wanted = MODELS.get(self.model, (self.model, None))
-        if wanted is None or not re.search(rf"(^|[/-]){re.escape(wanted)}($|/)", str(checkpoint["name"])):
-            return f"checkpoint {checkpoint['name']} is not named like the paper's ({wanted or 'none for this folder'})"
-        if not self._as_configured():
-            return f"the settings are not those of configs/{self.model}/{self.result['config']['name']}.yaml"
-        if limit is not None:
-            return f"limited to {limit} questions per task"
-        for task in self.tasks:
-            found = len(self.answers(task))
-            if task not in BY_TASK or found != BY_TASK[task].questions:
-                whole = BY_TASK[task].questions if task in BY_TASK else "none"
-                return f"{found} questions of {task} (the paper's benchmark has {whole})"
-        return None
-
-    def _as_configured(self) -> bool:
-        """Whether the settings are those that the name promises: a file may have been changed before the run."""
-        config = self.result["config"]
-        try:
-            known = load_config(CONFIGS / self.model / f"{config['name']}.yaml", config["overrides"])
-        except InputError:
-            return False
-        settings = json.loads(json.dumps(known.as_dict()))  # lists, as in the result
-        return bool(settings == {key: config[key] for key in settings})
 
     def answers(self, task: str) -> list[Sample]:
         """The answers of one task or of the sub-tasks of a group."""
@@ -194,46 +154,6 @@ def categories(run: Run, task: str, key: str) -> dict[str, Score]:
             groups[str(label)].append(sample)
     scores = {label: score_of(answers) for label, answers in groups.items()}
     return {label: score for label, score in scores.items() if score is not None}
-
-
-def load_runs(root: Path) -> list[Run]:
-    """Every finished run below a folder.
-
-    Raises:
-        InputError: no folder, no result in it, or one that is damaged, partial or not from a benchmark run.
-    """
-    if not root.is_dir():
-        raise InputError(
-            f"{root} is no folder: name the one that holds results of eval.benchmarks.run or eval.benchmarks.sweep"
-        )
-    folders = sorted({path.parent for name in ("result.json", "samples.jsonl") for path in root.rglob(name)})
-    if not folders:
-        raise InputError(f"{root} holds no result.json: run a benchmark first, for instance scripts/eval_ov-7b.sh")
-    return [load_run(folder) for folder in folders]
-
-
-def load_run(folder: Path) -> Run:
-    """One finished run.
-
-    Raises:
-        InputError: it is damaged, partial or not from a benchmark run.
-    """
-    result, samples = load_result(folder)
-    point = None
-    if (folder / POINT_FILE).is_file():
-        try:
-            point = json.loads((folder / POINT_FILE).read_text(encoding="utf-8"))
-            named = point["name"].partition("/")[2].partition(",")[0]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{folder / POINT_FILE} is damaged: delete it, or run the point again") from None
-        if named != result["config"]["name"]:
-            raise InputError(f"{folder}: {POINT_FILE} names {named}, the result is {result['config']['name']}'s")
-    try:
-        run = Run(folder, result, samples, point)
-        _ = run.name, run.campaign, [run.score(task) for task in run.tasks]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder} lacks {error}: it was not written by this version, run it again") from None
-    return run
 
 
 def one_per_point(runs: Iterable[Run]) -> dict[str, Run]:

@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("job", type=Path, help="written by eval.benchmarks.run --share or --merge; removed at the end")
     parser.add_argument("cache", type=Path, help="folder for the library of the questions; removed at the end")
     parser.add_argument("--share", type=int, metavar="I", help="answer this share; without it, score")
+    parser.add_argument("--keep", action="store_true", help="remove nothing: other processes use the same")
     options = parser.parse_args(arguments)
     job = read_job(options.job)
     try:
@@ -140,8 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             run_share(job, options.share)
     finally:
-        options.job.unlink(missing_ok=True)
-        shutil.rmtree(options.cache, ignore_errors=True)
+        if not options.keep:
+            options.job.unlink(missing_ok=True)
+            shutil.rmtree(options.cache, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from eval.instruments.fingerprints import checkpoint_identity
 from eval.instruments.record import write_whole
 from eval.paper.benchmarks import HARNESS
 from eval.paper.grids import POINT_FILE
-from eval.paper.scores import CONFIGS
 from eval.synthetic.world.dataset import VARIABLE, data_folder
 from holitom.settings import load_config
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent

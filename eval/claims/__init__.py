@@ -12,7 +12,7 @@
                  "evidence": {"command", "commit", "device", "samples", "file", "when": "now" | "kept" | "recorded"}}]}
 
 ``when`` says where the evidence came from: measured in this run, kept from an earlier run of the same code and inputs,
-or recorded in ``results/``. Evidence that does not exist has null in all its fields. Numbers are measured by the
+or recorded in ``results/``. StepEvidence that does not exist has null in all its fields. Numbers are measured by the
 functions of ``evidence*.py``, and compared by those of ``judging.py`` with tolerances that stand beside the claims;
 scores are judged by the one rule of ``score_rule.py``.
 """

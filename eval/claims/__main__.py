@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eval.claims.catalogue import all_claims
-from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED, Claim, Finding
+from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED, Claim, StepEvidence
 from eval.claims.runner import CLAIMS, contradicted, needed_steps, verify
 from eval.claims.steps import ROOT, Context, Step
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
@@ -100,15 +100,15 @@ class Display:
         """What the step is at."""
         self.progress.update(self.task, description=f"{self.step}: {text}"[:60])
 
-    def report(self, step: Step, finding: Finding | None) -> None:
+    def report(self, step: Step, given: StepEvidence | None) -> None:
         """Before a step (None) and after it."""
-        if finding is None:
+        if given is None:
             self.step = step.name
             self.progress.update(self.task, description=step.name)
             return
         self.progress.advance(self.task)
-        state = f"FAILED: {finding.missing}" if finding.failed else finding.missing or f"{finding.when}"
-        self.console.print(f"{step.name:<20} {finding.seconds:6.1f} s  {state}")
+        state = f"FAILED: {given.missing}" if given.failed else given.missing or f"{given.when}"
+        self.console.print(f"{step.name:<20} {given.seconds:6.1f} s  {state}")
 
 
 def show(records: Sequence[Mapping[str, Any]], console: Console) -> None:

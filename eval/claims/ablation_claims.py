@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from eval.claims.judging import Claim, Findings, Judgement, better, first, not_here
+from eval.claims.judging import Claim, Evidence, Judgement, better, first, not_here
 from eval.claims.score_claims import BENCHMARKS, NEEDS
 
 TINY = ("tiny", "recorded_tiny")
@@ -22,10 +22,10 @@ _CLAIMS: dict[str, tuple[str, dict[str, float]]] = {
 }
 
 
-def ablation(name: str, findings: Findings) -> Judgement:
+def ablation(name: str, evidence: Evidence) -> Judgement:
     """The points of one ablation as the tiny model answers them; never a verdict about the 7B model."""
     for step in _POINTS:
-        result = findings[step].result
+        result = evidence[step].result
         points = {} if result is None else _points(result, name)
         if len(points) > 1:
             shown = ", ".join(f"{point} {100 * row['score']:.1f} %" for point, row in points.items())
@@ -46,9 +46,9 @@ def _points(result: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
     return {", ".join(facts["changes"]) or point: rows[point] for point, facts in points.items() if point in rows}
 
 
-def duel(pair: str, findings: Findings) -> Judgement:
+def duel(pair: str, evidence: Evidence) -> Judgement:
     """Two methods of the tiny model at equal budgets."""
-    found = first(findings, TINY)
+    found = first(evidence, TINY)
     assert found is not None
     step, result = found
     facts = result["duels"].get(pair)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.runs import Run, average, baseline_of, load_runs, obstacle, one_per_point
+from eval.benchmarks.loading import load_runs
+from eval.benchmarks.runs import Run, average, baseline_of, obstacle, one_per_point
 from eval.claims.score_rule import Measured, Overlap, rerun_variance
 from eval.instruments.significance import clustered_mean, ratio_error
 from eval.paper.benchmarks import PAPER_HARNESS, PAPER_TASKS, UNCHANGED

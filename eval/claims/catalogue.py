@@ -8,9 +8,10 @@ from dataclasses import replace
 from eval.claims.ablation_claims import ablation_claims
 from eval.claims.flops_claims import abstract_claims, table_claims
 from eval.claims.judging import ACCURACY, ARITHMETIC, RULE, SPEED, Claim, Kind
+from eval.claims.newer_claims import newer_score_claims, newer_speed_claims
 from eval.claims.rule_claims import rule_claims
-from eval.claims.score_claims import accuracy_claims, newer_claims
-from eval.claims.speed_claims import newer_speed_claims, speed_claims
+from eval.claims.score_claims import accuracy_claims
+from eval.claims.speed_claims import speed_claims
 
 
 def all_claims() -> list[Claim]:
@@ -22,7 +23,7 @@ def all_claims() -> list[Claim]:
         *_of(ARITHMETIC, table_claims()),
         *_of(ACCURACY, ablation_claims()),
         *_of(RULE, rule_claims()),
-        *_of(ACCURACY, newer_claims()),
+        *_of(ACCURACY, newer_score_claims()),
         *_of(SPEED, newer_speed_claims()),
     ]
     abstract = [claim for claim in claims if claim.source.startswith("abstract")]

@@ -20,8 +20,10 @@ from eval.efficiency.token_counts import measure_all
 from eval.instruments.clips import default_clip
 from eval.instruments.fingerprints import checkpoint_identity, file_digest, local_checkpoint
 from eval.paper import rows as paper_rows
+from eval.paper.config_names import config_name
 from eval.paper.formula import ONEVISION_7B
-from eval.paper.scores import CONFIGS, EFFICIENCY, config_name
+from eval.paper.scores import EFFICIENCY
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 GOLDENS = ROOT / "tests" / "goldens"

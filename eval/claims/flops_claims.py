@@ -11,7 +11,7 @@ from eval.claims.judging import (
     PARTLY,
     REPRODUCED,
     Claim,
-    Findings,
+    Evidence,
     Judgement,
     as_printed,
     at_most,
@@ -19,9 +19,9 @@ from eval.claims.judging import (
     half_digit,
     not_here,
 )
+from eval.paper.config_names import config_name, slug
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper.scores import config_name
 
 FLOPS_PERCENT = 6.9  # abstract: of the uncompressed model's FLOPs
 VISUAL_TOKENS_PERCENT = 90.0  # abstract: more than so many of the visual tokens are removed
@@ -30,42 +30,42 @@ _DIGITS = 1  # behind the point, in all of the paper's FLOPs and percentages
 _HALF_TOKEN, _WHOLE_TOKEN = 0.5, 1.0  # per frame: the rounding of a budget, and what no budget allows
 
 
-def _result(findings: Findings, name: str) -> dict[str, Any]:
-    result = findings[name].result
+def _result(evidence: Evidence, name: str) -> dict[str, Any]:
+    result = evidence[name].result
     assert result is not None
     return result
 
 
-def _formula_row(findings: Findings, row: PaperRow) -> dict[str, Any]:
+def _formula_row(evidence: Evidence, row: PaperRow) -> dict[str, Any]:
     wanted = (row.model.name, row.method, row.retained)
-    rows = _result(findings, "formula")["rows"]
+    rows = _result(evidence, "formula")["rows"]
     return next(r for r in rows if (r["model"], r["method"], r["retained_percent"]) == wanted)
 
 
-def flops_row(row: PaperRow, findings: Findings) -> Judgement:
+def flops_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """TFLOPs and percentage of one row by the paper's formula, to the printed digit."""
-    found = _formula_row(findings, row)
+    found = _formula_row(evidence, row)
     paper = {"TFLOPs": row.paper_tflops} | ({} if row.paper_percent is None else {"percent": row.paper_percent})
     return as_printed({"TFLOPs": found["tflops"], "percent": found["percent"]}, paper, _DIGITS)
 
 
-def flops_share(findings: Findings) -> Judgement:
+def flops_share(evidence: Evidence) -> Judgement:
     """The abstract's share, from TFLOPs that are not rounded first."""
-    full, ours = (_formula_row(findings, row) for row in (_row("Vanilla", 100), _row("HoliTom", 10)))
+    full, ours = (_formula_row(evidence, row) for row in (_row("Vanilla", 100), _row("HoliTom", 10)))
     share = 100 * ours["tflops"] / full["tflops"]
     return as_printed({"percent": round(share, 3)}, {"percent": FLOPS_PERCENT}, _DIGITS)
 
 
-def flops_with_real_tokens(findings: Findings) -> Judgement:
+def flops_with_real_tokens(evidence: Evidence) -> Judgement:
     """The same share with the tokens that the method really leaves on a clip."""
-    rows = {row["config"]: row for row in _result(findings, "token_counts")["rows"]}
+    rows = {row["config"]: row for row in _result(evidence, "token_counts")["rows"]}
     share = 100 * rows["holitom_r10"]["measured_tflops"] / rows["vanilla"]["measured_tflops"]
     return at_most(round(share, 3), FLOPS_PERCENT, "percent of FLOPs with the tokens measured on the clip", _DIGITS)
 
 
-def flops_of_everything(findings: Findings) -> Judgement:
+def flops_of_everything(evidence: Evidence) -> Judgement:
     """The share when everything that a prefill computes is counted: tower, projector, text, all matrices."""
-    found = first(findings, ("counted", "recorded_flops"))
+    found = first(evidence, ("counted", "recorded_flops"))
     assert found is not None
     step, result = found
     counts = {one["config"]: one for one in result["real"] if str(one["geometry"]).endswith("onevision-7b")}
@@ -87,9 +87,9 @@ def flops_of_everything(findings: Findings) -> Judgement:
     return Judgement(verdict, why, {f"{part} percent": share for part, share in shares.items()}, gap, by=step)
 
 
-def tokens_removed(findings: Findings) -> Judgement:
+def tokens_removed(evidence: Evidence) -> Judgement:
     """More than 90 % of the visual tokens: before the LLM, counted and measured, behind it, and over the layers."""
-    rows = {row["config"]: row for row in _result(findings, "token_counts")["rows"]}
+    rows = {row["config"]: row for row in _result(evidence, "token_counts")["rows"]}
     before = ONEVISION_7B.visual_tokens
     nominal = _row("HoliTom", 10).tokens_per_layer
     measured = [int(count) for count in rows["holitom_r10"]["measured"].split(" > ")]
@@ -108,9 +108,9 @@ def tokens_removed(findings: Findings) -> Judgement:
     return Judgement(verdict, why, removed, gap)
 
 
-def token_row(row: PaperRow, findings: Findings) -> Judgement:
+def token_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """Whether a row's nominal tokens are what its configuration really leaves on a clip."""
-    rows = {one["config"]: one for one in _result(findings, "token_counts")["rows"]}
+    rows = {one["config"]: one for one in _result(evidence, "token_counts")["rows"]}
     found = rows.get(config_name(row))
     if found is None or found["nominal"] is None:
         return not_here("the row was not measured", "python -m eval.efficiency.token_counts configs/llava_onevision_7b")
@@ -136,11 +136,6 @@ def _near(gaps: list[float]) -> bool:
 
 def _row(method: str, retained: int) -> PaperRow:
     return next(row for row in main_rows() if (row.method, row.retained) == (method, retained))
-
-
-def slug(row: PaperRow) -> str:
-    """A row's name in the names of claims."""
-    return config_name(row).replace("_", "-")
 
 
 _SECOND_TABLE = {"LLaVA-Video-7B": "video-7b", "LLaVA-OneVision-72B": "ov-72b"}

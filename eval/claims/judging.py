@@ -28,7 +28,7 @@ _ROUNDING = 1e-9  # of a difference between a number and its printed form
 
 
 @dataclass(frozen=True)
-class Finding:
+class StepEvidence:
     """What one step of evidence gave.
 
     Attributes:
@@ -72,7 +72,7 @@ class Judgement:
     cells: dict[str, dict[str, Any]] | None = None
 
 
-Findings = Mapping[str, Finding]
+Evidence = Mapping[str, StepEvidence]
 Numbers = Mapping[str, float]
 
 
@@ -86,7 +86,7 @@ class Claim:
         text: what is said.
         paper: the numbers as printed.
         steps: names of the steps that may give evidence, the most telling first.
-        judge: from their findings to a judgement; called only if the first step did not break down.
+        judge: from the evidence to a judgement; called only if the first step did not break down.
         broken: verdict if the first step broke down.
         kind: what it is about; the catalogue gives it to a family of claims that does not say itself.
     """
@@ -96,7 +96,7 @@ class Claim:
     text: str
     paper: Mapping[str, Any]
     steps: tuple[str, ...]
-    judge: Callable[[Findings], Judgement]
+    judge: Callable[[Evidence], Judgement]
     broken: Verdict = NOT_HERE
     kind: Kind | None = None
 
@@ -155,35 +155,35 @@ def not_here(why: str, needs: str, ours: dict[str, Any] | None = None, by: str |
     return Judgement(NOT_HERE, why, ours, None, needs, by)
 
 
-def first(findings: Findings, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+def first(evidence: Evidence, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
     """Name and result of the first step that gave one."""
     for name in names:
-        result = findings[name].result if name in findings else None
+        result = evidence[name].result if name in evidence else None
         if result is not None:
             return name, result
     return None
 
 
-def judged(claim: Claim, findings: Findings) -> Judgement:
+def judged(claim: Claim, evidence: Evidence) -> Judgement:
     """The verdict on one claim; a broken-down or absent first step is spoken of, never passed over.
 
     Files that were read and are not what they claim to be count as absent, and the reason names them.
     """
-    leading = findings[claim.steps[0]]
+    leading = evidence[claim.steps[0]]
     if leading.failed:
         return Judgement(claim.broken, f"the check broke down: {leading.missing}", needs=leading.missing)
-    if first(findings, claim.steps) is None:
-        reasons = dict.fromkeys(findings[name].missing for name in claim.steps if findings[name].missing)
+    if first(evidence, claim.steps) is None:
+        reasons = dict.fromkeys(evidence[name].missing for name in claim.steps if evidence[name].missing)
         missing = "; ".join(reasons) or "nothing was measured"
         return not_here(missing, missing)
     try:
-        return claim.judge(findings)
+        return claim.judge(evidence)
     except _DAMAGE as error:
-        found = {name: findings[name] for name in claim.steps if findings[name].result is not None}
-        read = {name: finding for name, finding in found.items() if finding.when in ("kept", "recorded")}
+        found = {name: evidence[name] for name in claim.steps if evidence[name].result is not None}
+        read = {name: given for name, given in found.items() if given.when in ("kept", "recorded")}
         if not read:
             raise
-        files = ", ".join(str(finding.file) for finding in read.values())
+        files = ", ".join(str(given.file) for given in read.values())
         why = f"{files} cannot be judged by ({type(error).__name__}: {error}): remove it or measure again"
-        spoiled = {name: replace(finding, result=None, missing=why) for name, finding in read.items()}
-        return judged(claim, {**findings, **spoiled})
+        spoiled = {name: replace(given, result=None, missing=why) for name, given in read.items()}
+        return judged(claim, {**evidence, **spoiled})

@@ -17,7 +17,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -63,7 +63,7 @@ OTHERS = {
 }
 
 
-class World:
+class DrawnBenchmark:
     """Questions of one benchmark drawn anew; ``video`` and ``subtask`` of each, (questions,)."""
 
     def __init__(self, shape: Shape, draw: np.random.Generator, correlation: float = CORRELATION) -> None:
@@ -113,9 +113,9 @@ def verdicts(shape: Shape, difference: float, repetitions: int, seed: int, chang
     """Share of each verdict when ours is truly lower by so many points and both runs differ on a share of answers."""
     draw, counts = np.random.default_rng(seed), Counter[str]()
     for _ in range(repetitions):
-        world = World(shape, draw)
-        paper, ours = world.other_run(world.answers(), max(changed, difference / 100), difference / 100)
-        counts[judge_score(round(world.score(paper), 1), world.measured(ours)).verdict] += 1
+        drawn = DrawnBenchmark(shape, draw)
+        paper, ours = drawn.other_run(drawn.answers(), max(changed, difference / 100), difference / 100)
+        counts[judge_score(round(drawn.score(paper), 1), drawn.measured(ours)).verdict] += 1
     return {verdict: counts[verdict] / repetitions for verdict in (REPRODUCED, UNDECIDED, CONTRADICTED)}
 
 
@@ -123,33 +123,33 @@ def coverage(shape: Shape, repetitions: int, seed: int) -> float:
     """How often the 95 % interval of a score holds the true share."""
     draw, held = np.random.default_rng(seed), 0
     for _ in range(repetitions):
-        world = World(Shape(shape.videos, shape.questions, shape.right, shape.subtasks, spread=shape.spread), draw)
-        ours = world.measured(world.answers())
-        low, high = interval(ours.score, ours.error, len(set(world.video.tolist())))
+        drawn = DrawnBenchmark(replace(shape, overlap="same"), draw)
+        ours = drawn.measured(drawn.answers())
+        low, high = interval(ours.score, ours.error, len(set(drawn.video.tolist())))
         held += low <= 100 * shape.right <= high
     return held / repetitions
 
 
-def _two_methods(shape: Shape, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray, World]:
+def _two_methods(shape: Shape, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray, DrawnBenchmark]:
     """Two equally good methods that differ on a share of the questions, in the same way on those of one video."""
-    world = World(Shape(shape.videos, shape.questions, shape.right, shape.subtasks, spread=shape.spread), draw)
-    right = world.answers()
+    drawn = DrawnBenchmark(replace(shape, overlap="same"), draw)
+    right = drawn.answers()
     lean = NormalDist().inv_cdf(_CHANGED / 2)
-    latent = world.latent()
+    latent = drawn.latent()
     up, down = latent < lean, latent > -lean
     first, second = right.copy(), right.copy()
     first[up], second[up] = 1, 0
     first[down], second[down] = 0, 1
-    return first, second, world
+    return first, second, drawn
 
 
 def paired(shape: Shape, repetitions: int, seed: int) -> dict[str, Any]:
     """The paired test where nothing differs: share rejected at each level, as if uniform or not; McNemar beside."""
     draw, found, counted = np.random.default_rng(seed), [], []
     for _ in range(repetitions):
-        first, second, world = _two_methods(shape, draw)
+        first, second, drawn = _two_methods(shape, draw)
         right, other = first.tolist(), second.tolist()
-        found.append(paired_p(right, other, world.video.tolist(), world.subtask.tolist()))
+        found.append(paired_p(right, other, drawn.video.tolist(), drawn.subtask.tolist()))
         counted.append(mcnemar(right, other))
     values = np.array(found)
     rejected = {level: float((values < level).mean()) for level in LEVELS}
@@ -167,8 +167,8 @@ def paired_coverage(shape: Shape, repetitions: int, seed: int, resamples: int = 
     """How often the paired 95 % interval holds the true difference, which is zero."""
     draw, held = np.random.default_rng(seed), 0
     for trial in range(repetitions):
-        first, second, world = _two_methods(shape, draw)
-        videos, parts = world.video.tolist(), world.subtask.tolist()
+        first, second, drawn = _two_methods(shape, draw)
+        videos, parts = drawn.video.tolist(), drawn.subtask.tolist()
         _, low, high = paired_difference(
             first.tolist(), second.tolist(), videos, parts, resamples=resamples, seed=trial
         )
@@ -182,12 +182,12 @@ def family(repetitions: int, seed: int, changed: float) -> dict[str, float]:
     for _ in range(repetitions):
         before = counts[CONTRADICTED]
         for shape in SHAPES.values():
-            world = World(shape, draw)
-            base = world.answers()
+            drawn = DrawnBenchmark(shape, draw)
+            base = drawn.answers()
             for _ in range(_ROWS):  # rows differ from each other on a tenth of the answers
-                row, _other = world.other_run(base, _CHANGED, 0.0)
-                paper, ours = world.other_run(row, changed, 0.0)
-                counts[judge_score(round(world.score(paper), 1), world.measured(ours)).verdict] += 1
+                row, _other = drawn.other_run(base, _CHANGED, 0.0)
+                paper, ours = drawn.other_run(row, changed, 0.0)
+                counts[judge_score(round(drawn.score(paper), 1), drawn.measured(ours)).verdict] += 1
         worlds += counts[CONTRADICTED] > before
     shares: dict[str, float] = {
         verdict: counts[verdict] / repetitions for verdict in (REPRODUCED, UNDECIDED, CONTRADICTED)
@@ -201,12 +201,12 @@ def best(lead: float, repetitions: int, seed: int, rivals: int = 4) -> dict[str,
     for _ in range(repetitions):
         found: dict[str, list[tuple[float, float]]] = {str(rival): [] for rival in range(rivals)}
         for shape in SHAPES.values():
-            world = World(Shape(shape.videos, shape.questions, shape.right, shape.subtasks, spread=shape.spread), draw)
-            base = world.answers()
-            ours, _ = world.other_run(base, _CHANGED, lead / 100)  # better than a base by half of the lead
+            drawn = DrawnBenchmark(replace(shape, overlap="same"), draw)
+            base = drawn.answers()
+            ours, _ = drawn.other_run(base, _CHANGED, lead / 100)  # better than a base by half of the lead
             for gaps in found.values():
-                _, theirs = world.other_run(base, _CHANGED, lead / 100)
-                gaps.append(clustered_mean((ours - theirs).tolist(), world.video.tolist(), world.subtask.tolist()))
+                _, theirs = drawn.other_run(base, _CHANGED, lead / 100)
+                gaps.append(clustered_mean((ours - theirs).tolist(), drawn.video.tolist(), drawn.subtask.tolist()))
         leads = {
             name: (100 * sum(mean for mean, _ in gaps) / 4, 100 * math.sqrt(sum(e**2 for _, e in gaps)) / 4)
             for name, gaps in found.items()

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from eval.instruments.answering import VideoPrompt, applied
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
-from eval.paper.scores import CONFIGS
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, greedy_segments, static_counts, static_run_lengths
 from holitom.settings import RunConfig, load_config
-from holitom.tokens import EncodedVideo, TokenKind
+from holitom.shipped import CONFIGS
+from holitom.tokens import TokenKind
 from llava.model.builder import load_pretrained_model
 from llava.video import VideoClip
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.claims import SCHEMA
 from eval.claims.evidence import STEPS
-from eval.claims.judging import CONTRADICTED, NOT_HERE, Claim, Finding, Judgement, judged
+from eval.claims.judging import CONTRADICTED, NOT_HERE, Claim, Evidence, Judgement, StepEvidence, judged
 from eval.claims.steps import Context, Step, take
 from eval.instruments.cli import provenance
 from eval.instruments.kinds import stamped
@@ -28,10 +28,10 @@ def needed_steps(claims: Sequence[Claim], steps: Mapping[str, Step] = STEPS) -> 
 def gather(
     claims: Sequence[Claim],
     context: Context,
-    report: Callable[[Step, Finding | None], None] = lambda step, finding: None,
+    report: Callable[[Step, StepEvidence | None], None] = lambda step, given: None,
     steps: Mapping[str, Step] = STEPS,
-) -> dict[str, Finding]:
-    """Findings of all steps by name; ``report`` is called before each (with None) and after it."""
+) -> dict[str, StepEvidence]:
+    """Evidence of all steps by name; ``report`` is called before each (with None) and after it."""
     found = {}
     for step in needed_steps(claims, steps):
         report(step, None)
@@ -40,17 +40,15 @@ def gather(
     return found
 
 
-def record_of(
-    claim: Claim, judgement: Judgement, findings: Mapping[str, Finding], here: Mapping[str, Any]
-) -> dict[str, Any]:
+def record_of(claim: Claim, judgement: Judgement, evidence: Evidence, here: Mapping[str, Any]) -> dict[str, Any]:
     """One claim as ``claims.json`` has it; ``here`` is the provenance of what was tried and gave nothing."""
-    speaking = next((name for name in claim.steps if findings[name].result is not None), claim.steps[0])
+    speaking = next((name for name in claim.steps if evidence[name].result is not None), claim.steps[0])
     by = judgement.by or (claim.steps[0] if judgement.verdict == NOT_HERE else speaking)
-    finding = findings[by]
-    evidence = {name: getattr(finding, name) for name in ("command", "commit", "device", "samples", "file", "when")}
-    if finding.result is None:  # tried here, and nothing was measured
-        evidence |= {"commit": here["commit"], "device": here["device"], "samples": 0}
-        evidence["command"] = STEPS[by].command if by in STEPS else finding.command
+    spoke = evidence[by]
+    source = {name: getattr(spoke, name) for name in ("command", "commit", "device", "samples", "file", "when")}
+    if spoke.result is None:  # tried here, and nothing was measured
+        source |= {"commit": here["commit"], "device": here["device"], "samples": 0}
+        source["command"] = STEPS[by].command if by in STEPS else spoke.command
     return {
         "id": claim.identity,
         "kind": claim.kind,
@@ -63,15 +61,15 @@ def record_of(
         "why": judgement.why,
         "needs": judgement.needs,
         "cells": judgement.cells,
-        "evidence": evidence,
-        "seconds": round(finding.seconds, 2),
+        "evidence": source,
+        "seconds": round(spoke.seconds, 2),
     }
 
 
-def verdicts(claims: Sequence[Claim], findings: Mapping[str, Finding]) -> list[dict[str, Any]]:
+def verdicts(claims: Sequence[Claim], evidence: Evidence) -> list[dict[str, Any]]:
     """Every claim with its verdict."""
     here = provenance()  # asks git, which one claim after the other would do for the same answer
-    return [record_of(claim, judged(claim, findings), findings, here) for claim in claims]
+    return [record_of(claim, judged(claim, evidence), evidence, here) for claim in claims]
 
 
 def write_claims(records: Sequence[Mapping[str, Any]], context: Context, seconds: float) -> Path:
@@ -88,7 +86,7 @@ def contradicted(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(record["id"]) for record in records if record["verdict"] == CONTRADICTED]
 
 
-def verify(claims: Sequence[Claim], context: Context, report: Any = lambda step, finding: None) -> list[dict[str, Any]]:
+def verify(claims: Sequence[Claim], context: Context, report: Any = lambda step, given: None) -> list[dict[str, Any]]:
     """Gather, judge and write; returns the records."""
     start = time.monotonic()
     records = verdicts(claims, gather(claims, context, report))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from eval.claims.flops_claims import slug
-from eval.claims.judging import PARTLY, REPRODUCED, Claim, Findings, Judgement, first, not_here
+from eval.claims.judging import PARTLY, REPRODUCED, Claim, Evidence, Judgement, first, not_here
 from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
-from eval.paper.newer import NEWER_PAPERS
-from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from eval.paper.scores import PaperScores, config_name, config_stem, scores_of
+from eval.paper.config_names import config_name, slug
+from eval.paper.rows import PaperRow, main_rows, other_backbone_rows, scores_of
+from eval.paper.scores import PaperScores
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
 _FEWEST = 2  # methods that make an order
@@ -20,33 +19,26 @@ NEEDS = (
     "checkpoint lmms-lab/llava-onevision-qwen2-7b-ov, the benchmarks (python -m eval.benchmarks.data plan) and a GPU: "
     "bash scripts/verify_claims.sh --checkpoint DIR --data DIR"
 )
-_TASKS = {
+TASKS = {
     "MVBench": "mvbench",
     "EgoSchema": "egoschema_subset",
     "LongVideoBench": "longvideobench_val_v",
     "VideoMME": "videomme",
 }
-# a benchmark as EarlyTom's setting calls it
-_SETTINGS = {
-    "MVBench": "mvbench",
-    "EgoSchema": "egoschema",
-    "LongVideoBench": "longvideobench",
-    "VideoMME": "videomme",
-}
 
 
-def tiny_row(findings: Findings, name: str) -> tuple[str, dict[str, Any]] | None:
+def tiny_row(evidence: Evidence, name: str) -> tuple[str, dict[str, Any]] | None:
     """Step and scores of one row of the tiny model's main table: measured now if it was, else recorded."""
     for step in TINY:
-        result = findings[step].result
+        result = evidence[step].result
         if result is not None and name in result["rows"]:
             return step, result["rows"][name]
     return None
 
 
-def on_the_tiny_model(findings: Findings, name: str) -> str:
+def on_the_tiny_model(evidence: Evidence, name: str) -> str:
     """What the learned tiny model says about a row, in words; empty if it was not asked."""
-    found = tiny_row(findings, name)
+    found = tiny_row(evidence, name)
     if found is None:
         return ""
     row = found[1]
@@ -57,9 +49,9 @@ def on_the_tiny_model(findings: Findings, name: str) -> str:
     )
 
 
-def unmeasured(findings: Findings, name: str, why: str) -> Judgement:
+def unmeasured(evidence: Evidence, name: str, why: str) -> Judgement:
     """No verdict about the 7B model, with what the tiny one says."""
-    tiny, found = on_the_tiny_model(findings, name), tiny_row(findings, name)
+    tiny, found = on_the_tiny_model(evidence, name), tiny_row(evidence, name)
     if found is None:
         return not_here(why, NEEDS)
     row = found[1]
@@ -67,9 +59,9 @@ def unmeasured(findings: Findings, name: str, why: str) -> Judgement:
     return not_here(f"{why}; {tiny}", NEEDS, ours, found[0])
 
 
-def benchmark_row(findings: Findings, name: str) -> tuple[str, dict[str, Any], str]:
+def benchmark_row(evidence: Evidence, name: str) -> tuple[str, dict[str, Any], str]:
     """Step, scores and what keeps them from being held against the paper (empty if nothing) of one configuration."""
-    found = first(findings, BENCHMARKS)
+    found = first(evidence, BENCHMARKS)
     if found is None:
         return "", {}, "the paper's benchmarks were not run"
     row = found[1]["rows"].get(f"llava_onevision_7b/{name}")
@@ -86,33 +78,31 @@ def scores_identity(row: PaperRow) -> str:
     return f"table1-scores-{slug(row)}"
 
 
-def score_row(row: PaperRow, findings: Findings) -> Judgement:
+def score_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
-    return judge_cells(config_name(row), dict.fromkeys(_TASKS, config_name(row)), _paper(row), findings)
+    return judge_cells(config_name(row), dict.fromkeys(TASKS, config_name(row)), _paper(row), evidence)
 
 
-def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], findings: Findings) -> Judgement:
+def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], evidence: Evidence) -> Judgement:
     """Printed scores by benchmark, each held against the run of the configuration that it was made with.
 
     Args:
         name: of the row, for what the tiny model says about it.
         configs: configuration by benchmark.
         printed: score by benchmark, in percent.
-        findings: of the steps :data:`BENCHMARKS` and :data:`TINY`.
+        evidence: of the steps :data:`BENCHMARKS` and :data:`TINY`.
     """
-    found = {title: benchmark_row(findings, config) for title, config in configs.items()}
+    found = {title: benchmark_row(evidence, config) for title, config in configs.items()}
     obstacle = next((why for _, _, why in found.values() if why), "")
     if obstacle or not printed:
-        return unmeasured(findings, name, obstacle or "the paper's scores are not known here")
-    rows = {title: row for title, (_, row, _) in found.items() if title in printed and _TASKS[title] in row["cells"]}
+        return unmeasured(evidence, name, obstacle or "the paper's scores are not known here")
+    rows = {title: row for title, (_, row, _) in found.items() if title in printed and TASKS[title] in row["cells"]}
     if not rows:
-        return unmeasured(findings, name, "none of the paper's benchmarks was run")
-    judged = {
-        title: judge_score(printed[title], Measured(**row["cells"][_TASKS[title]])) for title, row in rows.items()
-    }
-    ours = {title: row["scores"][_TASKS[title]] for title, row in rows.items()}
+        return unmeasured(evidence, name, "none of the paper's benchmarks was run")
+    judged = {title: judge_score(printed[title], Measured(**row["cells"][TASKS[title]])) for title, row in rows.items()}
+    ours = {title: row["scores"][TASKS[title]] for title, row in rows.items()}
     gaps = {title: round(verdict.difference, 6) for title, verdict in judged.items()}
-    cells = {_TASKS[title]: {"ours": ours[title], **verdict.as_record()} for title, verdict in judged.items()}
+    cells = {TASKS[title]: {"ours": ours[title], **verdict.as_record()} for title, verdict in judged.items()}
     verdict = combined([one.verdict for one in judged.values()], len(printed))
     why = "; ".join(f"{title} {ours[title]:.1f} {_said(one)}" for title, one in judged.items())
     return Judgement(verdict, why, ours, gaps, by=found[next(iter(rows))][0], cells=cells)
@@ -123,26 +113,26 @@ def _said(one: ScoreVerdict) -> str:
     return f"({one.difference:+.1f}, u {one.error:.2f}: {one.verdict}{why})"
 
 
-def retained_accuracy(findings: Findings) -> Judgement:
+def retained_accuracy(evidence: Evidence) -> Judgement:
     """The abstract's share of the mean score, with the error of a ratio whose two parts answer the same questions."""
-    step, found, obstacle = benchmark_row(findings, "holitom_r10")
+    step, found, obstacle = benchmark_row(evidence, "holitom_r10")
     if obstacle or found.get("percent") is None or not found["ratio"]:
-        return unmeasured(findings, "holitom_r10", obstacle or "not all four benchmarks were run")
+        return unmeasured(evidence, "holitom_r10", obstacle or "not all four benchmarks were run")
     one = judge_ratio(ACCURACY_PERCENT, found["percent"], found["ratio"])
     why = f"{found['percent']:.1f} % of the mean of the four benchmarks {_said(one)}"
     return Judgement(one.verdict, why, {"percent": found["percent"]}, round(one.difference, 3), by=step)
 
 
-def best_of_all(share: int, findings: Findings) -> Judgement:
+def best_of_all(share: int, evidence: Evidence) -> Judgement:
     """Whether HoliTom has the best mean of its share, by paired differences of our own runs."""
     rivals = [row for row in main_rows() if row.retained == share and not row.method.startswith("HoliTom")]
-    step, ours, obstacle = benchmark_row(findings, f"holitom_r{share}")
+    step, ours, obstacle = benchmark_row(evidence, f"holitom_r{share}")
     named = {row.method: f"llava_onevision_7b/{config_name(row)}" for row in rivals}
     leads = {method: tuple(ours["leads"][name]) for method, name in named.items() if name in ours.get("leads", {})}
     if obstacle or not leads:
-        reasons = (obstacle, *(benchmark_row(findings, config_name(row))[2] for row in rivals))
+        reasons = (obstacle, *(benchmark_row(evidence, config_name(row))[2] for row in rivals))
         why = next((reason for reason in reasons if reason), "the other methods were not run on all four benchmarks")
-        return _tiny_order(findings, share, why)
+        return _tiny_order(evidence, share, why)
     verdict = judge_lead(leads)
     if verdict == REPRODUCED and len(leads) != len(rivals):
         verdict = PARTLY
@@ -151,12 +141,12 @@ def best_of_all(share: int, findings: Findings) -> Judgement:
     return Judgement(verdict, why, {"HoliTom": ours["average"]}, gaps, by=step)
 
 
-def _tiny_order(findings: Findings, share: int, why: str) -> Judgement:
+def _tiny_order(evidence: Evidence, share: int, why: str) -> Judgement:
     """Methods of one share on the tiny model, all from the one measurement that has most of them."""
     found: dict[str, Any] = {}
     by = None
     for step in TINY:
-        result = findings[step].result or {"rows": {}}
+        result = evidence[step].result or {"rows": {}}
         rows = {name: row for name, row in result["rows"].items() if name.endswith(f"_r{share}")}
         if len(rows) > len(found):
             found, by = rows, step
@@ -169,14 +159,15 @@ def _tiny_order(findings: Findings, share: int, why: str) -> Judgement:
 
 
 def _paper(row: PaperRow) -> dict[str, float]:
-    return _printed(scores_of(row))
+    return printed_scores(scores_of(row))
 
 
-def _printed(scores: PaperScores | None) -> dict[str, float]:
+def printed_scores(scores: PaperScores | None) -> dict[str, float]:
+    """Scores by benchmark, without those that are not printed."""
     if scores is None:
         return {}
     printed = (scores.mvbench, scores.egoschema, scores.longvideobench, scores.videomme)
-    return {title: score for title, score in zip(_TASKS, printed, strict=True) if score is not None}
+    return {title: score for title, score in zip(TASKS, printed, strict=True) if score is not None}
 
 
 def _more(row: PaperRow) -> dict[str, float]:
@@ -212,24 +203,7 @@ def accuracy_claims() -> list[Claim]:
     return found
 
 
-def newer_claims() -> list[Claim]:
-    """Scores that papers of younger methods print, as claims of theirs, by the same rule."""
-    found = []
-    for paper in NEWER_PAPERS:
-        for share, scores in paper.scores.items():
-            config, printed = config_stem(paper.method, share), _printed(scores)
-            settings = {title: f",benchmark={_SETTINGS[title]}" if paper.per_benchmark else "" for title in _TASKS}
-            configs = {title: f"{config}{more}" for title, more in settings.items()}
-            text = f"{paper.method} at {share} %: scores on the four benchmarks"
-            if paper.per_benchmark:
-                text += ", with the settings of each"
-            more = {} if scores.percent is None else {"percent": scores.percent}
-            name, judge = config.replace("_r", "-scores-r"), partial(judge_cells, config, configs, printed)
-            found.append(Claim(name, paper.source, text, printed | more, (*BENCHMARKS, *TINY), judge))
-    return found
-
-
-def other_backbone(model: str, findings: Findings) -> Judgement:
+def other_backbone(model: str, evidence: Evidence) -> Judgement:
     """The second table's scores are not known here, so there is nothing to hold a run against."""
     needs = f"the scores that the paper prints for {model}, its checkpoint, the benchmarks and a GPU"
     return not_here("the paper's scores of this table are not part of this repository", needs)

@@ -10,16 +10,16 @@ from eval.claims.judging import (
     PARTLY,
     REPRODUCED,
     Claim,
-    Findings,
+    Evidence,
     Judgement,
     first,
     not_here,
 )
-from eval.paper.newer import NEWER_PAPERS
-from eval.paper.scores import EFFICIENCY, config_stem, is_timed_geometry
+from eval.paper.config_names import config_stem
+from eval.paper.scores import EFFICIENCY, is_timed_geometry
 
 TTFT_RATIO, DECODE_RATIO = 2.28, 1.32  # abstract: times faster to the first token, and of decoding throughput
-_DIGITS = 2
+RATIO_DIGITS = 2
 SPEED_SHARE = 0.95  # of a printed ratio: its GPU is not known, and times scatter
 STEPS = ("latency", "recorded_latency")
 NEEDS = "a CUDA GPU: python -m eval.efficiency.latency --geometry llava-onevision-7b (weights may be random)"
@@ -47,15 +47,15 @@ def ratio_of(result: dict[str, Any], config: str, measure: str) -> float | None:
     return min(known) if known else None
 
 
-def ratio_claim(config: str, measure: str, printed: float, findings: Findings) -> Judgement:
+def ratio_claim(config: str, measure: str, printed: float, evidence: Evidence) -> Judgement:
     """A ratio at the paper's sizes on a GPU; elsewhere it is only told."""
     for step in STEPS:
-        result = findings[step].result
+        result = evidence[step].result
         if result is not None and of_the_paper(result) and ratio_of(result, config, measure) is not None:
             ratio = ratio_of(result, config, measure)
             assert ratio is not None
             return _judge_ratio(ratio, printed, str(result.get("device")), step)
-    found = first(findings, STEPS)
+    found = first(evidence, STEPS)
     said = "no 7B geometry on a GPU was timed"
     if found is None:
         return not_here(said, NEEDS)
@@ -73,9 +73,9 @@ def _judge_ratio(ratio: float, printed: float, device: str, step: str) -> Judgem
     return Judgement(verdict, why, {"ratio": round(ratio, 3)}, round(ratio - printed, 3), by=step)
 
 
-def direction_here(stage: str, findings: Findings) -> Judgement:
+def direction_here(stage: str, evidence: Evidence) -> Judgement:
     """Whether compression pays at a published geometry, on the device of the evidence; a tiny one is all overhead."""
-    found = [(step, result) for step in STEPS if (result := findings[step].result) is not None]
+    found = [(step, result) for step in STEPS if (result := evidence[step].result) is not None]
     step, result = next((one for one in found if one[1]["geometry"] not in _TOO_SMALL), found[0])
     rows = {str(row["config"]): row for row in result["rows"]}
     config = next((name for name in rows if name.startswith("holitom_r")), None)  # both stages
@@ -109,7 +109,7 @@ def speed_claims() -> list[Claim]:
     for (method, share), times in EFFICIENCY.items():
         config, printed_ratios = config_stem(method, share), times.against(EFFICIENCY["Vanilla", 100])
         for name, measure in _MEASURES.items() if method != "Vanilla" else ():
-            ratio = round(printed_ratios[measure], _DIGITS)
+            ratio = round(printed_ratios[measure], RATIO_DIGITS)
             paper = {
                 "ratio": ratio,
                 "tower ms": times.tower_ms,
@@ -121,17 +121,4 @@ def speed_claims() -> list[Claim]:
             text = f"{method} at {share} %: {ratio} {what}"
             judge = partial(ratio_claim, config, measure, ratio)
             claims.append(Claim(figure_identity(measure, config), "efficiency figure", text, paper, STEPS, judge))
-    return claims
-
-
-def newer_speed_claims() -> list[Claim]:
-    """Times to first token that papers of younger methods print, as ratios to their own uncompressed run."""
-    claims = []
-    for paper in NEWER_PAPERS:
-        for share, milliseconds in paper.first_token_ms.items():
-            config, ratio = config_stem(paper.method, share), round(paper.vanilla_ms / milliseconds, _DIGITS)
-            printed = {"ratio": ratio, "ms": milliseconds, "vanilla ms": paper.vanilla_ms}
-            text = f"{paper.method} at {share} %: {ratio} times faster to the first token"
-            judge = partial(ratio_claim, config, _MEASURES["ttft"], ratio)
-            claims.append(Claim(config.replace("_r", "-ttft-r"), paper.source, text, printed, STEPS, judge))
     return claims

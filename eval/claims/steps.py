@@ -17,12 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eval.claims.judging import Finding
+from eval.claims.judging import StepEvidence
 from eval.instruments.cli import provenance
 from eval.instruments.fingerprints import digest, file_digest
 from eval.instruments.kinds import kind_of, read_json
 from eval.instruments.record import write_whole
-from eval.paper.scores import CONFIGS
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 ROOT = CONFIGS.parent
@@ -103,7 +103,7 @@ def path_of(step: Step, context: Context) -> Path:
     return context.output / "evidence" / f"{step.name}-{key_of(step, context)}.json"
 
 
-def kept(step: Step, context: Context) -> Finding | None:
+def kept(step: Step, context: Context) -> StepEvidence | None:
     """What an earlier run of the same code and inputs left, or None; a damaged file counts as none."""
     path = path_of(step, context)
     try:
@@ -114,26 +114,26 @@ def kept(step: Step, context: Context) -> Finding | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     samples = result.get("samples")
-    return Finding(result, "", False, step.command, commit, device, samples, str(path), "kept", seconds)
+    return StepEvidence(result, "", False, step.command, commit, device, samples, str(path), "kept", seconds)
 
 
-def take(step: Step, context: Context) -> Finding:
+def take(step: Step, context: Context) -> StepEvidence:
     """Run a step, or read what it left before; never raises for what the step says or breaks at."""
     found = None if step.recorded else kept(step, context)
     if found is not None:
         return found
     late = context.deadline is not None and time.monotonic() + step.quick_seconds > context.deadline
     if late and step.quick_seconds and not step.recorded:
-        return Finding(None, f"left out, the time of --quick is used up: run {step.command!r}, or without --quick")
+        return StepEvidence(None, f"left out, the time of --quick is used up: run {step.command!r}, or without --quick")
     start = time.monotonic()
     try:
         with _logged(step, context):
             result = step.run(context)
     except InputError as error:
-        return Finding(None, str(error), command=step.command, seconds=time.monotonic() - start)
+        return StepEvidence(None, str(error), command=step.command, seconds=time.monotonic() - start)
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return Finding(None, text, step.own, step.command, seconds=time.monotonic() - start)
+        return StepEvidence(None, text, step.own, step.command, seconds=time.monotonic() - start)
     return _keep(step, context, result, time.monotonic() - start)
 
 
@@ -146,14 +146,14 @@ def _logged(step: Step, context: Context) -> Iterator[None]:
         yield
 
 
-def _keep(step: Step, context: Context, result: dict[str, Any], seconds: float) -> Finding:
+def _keep(step: Step, context: Context, result: dict[str, Any], seconds: float) -> StepEvidence:
     if step.recorded:
         command, commit, device, samples, file = map(result.get, ("command", "commit", "device", "samples", "file"))
-        return Finding(result, "", False, command or step.command, commit, device, samples, file, "recorded")
+        return StepEvidence(result, "", False, command or step.command, commit, device, samples, file, "recorded")
     facts, path = provenance(), path_of(step, context)
     write_whole(path, json.dumps({"step": step.name, "seconds": round(seconds, 2), **facts, "result": result}) + "\n")
     named = step.command, facts["commit"], facts["device"], result.get("samples"), str(path)
-    return Finding(result, "", False, *named, "now", seconds)
+    return StepEvidence(result, "", False, *named, "now", seconds)
 
 
 def last_line(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> dict[str, Any]:

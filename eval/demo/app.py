@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.demo.__main__ import TINY
-from eval.demo.app_session import OURS, Asked, Session, as_text, methods_shown, own_shares, told
+from eval.demo.app_session import OURS, DemoRequest, Session, as_text, methods_shown, own_shares, told
 from eval.instruments.cli import Parser, user_errors
 from eval.synthetic.answers.evaluate import by_clip
 from eval.synthetic.world.dataset import load_questions, make_split
@@ -70,7 +70,7 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
     gradio = import_gradio()
 
     def respond(video: str | None, question: str, method: str, *settings: float) -> tuple[Any, ...]:
-        asked = Asked(video, question or "", method, settings[0], settings[1], *map(int, settings[2:]))
+        asked = DemoRequest(video, question or "", method, settings[0], settings[1], *map(int, settings[2:]))
         try:
             reply = session.ask(asked, Path(tempfile.mkdtemp(dir=folder)))
         except InputError as error:
@@ -119,7 +119,7 @@ def _is_tiny(checkpoint: str) -> bool:
 
 
 def _inputs(gradio: Any, session: Session) -> list[Any]:
-    """Video, question, method, and the settings in the order of :class:`~eval.demo.app_session.Asked`."""
+    """Video, question, method, and the settings in the order of :class:`~eval.demo.app_session.DemoRequest`."""
     frames = _TINY_FRAMES if _is_tiny(session.checkpoint) else video_defaults(session.model.config).num_frames
     layer, last, own = session.usual_layer, session.layers - 1, ", ".join(own_shares())
     return [

@@ -16,10 +16,10 @@ from eval.demo.__main__ import TINY, check_frames
 from eval.demo.output import draw
 from eval.instruments.answering import Trial, VideoPrompt, answer, first_token_seconds
 from eval.paper.grids import Point
-from eval.paper.scores import CONFIGS
 from holitom import Compressor, InnerConfig
 from holitom.methods import available_methods, method_config, share_settings
 from holitom.settings import RunConfig, load_config, method_defaults
+from holitom.shipped import CONFIGS
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -32,7 +32,7 @@ _REPETITIONS = 1  # timed, behind one for warming up
 
 
 @dataclass(frozen=True)
-class Asked:
+class DemoRequest:
     """One request.
 
     Attributes:
@@ -101,7 +101,7 @@ def methods_shown() -> list[str]:
     return sorted(available_methods(), key=lambda name: (name != OURS, name))
 
 
-def settings_of(asked: Asked, tokens_per_frame: int) -> list[str]:
+def settings_of(asked: DemoRequest, tokens_per_frame: int) -> list[str]:
     """The assignments that a request makes in its method's file; methods with a schedule of their own take none."""
     ratio = float(asked.retain_ratio)
     if not 0 < ratio <= 1:
@@ -150,7 +150,7 @@ class Session:
             found[method] = tuple(change for change in changes if not change.startswith("model."))
         return found
 
-    def config(self, asked: Asked, tokens_per_frame: int) -> RunConfig:
+    def config(self, asked: DemoRequest, tokens_per_frame: int) -> RunConfig:
         """The method with the settings of a request.
 
         Raises:
@@ -164,7 +164,7 @@ class Session:
             raise InputError(f"merge_layer = {asked.merge_layer} is out of range: it must be {bound}")
         return config
 
-    def ask(self, asked: Asked, folder: Path) -> Reply:
+    def ask(self, asked: DemoRequest, folder: Path) -> Reply:
         """Answer with all tokens and with the method; the token map is drawn into ``folder``.
 
         The model is left without a compressor, whatever happens.
@@ -180,7 +180,7 @@ class Session:
         with self._lock:
             return self._answered(asked, folder)
 
-    def _answered(self, asked: Asked, folder: Path) -> Reply:
+    def _answered(self, asked: DemoRequest, folder: Path) -> Reply:
         clip = load_video(asked.video, int(asked.frames))  # type: ignore[arg-type]
         question = VideoPrompt(self.tokenizer, self.model, clip, self.processor, asked.question)
         config = self.config(asked, question.visual_tokens // len(clip.indices))

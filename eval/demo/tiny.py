@@ -11,7 +11,6 @@ from typing import Any
 from rich.table import Table
 
 from eval.demo.output import console
-from eval.paper.scores import CONFIGS
 from eval.synthetic.answers.campaign import Campaign, run
 from eval.synthetic.answers.evaluate import Answer, Answerer, by_clip, needed_signals
 from eval.synthetic.answers.scores import NOTICE, scores
@@ -20,6 +19,7 @@ from eval.synthetic.world.selection import LETTERS
 from holitom.methods import title_of
 from holitom.methods.holitom import HolitomConfig
 from holitom.settings import RunConfig, load_config
+from holitom.shipped import CONFIGS
 from llava.model.builder import load_pretrained_model
 from llava.video import load_video
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from eval.efficiency.decode_runs import VANILLA, Bench, BenchSettings
+from eval.efficiency.decode_runs import VANILLA, DecodeBenchmark, DecodeSettings
 from eval.efficiency.sheets import DECODE, decode_rows
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
@@ -35,7 +35,7 @@ from llava.errors import InputError
 from llava.model.builder import DTYPES
 
 
-def parse_arguments(arguments: list[str] | None) -> BenchSettings:
+def parse_arguments(arguments: list[str] | None) -> DecodeSettings:
     """Command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--geometry", choices=GEOMETRIES, default="llava-onevision-0.5b")
@@ -62,13 +62,13 @@ def parse_arguments(arguments: list[str] | None) -> BenchSettings:
             )
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no such device here; use --device cpu")
-    return BenchSettings(**vars(options))
+    return DecodeSettings(**vars(options))
 
 
-def measure(settings: BenchSettings) -> dict[str, Any]:
+def measure(settings: DecodeSettings) -> dict[str, Any]:
     """The benchmark of a command line as one document."""
     torch.set_num_threads(settings.threads)
-    rows = Bench(settings).rows()
+    rows = DecodeBenchmark(settings).rows()
     shown = {**asdict(settings), "configs": [str(path) for path in settings.configs]}
     return {"settings": shown, **provenance(), "clocks": device_state(), "random_weights": True, "rows": rows}
 

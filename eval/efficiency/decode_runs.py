@@ -49,7 +49,7 @@ class StepCounter(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class BenchSettings:
+class DecodeSettings:
     """What to measure.
 
     Attributes:
@@ -76,7 +76,7 @@ class BenchSettings:
 
 
 @dataclass
-class Case:
+class DecodeCase:
     """One configuration: its prompt is spliced once, its hooks go on for every run."""
 
     name: str
@@ -85,14 +85,14 @@ class Case:
     decoder: IdleDecoder = field(default_factory=IdleDecoder)  # one for all would be made anew at every turn
 
 
-class Bench:
+class DecodeBenchmark:
     """One model and its cases.
 
     Args:
         settings: what to measure.
     """
 
-    def __init__(self, settings: BenchSettings) -> None:
+    def __init__(self, settings: DecodeSettings) -> None:
         self.settings = settings
         self.model = random_model(
             settings.geometry, settings.device, DTYPES[settings.dtype], attention=settings.attention
@@ -103,7 +103,7 @@ class Bench:
         with torch.inference_mode():
             video = self._video()
             pairs = zip([VANILLA, *names], compressors, strict=True)
-            self.cases = [Case(name, each, self._prompt(each, video)) for name, each in pairs]
+            self.cases = [DecodeCase(name, each, self._prompt(each, video)) for name, each in pairs]
         self.first_answers: dict[tuple[str, str], float] = {}
         self.ways = [way for way in DECODINGS if way != "graphs" or settings.device == "cuda"]
 
@@ -140,7 +140,7 @@ class Bench:
         names = ("inputs_embeds", "attention_mask", "position_ids", "video_spans")
         return {name: getattr(spliced, name) for name in names}
 
-    def answer(self, case: Case, way: str, tokens: int) -> tuple[float, Tensor]:
+    def answer(self, case: DecodeCase, way: str, tokens: int) -> tuple[float, Tensor]:
         """Seconds from the end of the prefill to the end of ``tokens`` new tokens, and the tokens."""
         model = self.model
         model.idle_decoder = case.decoder
@@ -148,14 +148,14 @@ class Bench:
         with torch.inference_mode(), nullcontext() if case.compressor is None else case.compressor.applied(model):
             return after_prefill(model, lambda: generate(eos_token_id=None, **case.prompt))
 
-    def seconds_per_token(self, case: Case, way: str) -> float:
+    def seconds_per_token(self, case: DecodeCase, way: str) -> float:
         """Of one answer; the first one of all, in which tensors and graphs are made, is noted apart."""
         tokens = self.settings.new_tokens
         seconds = self.answer(case, way, tokens)[0]
         self.first_answers.setdefault((case.name, way), seconds)
         return seconds / (tokens - 1)
 
-    def step_counts(self, case: Case, way: str) -> dict[str, int]:
+    def step_counts(self, case: DecodeCase, way: str) -> dict[str, int]:
         """Operations and copied bytes of the last of three steps: an answer of four tokens less one of three."""
         counts = []
         for tokens in (3, 4):
@@ -167,7 +167,7 @@ class Bench:
             "copied_bytes": counts[1].copied_bytes - counts[0].copied_bytes,
         }
 
-    def cache_lengths(self, case: Case) -> list[int]:
+    def cache_lengths(self, case: DecodeCase) -> list[int]:
         """Entries per layer after the prefill."""
         model = self.model
         with torch.inference_mode(), nullcontext() if case.compressor is None else case.compressor.applied(model):

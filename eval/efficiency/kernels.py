@@ -34,8 +34,8 @@ from eval.instruments.sheets import terminal
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention, received_attention
-from holitom.ops.kernels import dispatch
 from holitom.ops.similarity import similarity_and_norms
 from llava.model.builder import DTYPES
 
@@ -45,7 +45,7 @@ FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
-class Case:
+class KernelCase:
     """One function on one set of inputs.
 
     Attributes:
@@ -88,7 +88,7 @@ def plain_merge(hidden: Tensor, scores: Tensor) -> Tensor:
     return merged
 
 
-def cases(quick: bool, dtype: torch.dtype, device: str) -> dict[str, Case]:
+def cases(quick: bool, dtype: torch.dtype, device: str) -> dict[str, KernelCase]:
     """Every kernel at the sizes of LLaVA-OneVision-7B, or at small odd ones."""
     draw = torch.Generator().manual_seed(0)
 
@@ -100,16 +100,17 @@ def cases(quick: bool, dtype: torch.dtype, device: str) -> dict[str, Case]:
     tower = [normal(images, patches, 16, 72).transpose(1, 2) for _ in range(2)]
     video, attention = (part.to(device) for part in synthetic_video(frames, tokens, dim, dtype, 0.45))
     scale, stage = 72**-0.5, OuterCompression(OuterConfig())
-    found = {"received_attention": Case(lambda q, k: received_attention(q, k, scale), plain_received, tuple(tower))}
+    received = KernelCase(lambda q, k: received_attention(q, k, scale), plain_received, tuple(tower))
+    found = {"received_attention": received}
     for name, length in (("last_query", seq), ("last_query_long", long_seq)):
         row = normal(1, 28, 128), normal(1, 4, length, 128)
-        found[name] = Case(lambda q, k: last_query_attention(q, k, 128**-0.5, None), plain_last_query, row)
+        found[name] = KernelCase(lambda q, k: last_query_attention(q, k, 128**-0.5, None), plain_last_query, row)
     for name, length in (("inner_merge", seq), ("inner_merge_long", long_seq)):
         states = normal(length, dim), torch.randn(length, generator=draw).to(device)
         merge = partial(_merge, length=length)
-        found[name] = Case(merge, plain_merge if length == seq else None, states, selects=True)
-    found["similarity"] = Case(lambda features: similarity_and_norms(features)[0], plain_similarity, (video,))
-    found["outer_stage"] = Case(lambda *given: stage(*given).features, None, (video, attention), selects=True)
+        found[name] = KernelCase(merge, plain_merge if length == seq else None, states, selects=True)
+    found["similarity"] = KernelCase(lambda features: similarity_and_norms(features)[0], plain_similarity, (video,))
+    found["outer_stage"] = KernelCase(lambda *given: stage(*given).features, None, (video, attention), selects=True)
     return found
 
 
@@ -123,7 +124,7 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def errors(case: Case) -> dict[str, Any]:
+def errors(case: KernelCase) -> dict[str, Any]:
     """How far ours and plain code are from float64, and whether ours is near enough."""
     if case.plain is None or case.selects:
         return {"error": None, "plain_error": None, "within": None}
@@ -134,15 +135,15 @@ def errors(case: Case) -> dict[str, Any]:
 
 def without_kernels(work: Callable[[], Any]) -> Any:
     """Run a piece of work in the torch versions."""
-    supported = dispatch.supported
-    dispatch.supported = lambda device: False  # type: ignore[assignment]
+    supported = kernels.supported
+    kernels.supported = lambda device: False  # type: ignore[assignment]
     try:
         return work()
     finally:
-        dispatch.supported = supported
+        kernels.supported = supported
 
 
-def bench(name: str, case: Case, dtype: str, device: str, repetitions: int) -> dict[str, Any]:
+def bench(name: str, case: KernelCase, dtype: str, device: str, repetitions: int) -> dict[str, Any]:
     """One row of the table."""
     ours: Callable[[], object] = partial(case.ours, *case.inputs)
     other: Callable[[], object] | None = partial(case.plain, *case.inputs) if case.plain else None
@@ -183,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    measured = dispatch.supported(torch.device(device, 0) if device == "cuda" else torch.device("cpu"))
+    measured = kernels.supported(torch.device(device, 0) if device == "cuda" else torch.device("cpu"))
     rows = []
     for dtype in options.dtypes:
         for name, case in cases(options.quick, DTYPES[dtype], device).items():

@@ -31,8 +31,8 @@ from eval.instruments.measure import interleaved, timed
 from eval.instruments.models.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
 from eval.instruments.sheets import terminal
 from holitom import Compressor, available_methods
+from holitom.encoded_video import EncodedVideo
 from holitom.hooks.tower.signals import RECORDERS
-from holitom.tokens import EncodedVideo
 from llava.model.builder import DTYPES
 from llava.model.pooling import pool_frames
 
@@ -41,7 +41,7 @@ BASE = "uniform"
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodTimes:
     """One method.
 
     Attributes:
@@ -63,7 +63,7 @@ class Row:
     ratio: float
 
 
-class Bench:
+class MethodBenchmark:
     """All methods on one synthetic video.
 
     Args:
@@ -144,7 +144,7 @@ class Bench:
         seconds = interleaved({key: partial(timed, run) for key, run in runs.items()}, repetitions)
         return {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
 
-    def rows(self, repetitions: int) -> list[Row]:
+    def rows(self, repetitions: int) -> list[MethodTimes]:
         """One row per method, the cheapest first."""
         times = self.measure(repetitions)
         inner = {name: times[name, "inner"] - times[name, "empty"] for name, part in times if part == "inner"}
@@ -153,7 +153,7 @@ class Bench:
             for name in self.compressors
         }
         return [
-            Row(
+            MethodTimes(
                 method=name,
                 tokens_to_llm=self.kept[name],
                 signals_ms=times.get((name, "signals")),
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
-    bench = Bench(options)
+    bench = MethodBenchmark(options)
     rows = bench.rows(options.repetitions)
     print(terminal(METHODS, map(asdict, rows)))
     print(f"inside the tower, see eval.efficiency.latency: {', '.join(bench.left_out)}")

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved
 from llava.errors import InputError
@@ -47,10 +47,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, default=[640, 360], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args(arguments)
-    for name in ("seconds", "frames", "size", "repetitions"):
-        value = getattr(options, name)
-        if min(value if isinstance(value, list) else [value]) < 1:
-            parser.error(f"--{name} {value} is out of range: it must be at least 1")
+    require_least(options, seconds=1, frames=1, size=1, repetitions=1)
     return options
 
 

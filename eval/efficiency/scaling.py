@@ -10,7 +10,7 @@ from typing import Any
 from eval.instruments.cli import Parser, user_errors
 from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
 from eval.paper.grids import SWEEPS, load_grid
-from eval.paper.scores import CONFIGS
+from holitom.shipped import CONFIGS
 
 FLOPS = CONFIGS.parent / "results" / "cpu" / "flops.json"
 GRIDS = ("eval_ov-7b_rivals", "eval_ov-7b_holitom")

@@ -38,8 +38,11 @@ from llava.model.builder import load_pretrained_model
 DTYPE = "float32"
 _MOTION = 24  # pictures of a drawn clip
 QUESTIONS = (
-    "What is shown in the video?", "Which colour does the thing have?", "Where does it go?", "What happens first?"
-)  # fmt: skip
+    "What is shown in the video?",
+    "Which colour does the thing have?",
+    "Where does it go?",
+    "What happens first?",
+)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             line = f"{frames:>3} {name:<48} {row['score']:.3f} ± {row['error']:.3f} {row['prefill_gflops']:8.3f} GFLOP"
             print(f"{line} ({row['prefill_share']:6.1%}), tower {row['tower_share']:6.1%}")
     return {
-        "notice": NOTICE, "what": options.what, "split": options.split, "questions": questions, "limit": options.limit,
-        "by_frames": by_frames, "checkpoint": checkpoint_hash(options.checkpoint), "data": campaign.data_hash(),
+        "notice": NOTICE,
+        "what": options.what,
+        "split": options.split,
+        "questions": questions,
+        "limit": options.limit,
+        "by_frames": by_frames,
+        "checkpoint": checkpoint_hash(options.checkpoint),
+        "data": campaign.data_hash(),
         **provenance(),
-    }  # fmt: skip
+    }
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -33,6 +33,7 @@ KINDS = {
     "reuse": "eval.benchmarks.reuse",
     "serving": "eval.efficiency.serving",
     "readers": "eval.efficiency.readers",
+    "reading_memory": "eval.efficiency.reading_memory",
     "video_fuzz": "tests.fuzz_videos",
     "video_matrix": "tests.video_matrix",
     "other": "eval.instruments.record",

@@ -19,6 +19,12 @@ def progress(items: Iterable[Item], what: str, total: int | None = None, done: i
         quiet: no bar, also on a terminal.
     """
     return tqdm(
-        items, what, total, initial=done, leave=False, dynamic_ncols=True, mininterval=0.5,
+        items,
+        what,
+        total,
+        initial=done,
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=0.5,
         disable=True if quiet else None,  # None: only on a terminal
-    )  # fmt: skip
+    )

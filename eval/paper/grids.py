@@ -24,9 +24,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from eval.paper.rows import PaperRow
-from eval.paper.scores import CONFIGS, config_name, rows_of
+from eval.paper.config_names import config_name
+from eval.paper.rows import PaperRow, rows_of
 from holitom.settings import RunConfig, load_config
+from holitom.shipped import CONFIGS
 from holitom.strict_yaml import parse_yaml, read_yaml, written
 from llava.errors import InputError, shown
 

@@ -17,6 +17,14 @@ from eval.paper.formula import (
     paper_flops,
     pdrop_layers,
 )
+from eval.paper.scores import MAIN_SCORES, PaperScores
+
+# folder of configs/ -> the model as the tables call it, and the last part of its name on the hub
+MODELS = {
+    "llava_onevision_7b": ("LLaVA-OneVision-7B", "llava-onevision-qwen2-7b-ov"),
+    "llava_onevision_72b": ("LLaVA-OneVision-72B", "llava-onevision-qwen2-72b-ov-sft"),
+    "llava_video_7b": ("LLaVA-Video-7B", "LLaVA-Video-7B-Qwen2"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,19 @@ def other_backbone_rows() -> list[PaperRow]:
         PaperRow(large, "HoliTom (w/o M)", 15, tuple(outer_layers(large, 0.15)), 59.0),
         PaperRow(large, "HoliTom", 15, tuple(inner_layers(large, 0.15, merge_layer=60)), 51.6),
     ]
+
+
+def rows_of(model: str) -> list[PaperRow]:
+    """The paper's rows of one folder of ``configs/``, in their order; empty for other folders."""
+    title = MODELS.get(model, ("",))[0]
+    return [row for row in (*main_rows(), *other_backbone_rows()) if row.model.name == title]
+
+
+def scores_of(row: PaperRow | None) -> PaperScores | None:
+    """The printed scores of a row; None where they are not known here."""
+    if row is None or row.model.name != MODELS["llava_onevision_7b"][0]:
+        return None
+    return MAIN_SCORES[row.method, row.retained]
 
 
 def as_record(row: PaperRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The scores and times that the paper prints (HoliTom, NeurIPS 2025), as data, and which configuration is which row.
+"""The scores and times that the paper prints (HoliTom, NeurIPS 2025), as data.
 
 FLOPs and token counts of the same rows are in :mod:`eval.paper.rows`. Only what is known here is filled in: the paper's
 second-backbone table is represented by its FLOPs, its ablations by the points that are rows of the main table as well;
@@ -8,17 +8,6 @@ everything else stays None and is shown as n/a.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
-from holitom.methods import paper_rows
-from holitom.shipped import CONFIGS as CONFIGS  # beside the rows that its files reproduce
-
-# folder of configs/ -> the model as the tables call it, and the last part of its name on the hub
-MODELS = {
-    "llava_onevision_7b": ("LLaVA-OneVision-7B", "llava-onevision-qwen2-7b-ov"),
-    "llava_onevision_72b": ("LLaVA-OneVision-72B", "llava-onevision-qwen2-72b-ov-sft"),
-    "llava_video_7b": ("LLaVA-Video-7B", "LLaVA-Video-7B-Qwen2"),
-}
 
 
 @dataclass(frozen=True)
@@ -112,32 +101,3 @@ def is_timed_geometry(name: object) -> bool:
     """Whether a latency record calls the efficiency figure's model so, LLaVA-OneVision-7B; no other of 7B is meant."""
     plain = str(name).lower()
     return "onevision" in plain and "7b" in plain
-
-
-def config_stem(method: str, retained: int) -> str:
-    """Stem of the file in ``configs/<model>/`` that reproduces a method's row."""
-    stem = paper_rows().get(method, method.lower())
-    return stem if retained == 100 else f"{stem}_r{retained}"
-
-
-def paper_methods() -> list[str]:
-    """Stems of the main table's methods in its order, without the share."""
-    return list(dict.fromkeys(config_stem(row.method, 100) for row in main_rows()))
-
-
-def config_name(row: PaperRow) -> str:
-    """:func:`config_stem` of a row."""
-    return config_stem(row.method, row.retained)
-
-
-def rows_of(model: str) -> list[PaperRow]:
-    """The paper's rows of one folder of ``configs/``, in their order; empty for other folders."""
-    title = MODELS.get(model, ("",))[0]
-    return [row for row in (*main_rows(), *other_backbone_rows()) if row.model.name == title]
-
-
-def scores_of(row: PaperRow | None) -> PaperScores | None:
-    """The printed scores of a row; None where they are not known here."""
-    if row is None or row.model.name != MODELS["llava_onevision_7b"][0]:
-        return None
-    return MAIN_SCORES[row.method, row.retained]

@@ -15,7 +15,7 @@ from transformers import VideoLlama3ForConditionalGeneration
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
 from holitom.hooks.prompt.instance_slot import set_slot, slot
-from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
+from holitom.hooks.prompt.prompt_layout import TellsVideos, TowerCall, VideoGrid
 from holitom.hooks.tower.packed_attention import no_tower_places, packed_recorder
 from holitom.hooks.tower.parts import Recorder
 
@@ -47,7 +47,7 @@ def entrance(model: VideoLlama3ForConditionalGeneration, compressor: Any) -> Pro
     return PromptEntrance(_Layout(model), compressor).apply(model)
 
 
-class _Layout:
+class _Layout(TellsVideos):
     """See :class:`~holitom.hooks.prompt.prompt_layout.PromptLayout`."""
 
     newline_mode = "no_token"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from holitom.errors import runtime_is_ours
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.hooks.tower.signals import RECORDERS
-from holitom.runtime import runtime_is_ours
 
 if TYPE_CHECKING:
     from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM

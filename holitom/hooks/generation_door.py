@@ -45,8 +45,15 @@ class GenerationDoor:
         """``generate`` with all its arguments.
 
         Raises:
-            InputError: for assisted decoding while tokens are merged or dropped inside the LLM.
+            InputError: for assisted decoding while tokens are merged or dropped inside the LLM, and for a prefill in
+                chunks while videos are compressed.
         """
+        chunk = self._option("prefill_chunk_size", kwargs)
+        if chunk is not None and kwargs.get("pixel_values_videos") is not None:
+            raise InputError(
+                f"prefill_chunk_size = {shown(chunk)} is not possible while videos are compressed, which needs the "
+                "whole prompt: leave it out"
+            )
         for name in _ASSISTED if self._compressor.inner is not None else ():
             value = self._option(name, kwargs)
             if value is not None:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.methods import MethodFacts, register
+from holitom.ops.exact_similarity import similarity_to
 from holitom.ops.selection import check_finite, keep_selected
-from holitom.ops.similarity import similarity_to
 from holitom.ops.token_ops import highest, packed_positions
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @register("evs", MethodFacts("EVS", style=("#009E73", "<", "dotted")))

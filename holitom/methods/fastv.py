@@ -12,7 +12,7 @@ one token.
 from dataclasses import dataclass
 from functools import partial
 
-from holitom.checks import is_finite_number, is_integer, require
+from holitom.checks import require_integer, require_within
 from holitom.compressor import Compressor
 from holitom.hooks.decoder.pruning import pruning_stages
 from holitom.hooks.decoder.rules import DecoderStage
@@ -42,11 +42,8 @@ class FastvConfig:
     prune_ratio: float = 0.8
 
     def __post_init__(self) -> None:
-        layer, ratio = self.prune_layer, self.prune_ratio
-        whole, remedy = "an integer of at least 1", "the paper uses 2"
-        require(is_integer(layer) and layer >= 1, "prune_layer", layer, whole, remedy)
-        within = is_finite_number(ratio) and 0 <= ratio < 1
-        require(within, "prune_ratio", ratio, "in [0, 1)", "0.8 drops four of five tokens")
+        require_integer("prune_layer", self.prune_layer, 1, "the paper uses 2")
+        require_within("prune_ratio", self.prune_ratio, "[0, 1)", "0.8 drops four of five tokens")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

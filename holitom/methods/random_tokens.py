@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holitom.checks import is_integer, require, require_retain_ratio
+from holitom.checks import require_integer, require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.ops.selection import keep_selected, kept_per_frame
 from holitom.ops.token_ops import upload
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @register("random", MethodFacts(style=("#E69F00", "d", "dotted")))
@@ -32,8 +33,7 @@ class RandomConfig:
 
     def __post_init__(self) -> None:
         require_retain_ratio(self.retain_ratio)
-        fits = is_integer(self.seed) and self.seed >= 0
-        require(fits, "seed", self.seed, "an integer of at least 0", "the default is 0")
+        require_integer("seed", self.seed, 0, "the default is 0")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

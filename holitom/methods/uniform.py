@@ -11,10 +11,11 @@ import numpy as np
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.ops.selection import keep_selected, kept_per_frame
 from holitom.ops.token_ops import upload
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @register("uniform", MethodFacts(style=("#CC79A7", ">", "dotted")))

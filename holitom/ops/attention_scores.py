@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from holitom.checks import is_integer, require
-from holitom.ops.kernels.dispatch import use_kernels
-
-LARGEST_HEAD_DIM = 256  # of the kernels
+from holitom.checks import require_integer
+from holitom.ops.kernels import kernel_for
 
 
 def received_attention(
@@ -35,13 +33,11 @@ def received_attention(
     Raises:
         InputError: if ``chunk`` is not a positive integer.
     """
-    require(is_integer(chunk) and chunk >= 1, "chunk", chunk, "an integer of at least 1", "1 uses the least memory")
+    require_integer("chunk", chunk, 1, "1 uses the least memory")
     if query.shape[0] == 0:
         return query.new_zeros(0, query.shape[2], dtype=torch.float32)
-    if use_kernels(query, key) and query.shape[-1] <= LARGEST_HEAD_DIM:
-        from holitom.ops.kernels import tower  # noqa: PLC0415
-
-        return tower.received_attention(query, key, scale)
+    if kernel := kernel_for("received_attention", query, key):
+        return kernel(query, key, scale)
     if query.device.type == "cpu":
         pairs = zip(query, key, strict=True)
         return torch.stack([_received_by_head(part.float(), other.float(), scale) for part, other in pairs])
@@ -70,7 +66,7 @@ def received_by_segment(
     """
     frames = []
     for asking, asked in zip(query.split(list(lengths), dim=1), key.split(list(lengths), dim=1), strict=True):
-        if use_kernels(asking, asked):  # needs no block
+        if kernel_for("received_attention", asking, asked):  # needs no block
             frames.append(received_attention(asking[None], asked[None], scale)[0])
             continue
         total = torch.zeros(asked.shape[1], dtype=torch.float32, device=asked.device)
@@ -121,10 +117,8 @@ def last_query_attention(
     """
     batch, heads, head_dim = query.shape
     kv_heads = key.shape[1]
-    if use_kernels(query, key) and head_dim <= LARGEST_HEAD_DIM:
-        from holitom.ops.kernels import last_query  # noqa: PLC0415
-
-        return last_query.last_query_attention(query, key, scale, padding_mask)
+    if kernel := kernel_for("last_query_attention", query, key):
+        return kernel(query, key, scale, padding_mask)
     grouped = query.float().reshape(batch, kv_heads, heads // kv_heads, head_dim)
     logits = (grouped * scale) @ key.float().transpose(-1, -2)
     if padding_mask is not None:

@@ -12,55 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from holitom.ops.token_ops import highest, packed_positions, work_buffer
+from holitom.ops.token_ops import packed_positions, work_buffer
+from holitom.tokens import CompressedTokens
 
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
 
 # A gram matrix of this many points or more is computed in so many strips of one triangle.
 SMALLEST_STRIPPED, STRIPS = 64, 4
-
-
-@dataclass(frozen=True)
-class GroupClusters:
-    """Clusters of many ragged groups of tokens, listed group after group.
-
-    Attributes:
-        features: merged vectors.
-        centers: token position of each centre, ascending within a group.
-        membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
-        scores: score of each centre, see :func:`density_peak_scores`; NaN where no distance was needed nor asked for.
-    """
-
-    features: Float[Tensor, "clusters dim"]
-    centers: Int[Tensor, " clusters"]
-    membership: Int[Tensor, "groups tokens"]
-    scores: Float[Tensor, " clusters"]
-
-
-@dataclass(frozen=True)
-class GroupBatch:
-    """Groups that are clustered together, padded to the same number of points.
-
-    Attributes:
-        points: token features.
-        valid: which points exist.
-        sizes: how many points exist per group.
-        positions: token of every point.
-        chosen: number of each group.
-        counts: clusters per group.
-        offsets: row of each group's first cluster.
-        width: largest of ``counts``, known on the host.
-    """
-
-    points: Float[Tensor, "batch n dim"]
-    valid: Bool[Tensor, "batch n"]
-    sizes: Int[Tensor, " batch"]
-    positions: Int[Tensor, "batch n"]
-    chosen: Int[Tensor, " batch"]
-    counts: Int[Tensor, " batch"]
-    offsets: Int[Tensor, " batch"]
-    width: int
 
 
 def gram_matrix(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
@@ -152,28 +111,6 @@ def density_peak_scores(
     return (density + 0.5 * separation.double().log()).clamp_min(torch.finfo(torch.float64).min)
 
 
-def density_peak_centers(
-    squares: Float[Tensor, "batch n n"],
-    valid: Bool[Tensor, "batch n"],
-    clusters: Int[Tensor, " batch"],
-    neighbors: Int[Tensor, " batch"],
-    most_neighbors: int,
-) -> Bool[Tensor, "batch n"]:
-    """Choose the cluster centres of every group, the highest of :func:`density_peak_scores`; ties to the lower index.
-
-    Args:
-        squares: squared distances.
-        valid: which points exist.
-        clusters: centres per group, at most its points.
-        neighbors: k of the density per group.
-        most_neighbors: largest k, known on the host.
-
-    Returns:
-        Mask with ``clusters`` centres per group.
-    """
-    return highest(density_peak_scores(squares, valid, neighbors, most_neighbors), valid, clusters)
-
-
 @dataclass(frozen=True)
 class MergedClusters:
     """Clusters of a batch of groups, padded to the same number of clusters.
@@ -250,6 +187,50 @@ def merged_members(
         weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
         merged = embedding_bag(order, rows, first, mode="sum", per_sample_weights=weights)
     return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
+
+
+@torch.no_grad()
+def merged_again(
+    tokens: CompressedTokens, values: Float[Tensor, "frames tokens channels"]
+) -> Float[Tensor, "kept channels"]:
+    """Other values of a video's tokens, selected and merged as the tokens were, without gradients as these."""
+    if tokens.merge_again is not None:
+        return tokens.merge_again(values)
+    return mean_of_sources(values, tokens.details.source_map(), len(tokens.index))
+
+
+def mean_of_sources(
+    values: Float[Tensor, "frames tokens channels"], source: Int[Tensor, "frames tokens"], rows: int
+) -> Float[Tensor, "rows channels"]:
+    """Plain mean of the tokens that became each output row, in the dtype of the values.
+
+    Args:
+        values: of the original tokens.
+        source: output row of each of them, -1 for dropped ones; every row has one at least.
+        rows: output rows.
+    """
+    flat, owner = values.flatten(0, 1).double(), source.flatten().to(values.device)
+    return merged_members(flat[None], owner[None], (owner >= 0)[None], rows, None)[0].to(values.dtype)
+
+
+def clusters_again(
+    values: Float[Tensor, "groups tokens channels"],
+    membership: Int[Tensor, "groups tokens"],
+    heads: Int[Tensor, " clusters"],
+    center_weight: float | None,
+) -> Float[Tensor, "clusters channels"]:
+    """Clusters of other values, merged as :func:`merge_clusters` does; float64.
+
+    Args:
+        values: of the tokens that were clustered.
+        membership: cluster of every token, -1 for tokens in none.
+        heads: group * tokens + position of each cluster's centre.
+        center_weight: see there.
+    """
+    flat, count = values.flatten(0, 1).double(), len(heads)
+    owner = membership.flatten().index_copy(0, heads, torch.arange(count, device=heads.device))
+    centers = torch.zeros_like(owner, dtype=torch.bool).index_fill_(0, heads, True)
+    return merged_members(flat[None], owner[None], centers[None], count, center_weight)[0]
 
 
 def bags(owner: Int[Tensor, "batch n"], width: int) -> tuple[Tensor, Tensor, Tensor]:

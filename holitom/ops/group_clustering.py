@@ -8,16 +8,58 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import GroupBatch, GroupClusters, density_peak_scores, merge_clusters, squared_distances
-from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.kernels import kernel_for
 from holitom.ops.token_ops import CACHED_ELEMENTS, highest, packed_positions, upload, work_buffer
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
 BATCH_ELEMENTS = 2**20
 GPU_BATCH_ELEMENTS = 2**25
-LARGEST_GROUP = 2048  # points that the kernels can cluster
 
 LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GroupClusters:
+    """Clusters of many ragged groups of tokens, listed group after group.
+
+    Attributes:
+        features: merged vectors.
+        centers: token position of each centre, ascending within a group.
+        membership: cluster (row of ``features``) of every token, -1 for tokens that are in none.
+        scores: score of each centre, see :func:`~holitom.ops.clustering.density_peak_scores`; NaN where no distance was
+            needed nor asked for.
+    """
+
+    features: Float[Tensor, "clusters dim"]
+    centers: Int[Tensor, " clusters"]
+    membership: Int[Tensor, "groups tokens"]
+    scores: Float[Tensor, " clusters"]
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """Groups that are clustered together, padded to the same number of points.
+
+    Attributes:
+        points: token features.
+        valid: which points exist.
+        sizes: how many points exist per group.
+        positions: token of every point.
+        chosen: number of each group.
+        counts: clusters per group.
+        offsets: row of each group's first cluster.
+        width: largest of ``counts``, known on the host.
+    """
+
+    points: Float[Tensor, "batch n dim"]
+    valid: Bool[Tensor, "batch n"]
+    sizes: Int[Tensor, " batch"]
+    positions: Int[Tensor, "batch n"]
+    chosen: Int[Tensor, " batch"]
+    counts: Int[Tensor, " batch"]
+    offsets: Int[Tensor, " batch"]
+    width: int
 
 
 @dataclass(frozen=True)
@@ -131,10 +173,8 @@ def cluster_batch(batch: GroupBatch, rule: ClusterRule, tables: GroupClusters) -
     limited, most = rule.clusters_limit_neighbors, rule.neighbors
     near = counts.clamp_max(most) if limited else torch.full_like(counts, most)
     most = min(most, batch.width) if limited else most
-    if positions.shape[1] <= LARGEST_GROUP and on_one_gpu(points, tables.features):
-        from holitom.ops.kernels import clusters as kernels  # noqa: PLC0415
-
-        kernels.cluster(batch, near, most, rule.center_weight, tables)
+    if kernel := kernel_for("cluster_batch", points, tables.features):
+        kernel(batch, near, most, rule.center_weight, tables)
         return
     squares = squared_distances(points)
     scores = density_peak_scores(squares, valid, near, most)
@@ -193,14 +233,12 @@ def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[t
             average_frames(features[first : last + 1], places, mean)
         return means
 
-    if use_kernels(features):
-        from holitom.ops.kernels import clusters  # noqa: PLC0415
-
+    if kernel := kernel_for("segment_means", features):
         extent = [first for first, _ in segments], [last - first + 1 for first, last in segments]
         firsts, lengths = upload(features.device, *extent)
 
         def load_at_once(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
-            return clusters.segment_means(features, firsts, lengths, chosen, positions)
+            return kernel(features, firsts, lengths, chosen, positions)
 
         return Points(load_at_once, dim, features.dtype)
     return Points(load, dim, features.dtype)

@@ -1,38 +1,14 @@
-"""Cosine similarity of tokens at the same place of two frames."""
+"""Cosine similarity of tokens to those at the same place one frame later."""
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from holitom.ops.kernels.dispatch import use_kernels
-from holitom.ops.token_ops import CACHED_ELEMENTS, exact_cosine, work_buffer
+from holitom.ops.kernels import kernel_for
+from holitom.ops.token_ops import CACHED_ELEMENTS, work_buffer
 
 SMALLEST_NORM = 1e-8
-LARGEST_DIM = 16384  # of the kernel
-
-
-def similarity_to(
-    features: Float[Tensor, "frames tokens dim"], frames: Int[Tensor, " pairs"], compared: Int[Tensor, " pairs"]
-) -> Float[Tensor, "pairs tokens"]:
-    """Cosine similarity of the tokens of some frames to those at the same position of other frames.
-
-    Args:
-        features: token features in any floating dtype.
-        frames: the frames.
-        compared: the frame that each of them is compared with.
-
-    Returns:
-        float32, 1 where the two are equal, 0 where one is a zero vector; not finite where a feature is not.
-    """
-    _, tokens, dim = features.shape
-    # On a CPU the products of one step should stay in cache; an accelerator prefers few launches.
-    step = max(1, (2**26 if features.is_cuda else 2**21) // (tokens * dim))
-    found = [features.new_zeros(0, tokens, dtype=torch.float32)]
-    for one, other in zip(frames.split(step), compared.split(step), strict=True):
-        first, second = features.index_select(0, one).float(), features.index_select(0, other).float()
-        found.append(exact_cosine(first, second))
-    return torch.cat(found)
 
 
 def similarity_and_norms(
@@ -49,10 +25,8 @@ def similarity_and_norms(
         float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
     """
     _, tokens, dim = features.shape
-    if use_kernels(features) and dim <= LARGEST_DIM:
-        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
-
-        return kernel.similarity_and_norms(features, SMALLEST_NORM)
+    if kernel := kernel_for("similarity_and_norms", features):
+        return kernel(features, SMALLEST_NORM)
     if features.device.type == "cpu":
         products, norms = products_in_cache(features)
     else:

@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.kernels.dispatch import on_one_gpu
+from holitom.ops.kernels import kernel_for
 
-LARGEST_RANKED = 8192  # entries of a row; the kernel compares all pairs
-RANKED = (torch.float32, torch.float64, torch.float16)
 LARGEST_KEPT = 2**23  # bytes of the memory that a thread keeps
 CACHED_ELEMENTS = 2**19  # float32 numbers that go through a CPU's cache together
 _kept = local()
@@ -66,10 +64,8 @@ def packed_positions(mask: Bool[Tensor, "rows width"], most: int) -> Int[Tensor,
         int64 columns; slots beyond a row's count hold 0.
     """
     rows, width = mask.shape
-    if mask.numel() and on_one_gpu(mask):
-        from holitom.ops.kernels import ranking  # noqa: PLC0415
-
-        return ranking.packed_positions(mask, most)
+    if kernel := kernel_for("packed_positions", mask):
+        return kernel(mask, most)
     # Unselected entries all write into one slot past the end, which is cut off.
     slots = torch.where(mask, mask.cumsum(1) - 1, most)
     columns = torch.arange(width, device=mask.device).expand(rows, width)
@@ -89,35 +85,8 @@ def highest(
     Returns:
         Mask with exactly ``counts`` True entries per row.
     """
-    if scores.dtype in RANKED and 0 < scores.shape[1] <= LARGEST_RANKED and on_one_gpu(scores, eligible, counts):
-        from holitom.ops.kernels import ranking  # noqa: PLC0415
-
-        return ranking.highest(scores, eligible, counts)
+    if kernel := kernel_for("highest", scores, eligible, counts):
+        return kernel(scores, eligible, counts)
     order = scores.masked_fill(~eligible, -torch.inf).argsort(dim=1, descending=True, stable=True)
     first = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
     return torch.zeros_like(eligible).scatter_(1, order, first)
-
-
-def exact_cosine(first: Float[Tensor, "*shape dim"], second: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape"]:
-    """Cosine similarity that is exactly 1 for equal vectors, so that still footage ties and rounding decides nothing.
-
-    From the distance of the unit vectors, 1 - |u - v|^2 / 2; a product of the vectors over their lengths scatters
-    around 1 by the order of summation, which differs between devices.
-
-    Args:
-        first: vectors in any floating dtype.
-        second: vectors of the same shape.
-
-    Returns:
-        In the dtype of the input, 0 where one of the two is a zero vector; not finite where a value is not.
-    """
-    lengths = [torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) for vectors in (first, second)]
-    units = [vectors / length for vectors, length in zip((first, second), lengths, strict=True)]
-    similarity = 1 - (units[0] - units[1]).square().sum(-1) / 2
-    return similarity.masked_fill(((lengths[0] == 0) | (lengths[1] == 0)).squeeze(-1), 0)
-
-
-def consecutive(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Concatenate the ranges ``start .. start + count - 1``, one per entry."""
-    before = np.cumsum(counts) - counts
-    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from holitom.hooks.decoder.inner_record import InnerRecord
-from holitom.tokens import CompressedTokens, FrameMerges, newlines_before
+from holitom.encoded_video import FrameMerges
+from holitom.hooks.decoder.inner_record import InnerRecord, places_in_span
+from holitom.tokens import CompressedTokens
 
 
 @dataclass
@@ -79,10 +80,7 @@ class Record:
         spanless = [v.index.shape[0] == 0 and not v.every_row for v in self.videos[:video]]
         empty = sum(spanless) if self.newline_mode != "one_token" else 0
         row, span = [(row, span) for row, spans in enumerate(self.inner.spans) for span in spans][video - empty]
-        rows = torch.arange(tokens.index.shape[0], device=tokens.index.device)
-        per_frame, every_row = tokens.details.tokens_per_frame, tokens.every_row
-        before = newlines_before(tokens.index, self.newline_mode, per_frame, every_row)
-        places = (rows + before + span[0]).cpu()
+        places = (places_in_span(tokens, self.newline_mode) + span[0]).cpu()
         return row, places if self.inner.order is None else self.inner.order[row].cpu()[places]
 
     def kept_inside(self, video: int = 0) -> Tensor | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from holitom.encoded_video import FrameMerges
 from holitom.errors import InputError
 from holitom.record.file import write_saved
 from holitom.record.prompt import Record
 from holitom.record.saved import DROPPED, NEWLINE, SavedRecord, SavedStage, SavedVideo, as_segments, thumbnails
-from holitom.tokens import FrameMerges
 
 
 def saved_copy(

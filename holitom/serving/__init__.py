@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holitom.serving.engine import CompressedLLM
     from holitom.serving.prompts import PromptMaker, VideoRequest
+    from holitom.serving.served_methods import exact_kept
 
-__all__ = ["CompressedLLM", "PromptMaker", "VideoRequest"]
+__all__ = ["CompressedLLM", "PromptMaker", "VideoRequest", "exact_kept"]
+_MODULES = {"CompressedLLM": "engine", "exact_kept": "served_methods"}
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +29,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415
 
-    from holitom.errors import require_runtime  # noqa: PLC0415
+    from holitom.runtime import require_runtime  # noqa: PLC0415
 
     require_runtime()
-    return getattr(importlib.import_module(f"{__name__}.{'engine' if name == 'CompressedLLM' else 'prompts'}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'prompts')}"), name)

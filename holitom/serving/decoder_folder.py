@@ -18,9 +18,17 @@ from holitom.files import make_folder
 from holitom.serving.plugin import ARCHITECTURE
 
 _LINKED = (
-    "*.safetensors", "*.safetensors.index.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-    "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-)  # fmt: skip
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+)
 _OTHERS = frozenset({"architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "_name_or_path"})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from holitom.checks import is_integer, require
 from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.settings import RunConfig, load_config, parse_config
@@ -66,6 +67,25 @@ def served_method(method: Method) -> ServedMethod:
         _refuse(what, config, compressor)
     key = json.dumps(config.as_dict()["compressor"], sort_keys=True)
     return ServedMethod(key, config.model.num_frames if named else None, compressor)
+
+
+def exact_kept(method: Method, frames: int, tokens_per_frame: int) -> int:
+    """Visual tokens that a method leaves of any video of this size, for engines that lay out a prompt without features.
+
+    Newline tokens, one behind the video in LLaVA-OneVision, are not among them. A method needs ``fill_budget``.
+
+    Args:
+        method: see :func:`served_method`; of a shipped row ``load_config(row, ["fill_budget=true"])``.
+        frames: of the video, at least 1.
+        tokens_per_frame: behind the pooling, at least 1: 196 in LLaVA-OneVision.
+
+    Raises:
+        InputError: as :func:`served_method`, and where the number depends on what the video shows.
+    """
+    for name, value in (("frames", frames), ("tokens_per_frame", tokens_per_frame)):
+        require(is_integer(value) and value >= 1, name, value, "an integer of at least 1", "give the video's size")
+    compressor = served_method(method).compressor
+    return (compressor or Compressor(None, None)).exact_kept(frames, tokens_per_frame)
 
 
 def _refuse(what: str, config: RunConfig, compressor: Compressor) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import transformers
+from packaging.version import Version
+
 from llava.errors import InputError, shown
 
 _REASONS = {
@@ -10,6 +13,7 @@ _REASONS = {
     "assistant_early_exit": "a draft by early exit needs the prompt as ids, and the prompt is embedded here",
     "prefill_chunk_size": "visual tokens are prefilled in one call",
 }
+_LOOKUP = Version("5.18")  # the first release whose prompt lookup keeps an embedded prompt
 
 
 def option(name: str, model: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -26,14 +30,20 @@ def refuse_modes(model: Any, kwargs: Mapping[str, Any]) -> None:
         kwargs: what its ``generate`` is told.
 
     Raises:
-        InputError: for assisted decoding with a draft model, a prefill in chunks, and guidance without a prompt to
-            guide away from.
+        InputError: for assisted decoding with a draft model, a prefill in chunks, guidance without a prompt to guide
+            away from, and prompt lookup in a release of transformers that loses the embedded prompt there.
     """
     for name, reason in _REASONS.items():
         value = option(name, model, kwargs)
         if value is not None:
             what = type(value).__name__ if name == "assistant_model" else shown(value)
             raise InputError(f"{name} = {what} is not supported ({reason}): leave it out")
+    lookup = option("prompt_lookup_num_tokens", model, kwargs)
+    if lookup is not None and Version(transformers.__version__) < _LOOKUP:
+        raise InputError(
+            f"prompt_lookup_num_tokens = {shown(lookup)} gives other tokens with transformers "
+            f"{transformers.__version__}, which forgets an embedded prompt: install {_LOOKUP} or later, or leave it out"
+        )
     scale = option("guidance_scale", model, kwargs)
     if scale is not None and scale != 1 and kwargs.get("negative_prompt_ids") is None:
         raise InputError(

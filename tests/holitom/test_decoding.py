@@ -152,7 +152,7 @@ def test_a_cache_whose_hooks_were_removed_is_refused(model, name: str, new: int)
         cache = greedily(model, prompt(5, "video", 9), 3, **CLIP).past_key_values
     with pytest.raises(RuntimeError, match=r"hooks were removed in between: prefill again"):
         model(input_ids=prompt(new), past_key_values=cache)
-    cache.reset()
+    cache.crop(-cache.get_seq_length())  # ``reset`` of transformers 5.17 keeps the length
     with torch.no_grad():
         for _ in range(2):  # an emptied cache serves a plain prompt, and goes on
             model(input_ids=prompt(new), past_key_values=cache)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from eval.paper.formula import ONEVISION_7B, TERA, fastv_layers, inner_layers, outer_layers, paper_flops, pdrop_layers
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.dycoke import DycokeConfig
 from holitom.methods.fastv import FastvConfig
 from holitom.methods.fastvid import FastVidConfig
@@ -20,7 +21,6 @@ from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.pdrop import PdropConfig
 from holitom.methods.prunevid import PruneVidConfig
 from holitom.methods.visionzip import VisionzipConfig
-from holitom.tokens import EncodedVideo
 from tests.tiny_models import prompt, video
 
 WORKED_EXAMPLES = {

@@ -76,20 +76,20 @@ def test_beside_another_llava_their_classes_work_and_ours_are_refused(tmp_path: 
 def test_a_llava_laid_over_ours_is_told_by_its_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip unpacks both into one folder: our files stay, the __init__ is theirs."""
     package = foreign(tmp_path)
-    monkeypatch.setattr(runtime, "_found", lambda: package / "__init__.py")
+    monkeypatch.setattr(errors, "runtime_found", lambda: package / "__init__.py")
     assert runtime.foreign_runtime() == package
     with pytest.raises(InputError, match="not the one that holitom brings"):
-        errors.require_runtime()
+        runtime.require_runtime()
     (package / "__init__.py").write_text((ROOT / "llava" / "__init__.py").read_text())
     assert runtime.foreign_runtime() is None
-    errors.require_runtime()
+    runtime.require_runtime()
 
 
 def test_without_any_llava(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_found", lambda: None)
+    monkeypatch.setattr(errors, "runtime_found", lambda: None)
     assert runtime.foreign_runtime() is None
     with pytest.raises(InputError, match="is not installed: install holitom again"):
-        errors.require_runtime()
+        runtime.require_runtime()
 
 
 def test_ours_is_ours_and_its_errors_are_one_class_with_holitom_s() -> None:

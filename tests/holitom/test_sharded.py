@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from accelerate import cpu_offload
+from packaging.version import Version
 
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -89,6 +91,10 @@ def test_on_two_devices(checkpoint, tmp_path, in_one_place) -> None:
     assert found == in_one_place
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.18"),
+    reason="transformers 5.17 cannot split a vocabulary of odd size: its own message says so",
+)
 def test_tensor_parallel_over_two_processes(checkpoint, tmp_path, in_one_place) -> None:
     """Each process has half of the heads, and yet both keep the same tokens as one process does."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

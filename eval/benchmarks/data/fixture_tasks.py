@@ -25,7 +25,7 @@ LETTERS = "ABCDE"
 
 
 @dataclass(frozen=True)
-class Question:
+class FixtureQuestion:
     """A question with its options in order and the number of the right one."""
 
     text: str
@@ -43,17 +43,17 @@ FAMILIES: tuple[Callable[[DrawnClip], tuple[str, str, list[str]]], ...] = (
 )
 
 
-def ask(clip: DrawnClip, family: int, options: int, generator: random.Random) -> Question:
+def ask(clip: DrawnClip, family: int, options: int, generator: random.Random) -> FixtureQuestion:
     """A question of one family with ``options`` shuffled options."""
     text, right, every = FAMILIES[family % len(FAMILIES)](clip)
     wrong = [word for word in every if word != right]
     words = [right, *generator.sample(wrong, min(options - 1, len(wrong)))]
     words += [f"none of these ({number})" for number in range(options - len(words))]
     generator.shuffle(words)
-    return Question(text, tuple(words), words.index(right))
+    return FixtureQuestion(text, tuple(words), words.index(right))
 
 
-def lettered(question: Question) -> list[str]:
+def lettered(question: FixtureQuestion) -> list[str]:
     """``A. red``, ``B. blue``, ... as the data sets spell their options."""
     return [f"{LETTERS[number]}. {option}" for number, option in enumerate(question.options)]
 

@@ -23,7 +23,7 @@ SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "scoring": SCORING_SEED}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class HarnessOutput:
     """What the harness returned, and its tasks by name."""
 
     results: dict[str, Any]
@@ -145,7 +145,7 @@ def evaluate(
     limit: int | None = None,
     include_path: str | None = None,
     definitions: str | None = None,
-) -> Outcome | None:
+) -> HarnessOutput | None:
     """Run the tasks with a model; with several processes each answers its share, and all but the first return None.
 
     Raises:
@@ -177,7 +177,7 @@ def evaluate(
         if explained is error:
             raise
         raise explained from error
-    return None if results is None else Outcome(results, model.tasks)
+    return None if results is None else HarnessOutput(results, model.tasks)
 
 
 @cache

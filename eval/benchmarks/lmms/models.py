@@ -25,7 +25,7 @@ import torch
 
 from eval.benchmarks.lmms.ahead import ahead, shares
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry, Served
-from eval.benchmarks.lmms.preparing import Preparing, Question, Ready
+from eval.benchmarks.lmms.preparing import LocatedRequest, Preparing, Ready
 from eval.benchmarks.lmms.questions import task_of, tokens_of
 from eval.benchmarks.lmms.records import RecordFolder
 from eval.benchmarks.lmms.reuse import KeptVideos, ReusingSlot
@@ -174,7 +174,7 @@ class Answering(Preparing):
                 self._answer(request, coming)
         self._check_compressed(last=True)
 
-    def _answer(self, request: Any, coming: Iterator[tuple[Question, Callable[[], Ready]]]) -> None:
+    def _answer(self, request: Any, coming: Iterator[tuple[LocatedRequest, Callable[[], Ready]]]) -> None:
         """See that a request is answered; the harness repeats one to make the processes' shares equal."""
         task, doc_id = request.args[4], request.args[3]
         if (task, doc_id) in self.served.entries or _is_padding(request):
@@ -191,7 +191,7 @@ class Answering(Preparing):
         """Refused: only generated answers are logged."""
         raise InputError("tasks scored by likelihood are not supported: use a stock model")
 
-    def _serve(self, question: Question, ready: Callable[[], Ready]) -> Entry:
+    def _serve(self, question: LocatedRequest, ready: Callable[[], Ready]) -> Entry:
         """The entry of one question: from the log, from the model, or a bad video that is counted."""
         _, _, _, doc_id, task, _ = question.request.args
         path = question.path

@@ -16,7 +16,7 @@ from llava.video import ReaderChoice, VideoClip, load_video
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class LocatedRequest:
     """A request, its words and its video; ``error`` instead of what could not be found."""
 
     request: Any
@@ -56,18 +56,18 @@ class Preparing:
         self._given = self._image_processor = GivenPixels(processor)
         return VideoReading(processor.preprocess, records)
 
-    def _look_up(self, request: Any) -> Question:
+    def _look_up(self, request: Any) -> LocatedRequest:
         """Words and video of a request; in the thread that asks, which owns the harness' tasks."""
         _, _, _, doc_id, task, split = request.args
         doc = self.task_dict[task][split][doc_id]  # type: ignore[attr-defined]
         prompt = ""
         try:
             prompt = stock_prompt(request, doc, self.stock_id)
-            return Question(request, prompt, video_of(request, doc))
+            return LocatedRequest(request, prompt, video_of(request, doc))
         except Exception as error:  # raised when the question's turn has come
-            return Question(request, prompt, error=error)
+            return LocatedRequest(request, prompt, error=error)
 
-    def _prepare(self, question: Question) -> Ready:
+    def _prepare(self, question: LocatedRequest) -> Ready:
         """Everything before the model, by whichever thread reads.
 
         Raises:

@@ -30,6 +30,8 @@ def setting_path(method: str, name: str) -> str:
     Raises:
         InputError: if the method has no such setting, or several.
     """
+    if name == "fill_budget":  # beside any method's settings
+        return name
     known = _paths(method_config(method))
     if any(path.startswith(f"{name}.") for path in known):  # a whole group: outer=null
         return name

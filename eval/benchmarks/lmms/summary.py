@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.lmms.answer_log import Entry, Served
-from eval.benchmarks.lmms.harness import SEEDS, Outcome
+from eval.benchmarks.lmms.harness import SEEDS, HarnessOutput
 from eval.benchmarks.lmms.results import SCHEMA
 from eval.benchmarks.lmms.scoring import fields_of, judge, options_of, question_id
 from eval.benchmarks.lmms.settings import VANILLA
@@ -38,7 +38,7 @@ _SAMPLE_KEYS = frozenset(
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """What a run was asked for, beyond what its answers were made with.
 
     Attributes:
@@ -80,7 +80,7 @@ def _video_name(path: str | None, roots: Sequence[str]) -> str | None:
     return path
 
 
-def _sample(outcome: Outcome, task: str, raw: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+def _sample(outcome: HarnessOutput, task: str, raw: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
     """One line of the samples, from the harness' sample and our entry of the same question."""
     metrics = {name: value for name, value in raw.items() if name not in _SAMPLE_KEYS}
     answer = entry.answer or ""
@@ -110,7 +110,7 @@ def _sample(outcome: Outcome, task: str, raw: Mapping[str, Any], entry: Entry) -
     }
 
 
-def make_samples(outcome: Outcome, served: Served, roots: Sequence[str] = ()) -> list[dict[str, Any]]:
+def make_samples(outcome: HarnessOutput, served: Served, roots: Sequence[str] = ()) -> list[dict[str, Any]]:
     """All lines of the samples, by task and number.
 
     Args:
@@ -136,7 +136,7 @@ def make_samples(outcome: Outcome, served: Served, roots: Sequence[str] = ()) ->
     return [found[key] for key in sorted(found)]
 
 
-def _task_result(outcome: Outcome, task: str, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _task_result(outcome: HarnessOutput, task: str, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     labelled = [sample for sample in samples if sample["correct"] is not None]
     seen = [sample for sample in samples if sample["bad_video"] is None]
     correct = sum(sample["correct"] for sample in labelled)
@@ -197,7 +197,9 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def make_result(asked: Asked, served: Served, outcome: Outcome, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def make_result(
+    asked: RunRequest, served: Served, outcome: HarnessOutput, samples: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """The contents of ``result.json``; all but ``times`` are the same for two runs of one command."""
     by_task: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:

@@ -25,7 +25,7 @@ from eval.benchmarks.lmms.claims import WorkClaim
 from eval.benchmarks.lmms.harness import evaluate, replay
 from eval.benchmarks.lmms.records import RECORDS, with_records
 from eval.benchmarks.lmms.results import write_results
-from eval.benchmarks.lmms.summary import Asked, make_result, make_samples
+from eval.benchmarks.lmms.summary import RunRequest, make_result, make_samples
 from eval.benchmarks.plugin import CLASSES
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.record import write_whole
@@ -176,8 +176,8 @@ def finish(job: Job, served: Served, outcome: Any) -> dict[str, Any]:
         "wall_seconds": now - job.started,
         "processes": job.processes,
     }
-    names = (entry.name for entry in fields(Asked) if entry.name != "times")
-    asked = Asked(**{name: getattr(job, name) for name in names}, times=times)
+    names = (entry.name for entry in fields(RunRequest) if entry.name != "times")
+    asked = RunRequest(**{name: getattr(job, name) for name in names}, times=times)
     named = (os.environ.get("HF_HOME"), os.environ.get(VARIABLE), job.include_path)
     roots = [root for root in named if root is not None]
     samples = make_samples(outcome, served, roots)

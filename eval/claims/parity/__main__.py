@@ -59,7 +59,7 @@ CHECKS: dict[str, Callable[[Path], tuple[float, list[str]]]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResult:
     """Result of one case: largest absolute error, and what differs in selections (empty if nothing)."""
 
     name: str
@@ -93,7 +93,7 @@ def _checks(folder: Path) -> Iterator[tuple[str, str, Callable[[], tuple[float, 
             yield f"e2e/{path.stem}", "e2e", partial(whole.check, path)
 
 
-def compare(folder: Path) -> Iterator[Outcome]:
+def compare(folder: Path) -> Iterator[CaseResult]:
     """Run every case of a folder, in order of kind and name.
 
     Raises:
@@ -109,7 +109,7 @@ def compare(folder: Path) -> Iterator[Outcome]:
             error, differences = check()
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as problem:
             error, differences = float("inf"), [f"{type(problem).__name__}: {problem}"]
-        yield Outcome(name, kind, error, tuple(differences))
+        yield CaseResult(name, kind, error, tuple(differences))
 
 
 @user_errors

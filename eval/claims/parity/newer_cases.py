@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eval.claims.parity.cases import largest, mismatches, read_case
+from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.hooks.tower.frame_merging import FrameMerging
 from holitom.hooks.tower.parts import TowerPlaces
 from holitom.methods.earlytom import EarlyTomMerging, EarlyTomOuter
@@ -24,7 +25,6 @@ from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.flashvid.compression import compress_frames, frame_budget
 from holitom.methods.flashvid.inner import pruned_length
 from holitom.ops.pruning import keep_best
-from holitom.tokens import EncodedVideo, FrameMerges
 from llava.model.pooling import pool_frames
 from llava.model.vision_tower import SiglipVisionTower
 

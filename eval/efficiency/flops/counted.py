@@ -30,8 +30,9 @@ from eval.efficiency.flops.sizes import DTYPE, ModelSizes, hollow_model
 from eval.efficiency.flops.stand_ins import NominalOuter, nominal_scene, with_newlines
 from eval.efficiency.flops.tracing import FusedAttention, LiveBytes, ModuleFlops
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.methods.holitom import HolitomOuter
-from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges
+from holitom.tokens import CompressedTokens
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.splicing import SplicedBatch, VisualTokens, splice
@@ -231,6 +232,7 @@ class MetaRuns:
     def _decode(self, plan: Plan, kept: CompressedTokens) -> _Decoded:
         with LiveBytes() as alive, FusedAttention() as attention, FlopCounterMode(display=False) as counter:
             modules = ModuleFlops(counter).watch(self._products())
+            angles = ModuleFlops(counter).watch([self.model.get_model().rotary_emb])  # a product in some releases
             prompt, cache = self._prompt(plan, kept), DynamicCache(config=self.model.config)
             self.model(
                 inputs_embeds=prompt.inputs_embeds,
@@ -240,13 +242,13 @@ class MetaRuns:
                 logits_to_keep=1,
                 video_spans=prompt.video_spans,
             )
-            prefill, products = counter.get_total_flops(), modules.total
+            prefill, products = counter.get_total_flops() - angles.total, modules.total
             masked, sizes = attention.masked, tuple(_cache_sizes(cache))
             peak = alive.peak + self.sizes.frames * 3 * self.sizes.side**2 * DTYPE.itemsize
             token = torch.zeros(1, 1, dtype=torch.long, device="meta")
             self.model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            decode = counter.get_total_flops() - prefill
             modules.stop()
+            decode = counter.get_total_flops() - angles.stop() - prefill
         return _Decoded(prefill, products, masked, decode, sizes, peak)
 
     def _products(self) -> Iterator[torch.nn.Module]:
@@ -254,7 +256,7 @@ class MetaRuns:
         decoder = self.model.get_model()
         for layer in decoder.layers:
             yield from (layer.self_attn, layer.mlp)
-        yield from (decoder.rotary_emb, self.model.lm_head)
+        yield self.model.lm_head
 
 
 def _cache_sizes(cache: DynamicCache) -> Iterator[tuple[int, int]]:

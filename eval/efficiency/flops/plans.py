@@ -10,11 +10,12 @@ import torch
 
 from eval.efficiency.flops.sizes import ModelSizes, sizes_of
 from eval.instruments.answering import inner_stages
+from eval.paper.config_names import paper_methods
 from eval.paper.formula import outer_tokens
-from eval.paper.scores import CONFIGS, paper_methods
 from holitom.compressor import Compressor
 from holitom.hooks.decoder.rules import DecoderStage, stage_counts
 from holitom.settings import RunConfig, load_config
+from holitom.shipped import CONFIGS
 from llava.model.newlines import count_newlines
 
 TEXT_BEFORE, TEXT_BEHIND = 20, 60  # about a question with four choices in Qwen's chat template

@@ -9,8 +9,8 @@ from eval.efficiency.flops.counted import Counted, MetaRuns, MethodFlops
 from eval.efficiency.flops.plans import Plan, newer_methods, plans_of
 from eval.efficiency.flops.sizes import model_config
 from eval.instruments.progress import progress
+from eval.paper.config_names import config_name
 from eval.paper.rows import main_rows
-from eval.paper.scores import config_name
 from holitom.methods.holitom import HolitomOuter
 
 MAIN = "llava-onevision-7b"  # the checkpoint of the paper's main table

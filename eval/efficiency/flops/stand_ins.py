@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from eval.efficiency.flops.sizes import ModelSizes
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.encoded_video import EncodedVideo
+from holitom.tokens import CompressedTokens
 from llava.model.newlines import insert_newlines
 
 SCENE_FRAMES, SCENE_STILL = 8, 0.55  # the nominal scene: a cut every 8 frames, 55 % of the positions stand still

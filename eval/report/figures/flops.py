@@ -16,8 +16,8 @@ from typing import Any
 from eval.efficiency.flops.real import MAIN
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record
-from eval.paper.rows import PaperRow, main_rows
-from eval.paper.scores import config_name, scores_of
+from eval.paper.config_names import config_name
+from eval.paper.rows import PaperRow, main_rows, scores_of
 from eval.report.figures.tiny import score_by_flops
 from llava.errors import InputError
 

@@ -32,10 +32,16 @@ def panel(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
         found.sort(key=lambda row: row["prefill_gflops"])
         strong = method in _STRONG
         axes.errorbar(
-            [100 * row["prefill_share"] for row in found], [100 * row["score"] for row in found],
-            [100 * row["error"] for row in found], marker=_MARKERS[number % len(_MARKERS)], label=method, capsize=2,
-            linewidth=2.2 if strong else 1, elinewidth=0.6, alpha=1 if strong else 0.6,
-        )  # fmt: skip
+            [100 * row["prefill_share"] for row in found],
+            [100 * row["score"] for row in found],
+            [100 * row["error"] for row in found],
+            marker=_MARKERS[number % len(_MARKERS)],
+            label=method,
+            capsize=2,
+            linewidth=2.2 if strong else 1,
+            elinewidth=0.6,
+            alpha=1 if strong else 0.6,
+        )
     axes.set_xlabel("matrix products of a prefill, tower included, % of vanilla")
     axes.set_ylabel("right answers, %")
     axes.legend(fontsize=6, ncols=2)

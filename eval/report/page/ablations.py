@@ -12,11 +12,10 @@ from eval.report.page.blocks import NOT_MEASURED, Block, Cell, Column, Notice, S
 from eval.report.page.charts import Series, curves
 from eval.report.page.findings import score_findings
 from eval.report.page.paper import three
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import NO_EVIDENCE, score_cells, score_columns, score_notes
-from eval.report.tables.scores import Section as RunSection
+from eval.report.tables.scores import ScoreSection, title_of
 from eval.report.tables.scores import score_columns as tasks_of
-from eval.report.tables.scores import title_of
 
 
 def ablation_section(sources: Sources, grids: Sequence[Grid]) -> Section:
@@ -44,7 +43,7 @@ def ablation_section(sources: Sources, grids: Sequence[Grid]) -> Section:
     return Section("ablations", "Ablations", blocks)
 
 
-def _paper_ablation(sources: Sources, section: RunSection, grids: Sequence[Grid]) -> list[Block]:
+def _paper_ablation(sources: Sources, section: ScoreSection, grids: Sequence[Grid]) -> list[Block]:
     tasks = tasks_of(section.runs)
     columns = [Column("point")]
     for task in tasks:
@@ -70,7 +69,7 @@ def _paper_ablation(sources: Sources, section: RunSection, grids: Sequence[Grid]
     return [chart, sheet]
 
 
-def _tiny_ablations(record: Record) -> list[Block]:
+def _tiny_ablations(record: ResultFile) -> list[Block]:
     blocks: list[Block] = []
     for name, grid in record.result["ablations"].items():
         if grid["points"]:
@@ -78,7 +77,7 @@ def _tiny_ablations(record: Record) -> list[Block]:
     return blocks
 
 
-def _tiny_ablation(slug: str, record: Record, grid: Mapping[str, Any]) -> list[Block]:
+def _tiny_ablation(slug: str, record: ResultFile, grid: Mapping[str, Any]) -> list[Block]:
     rows, points = record.result["rows"], grid["points"]
     title = f"Tiny model: {grid['title']}"
     sheet = Sheet(
@@ -89,7 +88,7 @@ def _tiny_ablation(slug: str, record: Record, grid: Mapping[str, Any]) -> list[B
     return [curves(f"{slug}-chart", title, series, (axis, "score, %"), said, _band(record, points)), sheet]
 
 
-def _band(record: Record, points: Iterable[str]) -> tuple[float, float, str] | None:
+def _band(record: ResultFile, points: Iterable[str]) -> tuple[float, float, str] | None:
     """All tokens of as many frames; None where the points differ in their frames."""
     counts = {record.result["frames"][point] for point in points}
     full = record.result["rows"].get(f"vanilla_f{next(iter(counts))}") if len(counts) == 1 else None

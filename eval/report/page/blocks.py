@@ -18,9 +18,14 @@ from eval.report.tables.layout import number
 NOT_JUDGED, NOT_MEASURED = "not judged", "not measured"
 # verdict -> class of its badge; each class has a sign of its own, so that no one needs the colours
 TONES = {
-    REPRODUCED: "good", PARTLY: "part", UNDECIDED: "part", CONTRADICTED: "bad", NOT_JUDGED: "open",
-    NOT_MEASURED: "open", NOT_HERE: "open",
-}  # fmt: skip
+    REPRODUCED: "good",
+    PARTLY: "part",
+    UNDECIDED: "part",
+    CONTRADICTED: "bad",
+    NOT_JUDGED: "open",
+    NOT_MEASURED: "open",
+    NOT_HERE: "open",
+}
 SIGNS = {"good": "✓", "part": "◐", "bad": "✗", "open": "○"}
 ABSENT = "\u2013"
 

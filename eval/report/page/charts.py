@@ -72,9 +72,13 @@ def style(method: str, place: int = 0) -> tuple[str, str, str]:
 
 
 def curves(
-    slug: str, title: str, series: Sequence[Series], axes: tuple[str, str], said: str,
+    slug: str,
+    title: str,
+    series: Sequence[Series],
+    axes: tuple[str, str],
+    said: str,
     band: tuple[float, float, str] | None = None,
-) -> Chart:  # fmt: skip
+) -> Chart:
     """Lines with markers and error bars.
 
     Args:
@@ -95,15 +99,28 @@ def curves(
         points = [at for at, value in enumerate(line.y) if value is not None]
         errors = [line.errors[at] or 0.0 for at in points] if any(e is not None for e in line.errors) else None
         axis.errorbar(
-            [_label(line.x[at]) for at in points], np.array([line.y[at] for at in points], dtype=float), errors,
+            [_label(line.x[at]) for at in points],
+            np.array([line.y[at] for at in points], dtype=float),
+            errors,
             label=_label(line.name),
-            color=colour, marker=marker, markersize=6, linewidth=1.4 if line.lines else 0.0, elinewidth=1, capsize=2,
-            linestyle="--" if line.dashed else dash, markerfacecolor="none" if line.dashed else colour,
-        )  # fmt: skip
-        data.append({
-            "name": plain(line.name), "x": [plain(at) if isinstance(at, str) else at for at in line.x],
-            "y": list(line.y), "errors": list(line.errors), "names": [plain(name) for name in line.names],
-        })  # fmt: skip
+            color=colour,
+            marker=marker,
+            markersize=6,
+            linewidth=1.4 if line.lines else 0.0,
+            elinewidth=1,
+            capsize=2,
+            linestyle="--" if line.dashed else dash,
+            markerfacecolor="none" if line.dashed else colour,
+        )
+        data.append(
+            {
+                "name": plain(line.name),
+                "x": [plain(at) if isinstance(at, str) else at for at in line.x],
+                "y": list(line.y),
+                "errors": list(line.errors),
+                "names": [plain(name) for name in line.names],
+            }
+        )
     if band is not None:
         value, error, name = band
         axis.axhspan(value - error, value + error, color="#000000", alpha=0.07, linewidth=0)
@@ -125,9 +142,15 @@ def stacked(
     for place, (name, values) in enumerate(parts.items()):
         widths = [value or 0.0 for value in values]
         axes.barh(
-            range(len(bars)), widths, left=low, label=_label(name), color=_COLOURS[place % len(_COLOURS)],
-            edgecolor="#ffffff", linewidth=0.8, hatch=_HATCHES[place % len(_HATCHES)],
-        )  # fmt: skip
+            range(len(bars)),
+            widths,
+            left=low,
+            label=_label(name),
+            color=_COLOURS[place % len(_COLOURS)],
+            edgecolor="#ffffff",
+            linewidth=0.8,
+            hatch=_HATCHES[place % len(_HATCHES)],
+        )
         low = [left + width for left, width in zip(low, widths, strict=True)]
         data.append({"name": plain(name), "x": list(values), "y": [plain(bar) for bar in bars]})
     axes.set_yticks(range(len(bars)), [_label(bar) for bar in bars])

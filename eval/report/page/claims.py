@@ -20,7 +20,7 @@ from eval.report.page.blocks import (
     Text,
     figure,
 )
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from llava.errors import InputError
 
 VERDICTS = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_HERE)
@@ -71,9 +71,16 @@ def claims_section(sources: Sources) -> Section:
         text = f"Not checked: there is no claims.json among the results. Make it with {MAKE}."
         return Section("claims", "Claims and verdicts", [Notice(text, "absent")])
     columns = [
-        Column("verdict"), Column("claim", wide=True), Column("ours"), Column("paper"), Column("difference"),
-        Column("source"), Column("why", wide=True), Column("samples"), Column("evidence", wide=True),
-    ]  # fmt: skip
+        Column("verdict"),
+        Column("claim", wide=True),
+        Column("ours"),
+        Column("paper"),
+        Column("difference"),
+        Column("source"),
+        Column("why", wide=True),
+        Column("samples"),
+        Column("evidence", wide=True),
+    ]
     rows = [_row(claim) for claim in claims_of(sources)]
     blocks: list[Block] = [Text([_made(record)])]
     if record.data.get("quick") is True:
@@ -83,7 +90,7 @@ def claims_section(sources: Sources) -> Section:
     return Section("claims", "Claims and verdicts", blocks)
 
 
-def _made(record: Record) -> str:
+def _made(record: ResultFile) -> str:
     facts = [f"{key} {record.data[key]}" for key in ("commit", "device", "torch", "date") if record.data.get(key)]
     return f"From {record.path}: {', '.join(facts)}. Verdicts follow from the numbers; none is written by hand."
 
@@ -95,12 +102,16 @@ def _row(claim: Mapping[str, Any]) -> list[Cell]:
     samples = evidence.get("samples")
     needs = f"needs {claim['needs']}" if claim.get("needs") else ""
     return [
-        Cell("", verdict=str(claim["verdict"])), Cell(str(claim["claim"]), small=str(claim["id"])),
-        _numbers(claim.get("ours")), _numbers(claim["paper"]), _numbers(claim.get("difference")),
+        Cell("", verdict=str(claim["verdict"])),
+        Cell(str(claim["claim"]), small=str(claim["id"])),
+        _numbers(claim.get("ours")),
+        _numbers(claim["paper"]),
+        _numbers(claim.get("difference")),
         Cell(str(claim["source"])),
-        Cell(str(claim["why"]), small=needs), figure(samples, 0) if isinstance(samples, int | float) else Cell(ABSENT),
+        Cell(str(claim["why"]), small=needs),
+        figure(samples, 0) if isinstance(samples, int | float) else Cell(ABSENT),
         Cell(str(evidence["command"] or ABSENT), code=bool(evidence["command"]), small=", ".join(facts)),
-    ]  # fmt: skip
+    ]
 
 
 def numbers_of(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from eval.benchmarks.runs import difference
 from eval.report.page.blocks import Block, Cell, Column, Notice, Section, Sheet, figure
 from eval.report.page.samples import SampleSet
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import paired_test
 from eval.report.tables.scores import title_of
 
@@ -29,16 +29,22 @@ class Switch:
 
 SWITCHES = (
     Switch(
-        "inner.causal", "mask of layer k-1", True, False,
+        "inner.causal",
+        "mask of layer k-1",
+        True,
+        False,
         "Here that layer attends causally. In the release it runs without a mask in the prefill, so that visual tokens "
         "see the question (inner.causal: false).",
     ),
     Switch(
-        "inner.merge_rule", "merge rule of the inner stage", "sequential", "mean",
+        "inner.merge_rule",
+        "merge rule of the inner stage",
+        "sequential",
+        "mean",
         "Here and in the release each merged token is averaged with its target one after the other; the paper tells "
         "of the mean of the group (inner.merge_rule: mean).",
     ),
-)  # fmt: skip
+)
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -79,9 +85,16 @@ def deviation_section(sources: Sources, sets: Sequence[SampleSet]) -> Section:
             blocks.append(Notice(text, "absent"))
             continue
         columns = [
-            Column("where"), Column("our default"), Column("the other"), Column("ours, %"), Column("other, %"),
-            Column("other - ours", "points"), Column("low", "points"), Column("high", "points"), Column("p"),
-        ]  # fmt: skip
+            Column("where"),
+            Column("our default"),
+            Column("the other"),
+            Column("ours, %"),
+            Column("other, %"),
+            Column("other - ours", "points"),
+            Column("low", "points"),
+            Column("high", "points"),
+            Column("p"),
+        ]
         slug = "deviation-" + switch.setting.replace(".", "-").replace("_", "-")
         notes = ("Intervals are paired bootstraps over videos (95 %). A dash: the answers are not at hand.",)
         blocks.append(Sheet(slug, f"Measured effect of the {switch.title}", columns, rows, notes))
@@ -123,7 +136,7 @@ def _benchmark_rows(sources: Sources, switch: Switch) -> Iterator[list[Cell]]:
             yield [Cell(where), *names, *values, *gaps, figure(found.p, 3)]
 
 
-def _tiny_rows(record: Record, switch: Switch, sets: Sequence[SampleSet]) -> list[list[Cell]]:
+def _tiny_rows(record: ResultFile, switch: Switch, sets: Sequence[SampleSet]) -> list[list[Cell]]:
     rows, frames = record.result["rows"], record.result["frames"]
     answers = next((found for found in sets if found.belongs == record.path), None)
     said = {name: {"frames": frames[name], **flat(value)} for name, value in record.result["settings"].items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.report.page.blocks import Block, Cell, Column, Notice, Section, Sheet, figure
 from eval.report.page.charts import stacked
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import source_note
 
 # stages of a prompt in their order; the projector and the inner stage are part of what stands around them
@@ -44,7 +44,7 @@ def _spread(stages: Mapping[str, Any], name: str) -> Cell:
     return figure(found["median"], small=f"{found['min']:.1f} to {found['max']:.1f}")
 
 
-def _latency(record: Record) -> list[Block]:
+def _latency(record: ResultFile) -> list[Block]:
     result = record.result
     weights = "random weights" if result.get("random_weights") else f"checkpoint {result.get('checkpoint')}"
     where = f"{result['geometry']}, {result.get('dtype')}, {result.get('frames')} frames, {record.data['device']}"
@@ -57,21 +57,28 @@ def _latency(record: Record) -> list[Block]:
     chart = stacked(f"{record.slug}-chart", title, labels, parts, "milliseconds (medians)", said)
     ratios = ("time_to_first_token", "tokens_per_second", "peak_memory")
     columns = [
-        Column("configuration"), Column("to the LLM", "visual tokens"),
+        Column("configuration"),
+        Column("to the LLM", "visual tokens"),
         *(Column(stage, "ms, median (range)") for stage in (*STAGES, "inner")),
-        *(Column(name.replace("_", " "), "ms, median (range)") for name in _TIMES), Column("tokens/s"),
-        Column("peak memory, MB"), *(Column(name.replace("_", " "), "times better than all tokens") for name in ratios),
-    ]  # fmt: skip
+        *(Column(name.replace("_", " "), "ms, median (range)") for name in _TIMES),
+        Column("tokens/s"),
+        Column("peak memory, MB"),
+        *(Column(name.replace("_", " "), "times better than all tokens") for name in ratios),
+    ]
     lines = []
     for row in rows:
         stages, against = row["stages_ms"], row.get("against_vanilla") or {}
         speed = row.get("tokens_per_second")
-        lines.append([
-            Cell(str(row["config"]), code=True), figure((row.get("tokens") or {}).get("before_llm"), 0),
-            *(_spread(stages, stage) for stage in (*STAGES, "inner", *_TIMES)),
-            _spread({"speed": speed}, "speed") if isinstance(speed, dict) else figure(speed),
-            figure(row.get("peak_memory_mb"), 0), *(figure(against.get(name), 2) for name in ratios),
-        ])  # fmt: skip
+        lines.append(
+            [
+                Cell(str(row["config"]), code=True),
+                figure((row.get("tokens") or {}).get("before_llm"), 0),
+                *(_spread(stages, stage) for stage in (*STAGES, "inner", *_TIMES)),
+                _spread({"speed": speed}, "speed") if isinstance(speed, dict) else figure(speed),
+                figure(row.get("peak_memory_mb"), 0),
+                *(figure(against.get(name), 2) for name in ratios),
+            ]
+        )
     note = f"{weights}; {result.get('repetitions')} repetitions, attention {result.get('attention')}. "
     note += source_note(record)
     if record.data.get("cuda") is None:
@@ -79,7 +86,7 @@ def _latency(record: Record) -> list[Block]:
     return [chart, Sheet(record.slug, title, columns, lines, (note,))]
 
 
-def _methods(record: Record) -> list[Block]:
+def _methods(record: ResultFile) -> list[Block]:
     result = record.result
     size = result["settings"]
     rows = [{**row, "method": str(row["method"]), "total_ms": float(row["total_ms"])} for row in result["rows"]]
@@ -95,15 +102,18 @@ def _methods(record: Record) -> list[Block]:
     )
     columns = [Column("method"), Column("tokens to the LLM"), *(Column(name, "ms") for name in [*keys, "total"])]
     lines = [
-        [Cell(str(row["method"]), code=True), figure(row["tokens_to_llm"], 0),
-         *(figure(row[key]) for key in [*keys.values(), "total_ms"])]
+        [
+            Cell(str(row["method"]), code=True),
+            figure(row["tokens_to_llm"], 0),
+            *(figure(row[key]) for key in [*keys.values(), "total_ms"]),
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     note = f"{size['repetitions']} repetitions, {size['threads']} thread(s). {source_note(record)}"
     return [chart, Sheet(record.slug, title, columns, lines, (note,))]
 
 
-def _outer(record: Record) -> list[Block]:
+def _outer(record: ResultFile) -> list[Block]:
     result = record.result
     size = result["settings"]
     names = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
@@ -118,20 +128,26 @@ def _outer(record: Record) -> list[Block]:
     return [Sheet(record.slug, title, columns, lines, (note,))]
 
 
-def _tokens(record: Record) -> list[Block]:
+def _tokens(record: ResultFile) -> list[Block]:
     result = record.result
     columns = [
-        Column("configuration"), Column("nominal", "visual tokens"), Column("measured", "visual tokens"),
-        Column("kept, %"), Column("nominal", "TFLOPs"), Column("measured", "TFLOPs"),
-    ]  # fmt: skip
+        Column("configuration"),
+        Column("nominal", "visual tokens"),
+        Column("measured", "visual tokens"),
+        Column("kept, %"),
+        Column("nominal", "TFLOPs"),
+        Column("measured", "TFLOPs"),
+    ]
     lines = [
         [
-            Cell(str(row["config"]), code=True), _count(row["nominal"]), _count(row["measured"]),
+            Cell(str(row["config"]), code=True),
+            _count(row["nominal"]),
+            _count(row["measured"]),
             figure(100 * row["retained_before_llm"]),
             *(figure(row[key], 2) for key in ("nominal_tflops", "measured_tflops")),
         ]
         for row in result["rows"]
-    ]  # fmt: skip
+    ]
     title = f"Tokens that each row really keeps: {result['frames']} x {result['tokens_per_frame']} of {result['video']}"
     note = f"A tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. {source_note(record)}"
     return [Sheet(record.slug, title, columns, lines, (note,))]

@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.benchmarks.runs import Run
 from eval.report.page.blocks import ABSENT, Block, Cell, Column, Notice, Section, Sheet, figure
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 
 
 def samples_of(result: dict[str, Any]) -> tuple[float, str] | None:
@@ -29,9 +29,15 @@ def samples_of(result: dict[str, Any]) -> tuple[float, str] | None:
 def evidence_section(sources: Sources) -> Section:
     """One line for each file that the page is made from."""
     columns = [
-        Column("file"), Column("commit"), Column("device"), Column("samples"), Column("command", wide=True),
-        Column("date"), Column("torch"), Column("SHA-256"),
-    ]  # fmt: skip
+        Column("file"),
+        Column("commit"),
+        Column("device"),
+        Column("samples"),
+        Column("command", wide=True),
+        Column("date"),
+        Column("torch"),
+        Column("SHA-256"),
+    ]
     rows = []
     for record in [*([sources.claims] if sources.claims else []), *sources.records]:
         for cells in sources.tried(record.path, _record, record):
@@ -49,16 +55,20 @@ def evidence_section(sources: Sources) -> Section:
     return Section("evidence", "What was measured, and with what", blocks)
 
 
-def _record(record: Record) -> list[Cell]:
+def _record(record: ResultFile) -> list[Cell]:
     data, samples = record.data, samples_of(record.result)
     count = Cell(ABSENT) if samples is None else figure(samples[0], 0, small=samples[1])
     if "claims" in record.result:
         count = figure(len(record.result["claims"]), 0, small="claims")
     return [
-        Cell(record.path, code=True), *(Cell(str(data.get(key, ABSENT))) for key in ("commit", "device")), count,
+        Cell(record.path, code=True),
+        *(Cell(str(data.get(key, ABSENT))) for key in ("commit", "device")),
+        count,
         Cell(str(data.get("command", "python -m eval.claims")), code=True),
-        Cell(str(data.get("date", ABSENT))), Cell(str(data.get("torch", ABSENT))), Cell(record.sha256[:12], code=True),
-    ]  # fmt: skip
+        Cell(str(data.get("date", ABSENT))),
+        Cell(str(data.get("torch", ABSENT))),
+        Cell(record.sha256[:12], code=True),
+    ]
 
 
 def _run(path: str, run: Run) -> list[Cell]:
@@ -67,10 +77,15 @@ def _run(path: str, run: Run) -> list[Cell]:
     command = f"python -m eval.benchmarks.run {facts['config']['file']} --tasks {','.join(facts['setup']['tasks'])}"
     command += "".join(f" --set {change}" for change in facts["config"]["overrides"])
     return [
-        Cell(path, code=True), Cell(str(facts["commit"])), Cell(str(facts["setup"].get("device", ABSENT))),
-        figure(len(run.samples), 0, small="questions"), Cell(command, code=True),
-        Cell(str(times.get("finished", ABSENT))), Cell(str(versions.get("torch", ABSENT))), Cell(ABSENT),
-    ]  # fmt: skip
+        Cell(path, code=True),
+        Cell(str(facts["commit"])),
+        Cell(str(facts["setup"].get("device", ABSENT))),
+        figure(len(run.samples), 0, small="questions"),
+        Cell(command, code=True),
+        Cell(str(times.get("finished", ABSENT))),
+        Cell(str(versions.get("torch", ABSENT))),
+        Cell(ABSENT),
+    ]
 
 
 def problem_section(sources: Sources) -> Section | None:
@@ -82,5 +97,5 @@ def problem_section(sources: Sources) -> Section | None:
     blocks: list[Block] = [
         Notice(said, "damaged"),
         Sheet("problem-table", "What could not be shown", [Column("file"), Column("reason", wide=True)], rows),
-    ]  # fmt: skip
+    ]
     return Section("problems", "Damaged or partial results", blocks)

@@ -14,13 +14,14 @@ from eval.claims.flops_claims import flops_identity
 from eval.claims.judging import CONTRADICTED, PARTLY, REPRODUCED, UNDECIDED
 from eval.claims.score_claims import scores_identity
 from eval.claims.speed_claims import figure_identity
+from eval.paper.config_names import config_name
 from eval.paper.grids import Grid
-from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows
-from eval.paper.scores import EFFICIENCY, config_name, is_timed_geometry, scores_of
+from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows, scores_of
+from eval.paper.scores import EFFICIENCY, is_timed_geometry
 from eval.report.page.blocks import NOT_JUDGED, NOT_MEASURED
 from eval.report.page.claims import MAKE, judged_claim
-from eval.report.page.sources import Record, Sources
-from eval.report.tables.scores import Row, Section, score_columns, title_of
+from eval.report.page.sources import ResultFile, Sources
+from eval.report.tables.scores import ScoreRow, ScoreSection, score_columns, title_of
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 TALLIED = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_JUDGED, NOT_MEASURED)
@@ -65,7 +66,7 @@ def command_of(point: str, grids: Sequence[Grid]) -> str:
     return f"python -m eval.benchmarks.run configs/{point}.yaml"
 
 
-def score_findings(sources: Sources, section: Section, row: Row, grids: Sequence[Grid]) -> list[Finding]:
+def score_findings(sources: Sources, section: ScoreSection, row: ScoreRow, grids: Sequence[Grid]) -> list[Finding]:
     """Our scores of one line of a table beside the paper's, for each of its benchmarks."""
     printed = scores_of(row.paper)
     found = []
@@ -109,7 +110,7 @@ def taken_over(sources: Sources, identity: str, ours: float, name: str) -> tuple
     return str(cell["verdict"]), f"u {cell['u']:.2f}{reason}"
 
 
-def _missing(row: Row, task: str, command: str) -> str:
+def _missing(row: ScoreRow, task: str, command: str) -> str:
     if row.run is None:
         return f"not run: {command}"
     return f"withheld: {row.withheld[task]}" if task in row.withheld else f"{title_of(task)} was not run whole"
@@ -132,10 +133,17 @@ def flops_findings(sources: Sources) -> list[Finding]:
         verdict, why = taken_over(sources, identity, row["tflops"], "TFLOPs")
         found.append(
             Finding(
-                f"FLOPs, {row['model']}", f"{row['method']}, {row['retained_percent']} %", "TFLOPs",
-                row["paper_tflops"], row["tflops"], verdict, "" if verdict == REPRODUCED else why, None, evidence,
+                f"FLOPs, {row['model']}",
+                f"{row['method']}, {row['retained_percent']} %",
+                "TFLOPs",
+                row["paper_tflops"],
+                row["tflops"],
+                verdict,
+                "" if verdict == REPRODUCED else why,
+                None,
+                evidence,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -153,13 +161,13 @@ def speed_findings(sources: Sources) -> list[Finding]:
     return found
 
 
-def at_paper_geometry(record: Record) -> bool:
+def at_paper_geometry(record: ResultFile) -> bool:
     """Whether latencies were taken on a GPU with the sizes of LLaVA-OneVision-7B."""
     return record.data.get("cuda") is not None and is_timed_geometry(record.result.get("geometry"))
 
 
 def _speed(
-    sources: Sources, records: Sequence[Record], row: PaperRow, quantity: str, key: str, paper: float
+    sources: Sources, records: Sequence[ResultFile], row: PaperRow, quantity: str, key: str, paper: float
 ) -> Finding:
     common = ("Efficiency figure", f"{row.method}, {row.retained} %", quantity, paper)
     for record in records:

@@ -50,10 +50,13 @@ def _card(claim: Mapping[str, Any]) -> Card:
     samples = evidence.get("samples")
     sure = f"{samples} samples, {evidence.get('device')}" if samples else str(evidence.get("device") or "by arithmetic")
     return Card(
-        str(claim["claim"]), numbers_of(claim["paper"]) or "yes or no",
-        "not measured here" if absent else _measured(claim.get("ours")), f"needs {needs}" if absent else sure,
-        Cell(verdict=str(claim["verdict"])), command if absent else str(evidence.get("command") or ""),
-    )  # fmt: skip
+        str(claim["claim"]),
+        numbers_of(claim["paper"]) or "yes or no",
+        "not measured here" if absent else _measured(claim.get("ours")),
+        f"needs {needs}" if absent else sure,
+        Cell(verdict=str(claim["verdict"])),
+        command if absent else str(evidence.get("command") or ""),
+    )
 
 
 def _measured(ours: Any) -> str:

@@ -32,10 +32,17 @@ def _reports() -> Sheet:
             printed = MAIN_SCORES[report.method, report.retained].of(task)
             gap = None if printed is None else score - printed
             label = report.method if report.retained == 100 else f"{report.method}, {report.retained} %"
-            rows.append([
-                Cell(title_of(task)), Cell(label), figure(printed), figure(score, 2), figure(gap, 1, sign=True),
-                Cell(f"{report.source}, {report.date}"), Cell(report.setting),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    Cell(title_of(task)),
+                    Cell(label),
+                    figure(printed),
+                    figure(score, 2),
+                    figure(gap, 1, sign=True),
+                    Cell(f"{report.source}, {report.date}"),
+                    Cell(report.setting),
+                ]
+            )
     notes = (
         "Reported by others with the published checkpoint; nothing of it was measured here. The authors name lmms-eval "
         "0.3.0 (cokeshao/HoliTom#7 and #8). Only a run with --harness 0.3.0 is held against the paper's baseline.",
@@ -46,10 +53,14 @@ def _reports() -> Sheet:
 def _differences(found: Mapping[str, Any]) -> Sheet:
     columns = [Column("benchmark"), Column("what"), Column(found["paper"]), Column(found["ours"]), Column("shown by")]
     rows = [
-        [Cell(title_of(line["task"])), Cell(line["what"]), *(Cell(json.dumps(line[key])) for key in ("old", "new")),
-         Cell(line["shown"])]
+        [
+            Cell(title_of(line["task"])),
+            Cell(line["what"]),
+            *(Cell(json.dumps(line[key])) for key in ("old", "new")),
+            Cell(line["shown"]),
+        ]
         for line in found["differences"]
-    ]  # fmt: skip
+    ]
     same = ", ".join(title_of(task) for task in found["unchanged"])
     questions = sum(found["questions"].values())
     notes = (
@@ -63,10 +74,13 @@ def _differences(found: Mapping[str, Any]) -> Sheet:
 def _log(found: Mapping[str, Any]) -> Sheet:
     versions = (found["paper"], found["ours"])
     rows = [
-        [Cell(title_of(task)), *(figure(found["log"][version][task], 2) for version in versions),
-         figure(found["forms"] * count, 0)]
+        [
+            Cell(title_of(task)),
+            *(figure(found["log"][version][task], 2) for version in versions),
+            figure(found["forms"] * count, 0),
+        ]
         for task, count in found["questions"].items()
-    ]  # fmt: skip
+    ]
     notes = ("No model made these answers: every form of the right one, to every question. They show reading alone.",)
     columns = [Column("benchmark"), *(Column(version, "score, %") for version in versions), Column("answers")]
     return Sheet("harness-log", "One log of answers, scored by both releases", columns, rows, notes)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from eval.benchmarks.runs import average
 from eval.claims.speed_claims import SPEED_SHARE
+from eval.paper.config_names import config_stem
 from eval.paper.grids import Grid
-from eval.paper.scores import EFFICIENCY, MODELS, config_stem, scores_of
-from eval.report.page.blocks import ABSENT, NOT_MEASURED, Block, Cell, Chart, Column, Notice, Sheet, figure
-from eval.report.page.blocks import Section as PageSection
+from eval.paper.rows import MODELS, scores_of
+from eval.paper.scores import EFFICIENCY
+from eval.report.page.blocks import ABSENT, NOT_MEASURED, Block, Cell, Chart, Column, Notice, Section, Sheet, figure
 from eval.report.page.charts import Series, curves
 from eval.report.page.claims import verdict_rule
 from eval.report.page.findings import (
@@ -21,7 +22,15 @@ from eval.report.page.findings import (
 )
 from eval.report.page.harness import harness_blocks
 from eval.report.page.sources import Sources
-from eval.report.tables.scores import Row, Section, harness_note, outside, reported_notes, score_columns, title_of
+from eval.report.tables.scores import (
+    ScoreRow,
+    ScoreSection,
+    harness_note,
+    reported_notes,
+    score_columns,
+    title_of,
+)
+from eval.report.tables.sections import outside
 
 RULES = (
     "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
@@ -32,7 +41,7 @@ RULES = (
 )
 
 
-def paper_sections(sources: Sources, grids: Sequence[Grid]) -> list[Section]:
+def paper_sections(sources: Sources, grids: Sequence[Grid]) -> list[ScoreSection]:
     """The paper's score tables with our real runs, an empty one where there is none; rehearsals are left out."""
     return [section for kind, section in sources.sections(grids) if kind != "ablation"]
 
@@ -50,7 +59,7 @@ def all_findings(sources: Sources, grids: Sequence[Grid]) -> dict[tuple[str, str
     return found
 
 
-def paper_section(sources: Sources, grids: Sequence[Grid]) -> PageSection:
+def paper_section(sources: Sources, grids: Sequence[Grid]) -> Section:
     """One table for each table of the paper, then its FLOPs, its efficiency figure and accuracy against FLOPs."""
     blocks: list[Block] = [Notice(f"{verdict_rule(sources)} {RULES}", "rule")]
     for section in paper_sections(sources, grids):
@@ -59,10 +68,10 @@ def paper_section(sources: Sources, grids: Sequence[Grid]) -> PageSection:
     blocks.append(flops_sheet(flops_findings(sources)))
     blocks.append(efficiency_sheet(speed_findings(sources)))
     blocks += [accuracy_chart(section) for section in paper_sections(sources, grids)[:1]]
-    return PageSection("paper", "The paper's tables and figures", blocks)
+    return Section("paper", "The paper's tables and figures", blocks)
 
 
-def score_sheet(sources: Sources, section: Section, grids: Sequence[Grid]) -> Sheet:
+def score_sheet(sources: Sources, section: ScoreSection, grids: Sequence[Grid]) -> Sheet:
     """Scores of every row: paper, ours and difference for each benchmark and the average."""
     tasks = score_columns(section.runs)
     columns = [Column("Method"), Column("tokens kept, %"), Column("verdict")]
@@ -100,7 +109,7 @@ def three(finding: Finding, digits: int = 1) -> list[Cell]:
     return [figure(finding.paper, digits), ours, gap]
 
 
-def _average(row: Row) -> list[Cell]:
+def _average(row: ScoreRow) -> list[Cell]:
     printed = scores_of(row.paper)
     paper = None if printed is None else printed.average
     ours = None if row.run is None or row.withheld else average(row.run)
@@ -123,16 +132,27 @@ def _verdict(findings: Sequence[Finding]) -> Cell:
 
 def flops_sheet(findings: Sequence[Finding]) -> Sheet:
     """TFLOPs of the prefill as printed and by the paper's formula."""
-    columns = [Column("Model"), Column("Method"), Column("paper", "TFLOPs"), Column("ours", "TFLOPs"),
-               Column("diff.", "TFLOPs"), Column("verdict"), Column("evidence", wide=True)]  # fmt: skip
+    columns = [
+        Column("Model"),
+        Column("Method"),
+        Column("paper", "TFLOPs"),
+        Column("ours", "TFLOPs"),
+        Column("diff.", "TFLOPs"),
+        Column("verdict"),
+        Column("evidence", wide=True),
+    ]
     rows = [
         [
-            Cell(finding.source.partition(", ")[2]), Cell(finding.row), figure(finding.paper), figure(finding.ours, 3),
-            figure(finding.difference, 3, sign=True), Cell(finding.why, verdict=finding.verdict),
+            Cell(finding.source.partition(", ")[2]),
+            Cell(finding.row),
+            figure(finding.paper),
+            figure(finding.ours, 3),
+            figure(finding.difference, 3, sign=True),
+            Cell(finding.why, verdict=finding.verdict),
             Cell(finding.evidence, code=finding.evidence.endswith(".json")),
         ]
         for finding in findings
-    ]  # fmt: skip
+    ]
     notes = (
         "The paper's formula, 4nd² + 2n²d + 2ndm for each layer, counts visual tokens in the language model only.",
     )
@@ -142,10 +162,14 @@ def flops_sheet(findings: Sequence[Finding]) -> Sheet:
 def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:
     """The paper's bars, and its speed-ups beside ours."""
     columns = [
-        Column("Method"), Column("tower + other + LLM, ms", "paper"), Column("sum, ms", "paper"),
-        Column("tokens/s", "paper"), *(Column(name, "time to first token, times faster") for name in _TRIPLE),
-        *(Column(name, "decoding, times faster") for name in _TRIPLE), Column("why", wide=True),
-    ]  # fmt: skip
+        Column("Method"),
+        Column("tower + other + LLM, ms", "paper"),
+        Column("sum, ms", "paper"),
+        Column("tokens/s", "paper"),
+        *(Column(name, "time to first token, times faster") for name in _TRIPLE),
+        *(Column(name, "decoding, times faster") for name in _TRIPLE),
+        Column("why", wide=True),
+    ]
     rows = []
     for (method, retained), times in EFFICIENCY.items():
         label = f"{method}, {retained} %"
@@ -169,9 +193,9 @@ def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:
 _TRIPLE = ("paper", "ours", "diff.")
 
 
-def accuracy_chart(section: Section) -> Chart:
+def accuracy_chart(section: ScoreSection) -> Chart:
     """Average score against FLOPs: the paper's points, and ours where all four benchmarks were run."""
-    lines: dict[str, list[Row]] = {}
+    lines: dict[str, list[ScoreRow]] = {}
     for row in section.rows:
         if row.paper is not None:
             lines.setdefault(row.paper.method, []).append(row)

@@ -55,16 +55,22 @@ def render(head: Head, sections: Sequence[Section]) -> str:
         names.remove("samples.js")
     scripts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in names]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     policy = (
         f"default-src 'none'; script-src {' '.join(map(script_hash, scripts))}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     page = environment.get_template("page.html.jinja").render(
-        head=head, sections=sections, policy=policy,
+        head=head,
+        sections=sections,
+        policy=policy,
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts], embedded=lambda value: Markup(embedded(value)),
-    )  # fmt: skip
+        scripts=[Markup(script) for script in scripts],
+        embedded=lambda value: Markup(embedded(value)),
+    )
     return page.encode("utf-8", "replace").decode("utf-8")  # JSON can hold halves of characters, files cannot

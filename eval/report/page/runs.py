@@ -10,8 +10,7 @@ from eval.report.page.blocks import Block, Cell, Column, Notice, Section, Sheet,
 from eval.report.page.sources import Sources
 from eval.report.tables.details import difference_table
 from eval.report.tables.layout import Interval, in_percent
-from eval.report.tables.scores import Section as RunSection
-from eval.report.tables.scores import title_of
+from eval.report.tables.scores import ScoreSection, title_of
 
 
 def comparison_section(sources: Sources, grids: Sequence[Grid]) -> Section:
@@ -28,7 +27,7 @@ def comparison_section(sources: Sources, grids: Sequence[Grid]) -> Section:
     return Section("paired", "Paired tests on the benchmarks", blocks)
 
 
-def _differences(section: RunSection, prefix: str) -> list[Sheet]:
+def _differences(section: ScoreSection, prefix: str) -> list[Sheet]:
     table = difference_table(section)
     if table is None:
         return []
@@ -60,18 +59,29 @@ def rehearsal_section(sources: Sources, grids: Sequence[Grid]) -> Section:
 
 def _runs_sheet(sources: Sources, runs: Sequence[Run]) -> Sheet:
     columns = [
-        Column("run"), Column("why a rehearsal", wide=True), Column("benchmark"), Column("score, %"),
-        Column("questions"), Column("tokens kept, %"), Column("folder"),
-    ]  # fmt: skip
+        Column("run"),
+        Column("why a rehearsal", wide=True),
+        Column("benchmark"),
+        Column("score, %"),
+        Column("questions"),
+        Column("tokens kept, %"),
+        Column("folder"),
+    ]
     rows = []
     for run in runs:
         kept = in_percent(run.result["retention"]["before_llm"]["mean"])
         for task in run.tasks:
             score = run.score(task)
             count = len(run.answers(task))
-            rows.append([
-                Cell(run.name, code=True), Cell(str(run.rehearsal)), Cell(title_of(task)),
-                figure(None if score is None else score.value), figure(count, 0), figure(kept),
-                Cell(sources.named(run.folder), code=True),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    Cell(run.name, code=True),
+                    Cell(str(run.rehearsal)),
+                    Cell(title_of(task)),
+                    figure(None if score is None else score.value),
+                    figure(count, 0),
+                    figure(kept),
+                    Cell(sources.named(run.folder), code=True),
+                ]
+            )
     return Sheet("rehearsal-runs", "Scores of the rehearsals", columns, rows)

@@ -22,7 +22,7 @@ QUESTION_KEYS = ("id", "task", "video", "text", "options", "target")
 
 
 @dataclass
-class Answers:
+class RunAnswers:
     """What one run answered, one entry a question.
 
     Attributes:
@@ -51,7 +51,7 @@ class SampleSet:
     title: str
     questions: Sequence[Mapping[str, Any]]
     scored: list[bool]
-    runs: dict[str, Answers]
+    runs: dict[str, RunAnswers]
     notice: str = ""
     belongs: str = ""
 
@@ -103,7 +103,7 @@ def unpacked(raw: Mapping[str, Any], belongs: str = "") -> SampleSet:
         lengths = {len(column) for column in (run["text"], run["right"], *columns)}
         if lengths != {count} or set(run["right"]) - set(marks):
             raise InputError(f"the answers of {name} do not fit the {count} questions: pack them again")
-        runs[name] = Answers(list(run["text"]), [marks[mark] for mark in run["right"]], *columns)
+        runs[name] = RunAnswers(list(run["text"]), [marks[mark] for mark in run["right"]], *columns)
     questions = [dict(zip(QUESTION_KEYS, values, strict=True)) for values in raw["questions"]]
     scored = [mark == "1" for mark in raw["scored"]]
     if len(scored) != count:
@@ -130,12 +130,15 @@ def run_sets(sources: Sources, maps: Mapping[str, str]) -> list[SampleSet]:
 def _run_set(sources: Sources, runs: Sequence[Run], maps: Mapping[str, str]) -> SampleSet:
     questions = [
         {
-            "id": f"{sample['subtask']} {sample['doc_id']}", "task": sample["subtask"], "video": str(sample["video"]),
+            "id": f"{sample['subtask']} {sample['doc_id']}",
+            "task": sample["subtask"],
+            "video": str(sample["video"]),
             "text": question_text(str(sample["prompt"]), sample.get("options")),
-            "options": sample.get("options"), "target": sample.get("target"),
+            "options": sample.get("options"),
+            "target": sample.get("target"),
         }
         for sample in runs[0].samples
-    ]  # fmt: skip
+    ]
     labelled = [sample["correct"] is not None for sample in runs[0].samples]
     tasks = ", ".join(runs[0].tasks)
     rehearsal = runs[0].rehearsal
@@ -151,8 +154,8 @@ def question_text(prompt: str, options: Sequence[str] | None) -> str:
     return "\n".join(re.sub(r"\s+", " ", line) for line in lines)
 
 
-def _answers(sources: Sources, run: Run, maps: Mapping[str, str]) -> Answers:
-    found = Answers([], [], [], [], [])
+def _answers(sources: Sources, run: Run, maps: Mapping[str, str]) -> RunAnswers:
+    found = RunAnswers([], [], [], [], [])
     for sample in run.samples:
         tokens, answer = sample["tokens"] or {}, sample.get("answer")
         found.text.append(None if answer is None else str(answer)[:_LONGEST])

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.benchmarks.lmms.results import RESULT, SAMPLES
-from eval.benchmarks.runs import Run, average, load_run
+from eval.benchmarks.loading import load_run
+from eval.benchmarks.runs import Run, average
 from eval.instruments.kinds import kind_of, read_json
 from eval.paper.grids import Grid
 from eval.report.page.blocks import slugged
-from eval.report.tables.__main__ import sections
-from eval.report.tables.scores import Section
+from eval.report.tables.scores import ScoreSection
+from eval.report.tables.sections import sections
 from llava.errors import InputError
 
 CLAIMS = "claims.json"
@@ -39,7 +40,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Record:
+class ResultFile:
     """A file that ``python -m eval.instruments.record`` wrote.
 
     Attributes:
@@ -77,17 +78,17 @@ class Sources:
     """
 
     folder: Path
-    records: list[Record] = field(default_factory=list)
+    records: list[ResultFile] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
-    claims: Record | None = None
+    claims: ResultFile | None = None
     problems: list[Problem] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
     whole_claims: list[Mapping[str, Any]] | None = field(default=None, repr=False)
-    _sections: dict[bool, list[tuple[str, Section]]] = field(default_factory=dict, repr=False)
+    _sections: dict[bool, list[tuple[str, ScoreSection]]] = field(default_factory=dict, repr=False)
 
-    def sections(self, grids: Sequence[Grid], rehearsals: bool = False) -> list[tuple[str, Section]]:
+    def sections(self, grids: Sequence[Grid], rehearsals: bool = False) -> list[tuple[str, ScoreSection]]:
         """Kind and section of every table of the paper, of the real runs or of the rehearsals; made once."""
         if rehearsals not in self._sections:
             runs = [run for run in self.runs if (run.rehearsal is not None) == rehearsals]
@@ -113,7 +114,7 @@ class Sources:
             self.spoiled(path, error)
             return []
 
-    def of(self, kind: str) -> list[Record]:
+    def of(self, kind: str) -> list[ResultFile]:
         """The records of one kind, see :data:`eval.instruments.kinds.KINDS`."""
         return [record for record in self.records if record.kind == kind]
 
@@ -159,16 +160,16 @@ def _record(sources: Sources, path: Path) -> None:
             f"is no result of python -m eval.instruments.record: it lacks {', '.join(lacking)}; measure it again"
         )
     facts = {key: value for key, value in data.items() if key != "result"}
-    sources.records.append(Record(sources.named(path), facts, data["result"], sha256, kind_of(data)))
+    sources.records.append(ResultFile(sources.named(path), facts, data["result"], sha256, kind_of(data)))
 
 
-def read_claims(sources: Sources, path: Path) -> Record:
+def read_claims(sources: Sources, path: Path) -> ResultFile:
     """The claims and their verdicts, as ``eval.claims`` wrote them."""
     data, sha256 = read_json(path)
     if data.get("schema") != 1 or not isinstance(data.get("claims"), list):
         raise InputError("is no claims.json of schema 1: run scripts/verify_claims.sh again")
     facts = {key: value for key, value in data.items() if key != "claims"}
-    return Record(sources.named(path), facts, {"claims": data["claims"]}, sha256)
+    return ResultFile(sources.named(path), facts, {"claims": data["claims"]}, sha256)
 
 
 def _runs(sources: Sources, folders: Iterable[Path]) -> None:

@@ -31,8 +31,7 @@ def summary_section(sources: Sources, findings: Mapping[tuple[str, str], Sequenc
     everything = [finding for found in findings.values() for finding in found]
     note = "Scores, FLOPs and speed-ups of its tables and figures. Nothing of a tiny model or a rehearsal counts here."
     blocks.append(Tally("Numbers printed in the paper", tally(everything), note))
-    columns = [Column("table or figure"), *(Column(name) for name in TALLIED),
-               Column("why not measured", wide=True)]  # fmt: skip
+    columns = [Column("table or figure"), *(Column(name) for name in TALLIED), Column("why not measured", wide=True)]
     rows = []
     for (title, slug), found in findings.items():
         counts = tally(found)

@@ -9,7 +9,7 @@ from eval.instruments.significance import paired_p
 from eval.report.page.blocks import ABSENT, Block, Cell, Column, Notice, Section, Sheet, figure
 from eval.report.page.charts import Series, curves, method_label
 from eval.report.page.samples import SampleSet
-from eval.report.page.sources import Record, Sources
+from eval.report.page.sources import ResultFile, Sources
 from llava.errors import InputError
 
 NO_EVIDENCE = "Numbers of this section are no evidence about the 7B model; they are never held against the paper."
@@ -35,20 +35,20 @@ def tiny_section(sources: Sources, sets: Mapping[str, SampleSet]) -> Section:
     return Section("tiny", "Instrument: the learned tiny model", blocks)
 
 
-def heading(record: Record) -> str:
+def heading(record: ResultFile) -> str:
     """What a record of the tiny model is about."""
     result = record.result
     frames = ", ".join(map(str, sorted(set(result["frames"].values()))))
     return f"split {result['split']}, {frames} frames"
 
 
-def source_note(record: Record) -> str:
+def source_note(record: ResultFile) -> str:
     """Where the numbers come from."""
     data = record.data
     return f"{record.path}: {data['command']}, {data.get('date', 'no date')}, commit {data['commit']}, {data['device']}"
 
 
-def _of_record(record: Record, answers: SampleSet | None) -> list[Block]:
+def _of_record(record: ResultFile, answers: SampleSet | None) -> list[Block]:
     stem = record.slug
     blocks: list[Block] = [_scores(stem, record)]
     if len(record.result["settings"]) > 1:
@@ -63,10 +63,17 @@ def score_columns() -> list[Column]:
     """Columns of :func:`score_cells`."""
     gap = "points against all tokens"
     return [
-        Column("run"), Column("score, %"), Column("of full, %"), Column("difference", gap), Column("low", gap),
-        Column("high", gap), Column("says"), Column("to the LLM", "visual tokens"),
-        Column("in its last layer", "visual tokens"), Column("prefill GFLOPs"),
-    ]  # fmt: skip
+        Column("run"),
+        Column("score, %"),
+        Column("of full, %"),
+        Column("difference", gap),
+        Column("low", gap),
+        Column("high", gap),
+        Column("says"),
+        Column("to the LLM", "visual tokens"),
+        Column("in its last layer", "visual tokens"),
+        Column("prefill GFLOPs"),
+    ]
 
 
 def score_cells(name: str, row: Mapping[str, Any]) -> list[Cell]:
@@ -74,13 +81,18 @@ def score_cells(name: str, row: Mapping[str, Any]) -> list[Cell]:
     error = f"± {_PERCENT * row['error']:.1f}"
     gaps = [figure(_PERCENT * row[key], 1, sign=True) for key in ("difference", "low", "high")]
     return [
-        Cell(name, code=True), figure(_PERCENT * row["score"], small=error), figure(_PERCENT * row["retention"]), *gaps,
-        Cell(str(row["verdict"])), figure(row["outer"], small=f"{row['outer'] / row['before']:.1%}"),
-        figure(row["inside"]), figure(row["gflops"], 3),
-    ]  # fmt: skip
+        Cell(name, code=True),
+        figure(_PERCENT * row["score"], small=error),
+        figure(_PERCENT * row["retention"]),
+        *gaps,
+        Cell(str(row["verdict"])),
+        figure(row["outer"], small=f"{row['outer'] / row['before']:.1%}"),
+        figure(row["inside"]),
+        figure(row["gflops"], 3),
+    ]
 
 
-def score_notes(record: Record) -> list[str]:
+def score_notes(record: ResultFile) -> list[str]:
     """What the numbers are, and where they come from."""
     some = next(iter(record.result["rows"].values()))
     return [
@@ -91,14 +103,14 @@ def score_notes(record: Record) -> list[str]:
     ]
 
 
-def _scores(stem: str, record: Record) -> Sheet:
+def _scores(stem: str, record: ResultFile) -> Sheet:
     result = record.result
     shown = [name for name in result["rows"] if name in result["frames"] or name == "blank"]
     rows = [score_cells(name, result["rows"][name]) for name in shown]
     return Sheet(stem, f"Main table of the tiny model, {heading(record)}", score_columns(), rows, score_notes(record))
 
 
-def _families(stem: str, record: Record) -> Sheet:
+def _families(stem: str, record: ResultFile) -> Sheet:
     result = record.result
     shown = {name: row for name, row in result["rows"].items() if name in result["frames"] or name == "blank"}
     families = list(next(iter(shown.values()))["families"])
@@ -110,7 +122,7 @@ def _families(stem: str, record: Record) -> Sheet:
     return Sheet(f"{stem}-families", f"Families of questions, %, {heading(record)}", columns, rows)
 
 
-def _duels(stem: str, record: Record, answers: SampleSet | None) -> Sheet:
+def _duels(stem: str, record: ResultFile, answers: SampleSet | None) -> Sheet:
     columns = [
         Column("pair"),
         Column("points"),
@@ -166,7 +178,7 @@ def full_row(rows: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def flops_chart(stem: str, record: Record) -> Block:
+def flops_chart(stem: str, record: ResultFile) -> Block:
     """Score against FLOPs, both relative to all tokens."""
     result = record.result
     rows = result["rows"]
@@ -180,11 +192,14 @@ def flops_chart(stem: str, record: Record) -> Block:
         points.sort(key=lambda point: point[1]["gflops"])
         series.append(
             Series(
-                method_label(method), [_PERCENT * row["gflops"] / full["gflops"] for _, row in points],
-                [_PERCENT * row["score"] for _, row in points], [_PERCENT * row["error"] for _, row in points],
-                [name for name, _ in points], method,
+                method_label(method),
+                [_PERCENT * row["gflops"] / full["gflops"] for _, row in points],
+                [_PERCENT * row["score"] for _, row in points],
+                [_PERCENT * row["error"] for _, row in points],
+                [name for name, _ in points],
+                method,
             )
-        )  # fmt: skip
+        )
     said = f"Score of every method over the FLOPs of its prefill, {heading(record)}; bars are standard errors."
     band = (_PERCENT * full["score"], _PERCENT * full["error"], "all tokens")
     axes = ("prefill FLOPs, % of all tokens", "score, %")

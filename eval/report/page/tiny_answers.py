@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.page.samples import Answers, SampleSet, unpacked
-from eval.report.page.sources import Record, Sources
+from eval.report.page.samples import RunAnswers, SampleSet, unpacked
+from eval.report.page.sources import ResultFile, Sources
 from eval.synthetic.world.items import letter_of
 from eval.synthetic.world.questions import SCORED
 from llava.errors import InputError
@@ -26,7 +26,7 @@ def packed_sets(sources: Sources) -> dict[str, SampleSet]:
     return found
 
 
-def _sets(sources: Sources, packed: Record) -> dict[str, SampleSet]:
+def _sets(sources: Sources, packed: ResultFile) -> dict[str, SampleSet]:
     sets = {}
     for stem, raw in packed.result["sets"].items():
         path = (Path(packed.path).parent / f"{stem}.json").as_posix()
@@ -38,7 +38,7 @@ def _sets(sources: Sources, packed: Record) -> dict[str, SampleSet]:
     return sets
 
 
-def check(found: SampleSet, record: Record) -> None:
+def check(found: SampleSet, record: ResultFile) -> None:
     """Hold marks against the answers, and these against the table made from them: the share of every family.
 
     Raises:
@@ -58,7 +58,7 @@ def check(found: SampleSet, record: Record) -> None:
                 raise InputError(f"the answers of {name} to {family} are not those of {record.path}: pack them again")
 
 
-def kept_set(record: Record, answers: Path, data: Path) -> SampleSet:
+def kept_set(record: ResultFile, answers: Path, data: Path) -> SampleSet:
     """The answers behind a recorded table of the tiny model.
 
     Args:
@@ -90,8 +90,9 @@ def kept_set(record: Record, answers: Path, data: Path) -> SampleSet:
         [_question(line) for line in questions],
         [line["family"] in SCORED for line in questions],
         {name: _answers(found[line["id"]] for line in questions) for name, found in runs.items()},
-        str(result["notice"]), record.path,
-    )  # fmt: skip
+        str(result["notice"]),
+        record.path,
+    )
     check(made, record)
     return made
 
@@ -103,13 +104,17 @@ def _fits(header: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
 def _question(line: Mapping[str, Any]) -> dict[str, Any]:
     options: Sequence[str] = line["options"]
     return {
-        "id": line["id"], "task": line["family"], "video": line["clip"], "text": line["question"],
-        "options": [f"{_OPTION[place]}. {option}" for place, option in enumerate(options)], "target": line["answer"],
-    }  # fmt: skip
+        "id": line["id"],
+        "task": line["family"],
+        "video": line["clip"],
+        "text": line["question"],
+        "options": [f"{_OPTION[place]}. {option}" for place, option in enumerate(options)],
+        "target": line["answer"],
+    }
 
 
-def _answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
-    found = Answers([], [], [], [])
+def _answers(rows: Iterable[Mapping[str, Any]]) -> RunAnswers:
+    found = RunAnswers([], [], [], [])
     for row in rows:
         found.text.append(str(row["answer"]))
         found.right.append(bool(row["right"]))

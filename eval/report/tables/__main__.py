@@ -15,64 +15,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.runs import Run, load_runs, one_per_point
+from eval.benchmarks.loading import load_runs
+from eval.benchmarks.runs import Run
 from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.record import check_target, write_whole
 from eval.paper.grids import Grid, paper_grids
-from eval.paper.rows import PaperRow
 from eval.report.tables.details import category_tables, difference_table
 from eval.report.tables.efficiency import efficiency_table
 from eval.report.tables.layout import Table, comma_separated, latex, markdown
-from eval.report.tables.scores import Section, ablation_points, make_rows, model_title, paper_points, score_table
+from eval.report.tables.scores import score_columns, score_table
+from eval.report.tables.sections import names_of, outside, sections
 from llava.errors import InputError
 
 FORMATS = ("md", "csv", "latex")
-Lines = Sequence[tuple[str, str, PaperRow | None]]
-
-
-def outlines(grids: Sequence[Grid]) -> Iterator[tuple[str, str, str, str, Lines]]:
-    """Slug, kind, title, model and lines of each of the paper's tables, in its order."""
-    for kind, models in (("main", ["llava_onevision_7b"]), ("backbone", ["llava_video_7b", "llava_onevision_72b"])):
-        title = "Main table" if kind == "main" else "Second-backbone table"
-        points = [grid.points for grid in grids if grid.table == kind]
-        for model in models:
-            slug = "main" if kind == "main" else f"backbone_{model}"
-            yield slug, kind, f"{title}, {model_title(model)}", model, paper_points(model, points)
-    for grid in grids:
-        if grid.table == "ablation":
-            model = grid.points[0].model
-            yield (
-                grid.name,
-                "ablation",
-                f"Ablation, {model_title(model)}: {grid.title}",
-                model,
-                ablation_points(grid.points),
-            )
-
-
-def sections(runs: Sequence[Run], grids: Sequence[Grid]) -> Iterator[tuple[str, Section]]:
-    """Kind and section of every table; one for each campaign that has a run of it, an empty one without any."""
-    for slug, kind, title, model, lines in outlines(grids):
-        names = {name for _, name, _ in lines}
-        campaigns: dict[str, list[Run]] = {}
-        for run in runs:
-            if run.name in names:
-                campaigns.setdefault(run.campaign, []).append(run)
-        real_first = sorted(
-            campaigns.values(), key=lambda members: (members[0].rehearsal is not None, members[0].campaign)
-        )
-        for number, members in enumerate(real_first or [[]]):
-            rows = make_rows(lines, one_per_point(members))
-            yield kind, Section(slug if number == 0 else f"{slug}_{number + 1}", title, model, rows)
-
-
-def names_of(grids: Sequence[Grid]) -> set[str]:
-    """The points that the tables look for."""
-    return {name for *_, lines in outlines(grids) for _, name, _ in lines}
 
 
 def build(runs: Sequence[Run], grids: Sequence[Grid]) -> tuple[list[Table], dict[str, Any]]:
@@ -80,7 +39,8 @@ def build(runs: Sequence[Run], grids: Sequence[Grid]) -> tuple[list[Table], dict
     tables: list[Table] = []
     summary: dict[str, Any] = {"withheld": [], "outside_paper": [], "rehearsals": 0, "reproductions": 0}
     for kind, section in sections(runs, grids):
-        scores = score_table(section)
+        columns = score_columns(section.runs)
+        scores = score_table(section, {task: note for task in columns if (note := outside(section, task))})
         tables.append(scores)
         differences = difference_table(section)
         tables += [differences] if differences else []

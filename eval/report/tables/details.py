@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eval.benchmarks.runs import Score, categories, difference
 from eval.paper.benchmarks import MVBENCH, VIDEOMME_DOMAINS, VIDEOMME_DURATIONS, VIDEOMME_TASKS
 from eval.report.tables.layout import NOT_RUN, Cell, Interval, Table, number
-from eval.report.tables.scores import Section, score_columns, title_of
+from eval.report.tables.scores import ScoreSection, score_columns, title_of
 
 # what a table by category is made of: task, field of the questions, heading, order of the columns
 CATEGORIES: tuple[tuple[str, str, str, Sequence[str]], ...] = (
@@ -26,7 +26,7 @@ CATEGORIES: tuple[tuple[str, str, str, Sequence[str]], ...] = (
 )
 
 
-def difference_table(section: Section) -> Table | None:
+def difference_table(section: ScoreSection) -> Table | None:
     """Each method against the uncompressed model on the same questions; None when there is nothing to compare."""
     columns = [task for task in score_columns(section.runs) if any(run.score(task) for run in section.runs)]
     pairs = [
@@ -50,7 +50,7 @@ def difference_table(section: Section) -> Table | None:
     )
 
 
-def category_tables(section: Section) -> list[Table]:
+def category_tables(section: ScoreSection) -> list[Table]:
     """Scores by category, rebuilt from the answers."""
     tables = []
     for task, key, title, order in CATEGORIES:

@@ -10,7 +10,7 @@ from eval.instruments.answering import inner_stages
 from eval.paper.formula import ONEVISION_7B, ONEVISION_72B, TERA, VIDEO_7B, Geometry, paper_flops, staged_layers
 from eval.paper.scores import EFFICIENCY
 from eval.report.tables.layout import NOT_RUN, Table, in_percent, number
-from eval.report.tables.scores import Row, Section
+from eval.report.tables.scores import ScoreRow, ScoreSection
 from holitom.settings import parse_config
 
 GEOMETRIES = {"llava_onevision_7b": ONEVISION_7B, "llava_onevision_72b": ONEVISION_72B, "llava_video_7b": VIDEO_7B}
@@ -35,7 +35,7 @@ def measured_tflops(run: Run, geometry: Geometry) -> float | None:
     return total / len(counts) / TERA
 
 
-def efficiency_table(section: Section) -> Table:
+def efficiency_table(section: ScoreSection) -> Table:
     """Tokens, FLOPs and times of each method; times of ours are not part of benchmark runs."""
     header = [
         "Method",
@@ -55,7 +55,7 @@ def efficiency_table(section: Section) -> Table:
     return Table(f"{section.slug}_efficiency", f"{section.heading}: efficiency", header, rows, notes)
 
 
-def _line(section: Section, row: Row) -> list[str]:
+def _line(section: ScoreSection, row: ScoreRow) -> list[str]:
     assert row.paper is not None
     paper = row.paper
     run = row.run

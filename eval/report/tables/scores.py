@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eval.benchmarks.runs import Run, Score, average, baseline_of, obstacle, tasks_in_order
-from eval.claims.benchmark_evidence import measured
-from eval.claims.judging import CONTRADICTED
-from eval.claims.score_rule import judge_score
+from eval.benchmarks.runs import Run, Score, average, tasks_in_order
 from eval.paper.benchmarks import BY_TASK, PAPER_HARNESS, PAPER_TASKS
-from eval.paper.grids import Point, row_of
 from eval.paper.reported import reported
-from eval.paper.rows import PaperRow
-from eval.paper.scores import MODELS, PaperScores, config_name, rows_of, scores_of
+from eval.paper.rows import MODELS, PaperRow, rows_of, scores_of
+from eval.paper.scores import PaperScores
 from eval.report.tables.layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One line of a table: a point of a grid, the paper's row it reproduces, and the run, if it was run.
 
     ``withheld`` says of each task whose score may not be shown why not.
@@ -44,13 +40,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class ScoreSection:
     """The lines of one table, for one campaign (or for none, when nothing was run)."""
 
     slug: str
     title: str
     model: str
-    rows: Sequence[Row]
+    rows: Sequence[ScoreRow]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -77,41 +73,6 @@ class Section:
         return next((run for run in self.runs if run.name == f"{self.model}/vanilla"), None)
 
 
-def paper_points(model: str, grids: Sequence[Sequence[Point]]) -> list[tuple[str, str, PaperRow | None]]:
-    """Label, point and row of every line of a main table: the paper's rows in order, then what it does not list."""
-    lines: list[tuple[str, str, PaperRow | None]] = [
-        (row.method, f"{model}/{config_name(row)}", row) for row in rows_of(model)
-    ]
-    known = {point for _, point, _ in lines}
-    more = {
-        point.name: None for points in grids for point in points if point.model == model and point.name not in known
-    }
-    return lines + [(name.partition("/")[2], name, None) for name in more]
-
-
-def ablation_points(points: Sequence[Point]) -> list[tuple[str, str, PaperRow | None]]:
-    """Label, point and row of every line of an ablation."""
-    lines = []
-    for point in points:
-        row = row_of(point.model, point.settings().as_dict())
-        lines.append((point.name.partition("/")[2], point.name, row))
-    return lines
-
-
-def make_rows(lines: Sequence[tuple[str, str, PaperRow | None]], runs: dict[str, Run]) -> list[Row]:
-    """Look up each line's run and the uncompressed run it stands beside."""
-    rows = []
-    for label, name, paper in lines:
-        run = runs.get(name)
-        if run is None:
-            rows.append(Row(label, name, paper, None))
-            continue
-        baseline = baseline_of(run, runs.values())
-        reasons = {task: obstacle(run, baseline, task) for task in run.tasks}
-        rows.append(Row(label, name, paper, run, baseline, {task: why for task, why in reasons.items() if why}))
-    return rows
-
-
 def score_columns(runs: Sequence[Run]) -> list[str]:
     """The paper's four benchmarks, EgoSchema as what was run of it, then other tasks."""
     found = tasks_in_order(runs)
@@ -119,7 +80,7 @@ def score_columns(runs: Sequence[Run]) -> list[str]:
     return paper + [task for task in found if task not in paper]
 
 
-def harness_note(section: Section) -> str | None:
+def harness_note(section: ScoreSection) -> str | None:
     """Whose definitions asked and scored, and whether the uncompressed model is held against the paper; None unrun."""
     versions = list(dict.fromkeys(run.harness for run in section.runs))
     if not versions:
@@ -133,7 +94,7 @@ def harness_note(section: Section) -> str | None:
     )
 
 
-def reported_notes(section: Section, tasks: Sequence[str]) -> list[str]:
+def reported_notes(section: ScoreSection, tasks: Sequence[str]) -> list[str]:
     """What others report of the uncompressed model, beside the paper's score, for one table of a model."""
     if section.model != "llava_onevision_7b" or section.rehearsal or not section.runs:
         return []
@@ -149,34 +110,19 @@ def reported_notes(section: Section, tasks: Sequence[str]) -> list[str]:
     return found
 
 
-def outside(section: Section, task: str) -> str | None:
-    """What to say when the uncompressed model's score contradicts the paper's, or None."""
-    vanilla, rows = section.vanilla(), rows_of(section.model)
-    if vanilla is not None and vanilla.harness != PAPER_HARNESS:
-        return None
-    scores = scores_of(rows[0]) if rows else None
-    printed = None if scores is None else scores.of(task)
-    ours = None if vanilla is None else measured(vanilla, task)
-    if section.rehearsal or printed is None or ours is None:
-        return None
-    found = judge_score(printed, ours)
-    if found.verdict != CONTRADICTED:
-        return None
-    return (
-        f"‡ {title_of(task)}: the uncompressed model has {ours.score:.1f}, the paper {printed:.1f}: {found.verdict}, "
-        f"the difference has a standard error of {found.error:.2f}"
-    )
-
-
 def title_of(task: str) -> str:
     """Name of a task in a heading."""
     return BY_TASK[task].title if task in BY_TASK else task
 
 
-def score_table(section: Section) -> Table:
-    """Paper / ours / difference for every benchmark, the average, and its share of the uncompressed model's."""
+def score_table(section: ScoreSection, warnings: Mapping[str, str]) -> Table:
+    """Paper / ours / difference for every benchmark, the average, and its share of the uncompressed model's.
+
+    Args:
+        section: the lines.
+        warnings: of tasks on which the uncompressed model contradicts the paper.
+    """
     columns = score_columns(section.runs)
-    warnings = {task: note for task in columns if (note := outside(section, task))}
     header = ["Method", "Tokens before LLM, % (paper / measured)", "TFLOPs (paper / its formula)"]
     header += [title_of(task) for task in columns] + ["Average", "% of vanilla", "Bad videos / unparsable answers"]
     rows: list[list[Cell]] = []
@@ -198,7 +144,9 @@ def score_table(section: Section) -> Table:
     return Table(section.slug, section.heading, header, rows, [*notes, *section.notes])
 
 
-def _score_cell(section: Section, row: Row, scores: PaperScores | None, task: str, marked: bool) -> Comparison:
+def _score_cell(
+    section: ScoreSection, row: ScoreRow, scores: PaperScores | None, task: str, marked: bool
+) -> Comparison:
     printed = None if scores is None else scores.of(task)
     if row.run is None:
         return Comparison(printed)
@@ -211,7 +159,7 @@ def _score_cell(section: Section, row: Row, scores: PaperScores | None, task: st
     return Comparison(printed, score.value, score.error, section.rehearsal is None, mark)
 
 
-def _averages(section: Section, row: Row, scores: PaperScores | None) -> list[Comparison]:
+def _averages(section: ScoreSection, row: ScoreRow, scores: PaperScores | None) -> list[Comparison]:
     printed = (None, None) if scores is None else (scores.average, scores.percent)
     ours = None if row.run is None or row.withheld else average(row.run)
     if ours is None or row.baseline is None:
@@ -223,16 +171,16 @@ def _averages(section: Section, row: Row, scores: PaperScores | None) -> list[Co
     return [Comparison(printed[0], *ours, comparable, mark), Comparison(printed[1], percent, None, comparable, mark)]
 
 
-def _kept(row: Row) -> str:
+def _kept(row: ScoreRow) -> str:
     measured = None if row.run is None else in_percent(row.run.result["retention"]["before_llm"]["mean"])
     return f"{NOT_RUN if row.paper is None else row.paper.retained} / {number(measured)}"
 
 
-def _flops(row: Row) -> str:
+def _flops(row: ScoreRow) -> str:
     return NOT_RUN if row.paper is None else f"{row.paper.paper_tflops:.1f} / {row.paper.tflops:.2f}"
 
 
-def _lost(row: Row, columns: Sequence[str]) -> str:
+def _lost(row: ScoreRow, columns: Sequence[str]) -> str:
     if row.run is None:
         return NOT_RUN
     scores = [score for task in columns if (score := row.run.score(task)) is not None]

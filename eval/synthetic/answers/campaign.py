@@ -76,7 +76,7 @@ def compressor_key(config: RunConfig, blank: bool = False) -> str:
     return json.dumps(said, sort_keys=True)
 
 
-class Answers:
+class AnswerFile:
     """The answers of one method on disk."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -164,7 +164,9 @@ def run(
     keys = {name: compressor_key(config, name == BLANK) for name, config in runs.items()}
     facts = {"checkpoint": checkpoint_hash(campaign.checkpoint), "data": campaign.data_hash(), "split": campaign.split}
     stores = {
-        key: Answers(campaign.output / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl", {**facts, "run": key})
+        key: AnswerFile(
+            campaign.output / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl", {**facts, "run": key}
+        )
         for key in keys.values()
     }
     tasks = []

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.paper.scores import CONFIGS
 from eval.synthetic.answers.evaluate import Answer, Answerer, Encoded, by_clip, needed_signals
 from eval.synthetic.world.dataset import load_questions
 from eval.synthetic.world.items import Item
 from eval.synthetic.world.questions import SCORED
 from holitom import load_config
+from holitom.shipped import CONFIGS
 from llava.model.builder import load_pretrained_model
 from llava.video import load_video
 

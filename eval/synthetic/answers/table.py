@@ -14,19 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
+from eval.paper.config_names import paper_methods
 from eval.paper.grids import load_grid
-from eval.paper.scores import CONFIGS, paper_methods
 from eval.synthetic.answers.campaign import BLANK, Campaign, checkpoint_hash, run
 from eval.synthetic.answers.evaluate import Answer
 from eval.synthetic.answers.scores import NOTICE, difference, scores, verdict
 from holitom.methods import available_methods, share_settings
 from holitom.settings import RunConfig, load_config, method_defaults
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 TINY = CONFIGS / "tiny"
@@ -99,7 +101,7 @@ def with_frames(runs: dict[str, RunConfig], frames: int | None) -> dict[str, Run
     if frames is None:
         return dict(runs)
     from_vanilla = load_config(TINY / f"{FULL}.yaml", [f"model.num_frames={frames}"]).model
-    return {name: RunConfig(from_vanilla, config.method, config.compressor) for name, config in runs.items()}
+    return {name: replace(config, model=from_vanilla) for name, config in runs.items()}
 
 
 def measure(campaign: Campaign, runs: dict[str, RunConfig], workers: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -40,7 +40,7 @@ class SideHeads(nn.Module):
 
 
 @dataclass
-class Outcome:
+class AnswerLoss:
     """One batch's loss and what was right.
 
     Attributes:
@@ -71,7 +71,7 @@ def language_outcome(
     features: Tensor,
     sides: Collection[str] = (),
     early: int | None = None,
-) -> Outcome:
+) -> AnswerLoss:
     """Cross entropy of the answers of a batch.
 
     Args:
@@ -103,7 +103,7 @@ def language_outcome(
         loss = loss + _EARLY_WEIGHT * told
     wrong = torch.zeros_like(wanted)
     wrong[wanted] = logits.argmax(-1) != batch.labels[wanted]
-    return Outcome(loss, parts, ~wrong.any(dim=-1))
+    return AnswerLoss(loss, parts, ~wrong.any(dim=-1))
 
 
 def _told_early(states: Tensor, labels: Tensor, words: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def _told_early(states: Tensor, labels: Tensor, words: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels[chosen])
 
 
-class Tally:
+class RunningShares:
     """Running shares of right answers by family, separately with and without options."""
 
     def __init__(self, decay: float = 0.97) -> None:

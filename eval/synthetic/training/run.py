@@ -28,7 +28,7 @@ from eval.instruments.progress import progress
 from eval.instruments.record import write_whole
 from eval.synthetic.training.features import kept_features
 from eval.synthetic.training.frames import Frames
-from eval.synthetic.training.language import SideHeads, Tally, language_outcome
+from eval.synthetic.training.language import RunningShares, SideHeads, language_outcome
 from eval.synthetic.training.model import grow, match_anew, new_model
 from eval.synthetic.training.optimizers import Optimizers, trapezoid
 from eval.synthetic.training.stages import STAGES, Stage
@@ -78,7 +78,7 @@ class StageRun:
         self.optimizers = Optimizers(
             modules, stage.rate, stage.vectors, trapezoid(stage.steps, stage.warmup, stage.decay)
         )
-        self.tally, self.done = Tally(), 0
+        self.tally, self.done = RunningShares(), 0
         self.running: dict[str, float] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state_path.exists():

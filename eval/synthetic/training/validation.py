@@ -9,7 +9,7 @@ from eval.synthetic.training.codes import pooled_shares
 from eval.synthetic.training.drawn_worlds import draw_sound
 from eval.synthetic.training.features import encode, kept_features
 from eval.synthetic.training.frames import Frames
-from eval.synthetic.training.language import Tally, language_outcome
+from eval.synthetic.training.language import RunningShares, language_outcome
 from eval.synthetic.training.prompts import Prompts
 from eval.synthetic.training.streams import StreamConfig, VideoQuestions
 from eval.synthetic.training.vision import vision_loss
@@ -66,7 +66,7 @@ def validate_language(
     model: LlavaQwenForCausalLM, prompts: Prompts, folder: str, config: StreamConfig
 ) -> dict[str, float]:
     """Share of right answers by family with (``letters.``) and without (``words.``) options, and their means."""
-    tally = Tally(decay=1.0)
+    tally = RunningShares(decay=1.0)
     for letters in (0.0, 1.0):
         stream = VideoQuestions(dataclasses.replace(config, letters=letters), folder, SEED)
         stream.prompts = prompts

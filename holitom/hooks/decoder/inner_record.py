@@ -10,6 +10,7 @@ from torch import Tensor
 
 from holitom.errors import InputError
 from holitom.ops.short_sequences import Spans
+from holitom.tokens import CompressedTokens
 
 NO_LABEL = -100
 Counts = tuple[tuple[int, ...], ...]
@@ -164,3 +165,16 @@ def untouched_record(
         positions = torch.where(real, positions, -1)
     counts = count_tokens(spans)
     return InnerRecord(spans, counts, counts, positions, positions, None, order=order)
+
+
+def places_in_span(video: CompressedTokens, newline_mode: str) -> Int[Tensor, " kept"]:
+    """Where the tokens of a video stand in its span, with the newlines of rows or frames between them.
+
+    Only videos of our runtime have such newlines, whose module others need not import.
+    """
+    rows = torch.arange(len(video.index), device=video.index.device)
+    if newline_mode not in ("grid", "frame"):
+        return rows
+    from llava.model.newlines import newlines_before  # noqa: PLC0415
+
+    return rows + newlines_before(video.index, newline_mode, video.details.tokens_per_frame, video.every_row)

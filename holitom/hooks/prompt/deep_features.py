@@ -10,24 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from holitom.hooks.decoder.late_features import FEATURES, PLACES, spread
 from holitom.hooks.prompt.contraction import ContractedBatch, contract
 from holitom.hooks.prompt.prompt_layout import PlacedVideo
-from holitom.ops.merging_again import mean_of_sources
+from holitom.ops.clustering import merged_again
 from holitom.tokens import CompressedTokens
-
-
-@torch.no_grad()
-def merged_again(
-    tokens: CompressedTokens, values: Float[Tensor, "frames tokens channels"]
-) -> Float[Tensor, "kept channels"]:
-    """Other values of a video's tokens, selected and merged as the tokens were, without gradients as these."""
-    if tokens.merge_again is not None:
-        return tokens.merge_again(values)
-    return mean_of_sources(values, tokens.details.source_map(), len(tokens.index))
 
 
 def contracted_deep_features(

@@ -66,7 +66,7 @@ class PromptEntrance(HookSet):
     def _register(self, model: nn.Module) -> None:
         refuse_compiled(model)
         layout = self._layout
-        check_call(layout.body, "input_ids", "pixel_values_videos", "attention_mask", "position_ids")
+        check_call(layout.body, "input_ids", layout.pixels, "attention_mask", "position_ids")
         check_call(layout.decoder, "inputs_embeds", "attention_mask", "position_ids")
         self._names = {
             module: tuple(inspect.signature(module.forward).parameters)
@@ -102,7 +102,7 @@ class PromptEntrance(HookSet):
         """Pre-hook of the model: refuse what counts the tokens of the long prompt after the decoder has run."""
         refuse_tracing()
         named = self._named(model, args, kwargs)
-        if brings_video(named) and isinstance(named.get("logits_to_keep"), Tensor):
+        if isinstance(named.get("logits_to_keep"), Tensor) and brings_video(self._layout.view(named)):
             raise InputError("logits_to_keep must be a number while videos are compressed: indices count all tokens")
         return None
 
@@ -112,16 +112,16 @@ class PromptEntrance(HookSet):
         self._prompt = None
         self._loss.forget()
         named = self._named(body, args, kwargs)
-        cache = cache_in(named)
+        cache, view = cache_in(named), self._layout.view(named)
         if cache is None or cache.get_seq_length(0) == 0:
-            if named.get("input_ids") is None and brings_video(named):
+            if named.get("input_ids") is None and brings_video(view):
                 raise InputError("videos were given without input_ids: pass the ids that the processor wrote")
             self._compressor.start_prompt()
             if named.get("input_ids") is None:
                 return None
-            self._prompt = named
+            self._prompt = view
             return None
-        if brings_video(named):
+        if brings_video(view):
             raise NotImplementedError("a video in a later turn cannot be compressed: only the prefill of a cache is")
         sequence, ids = self._known.get(cache), named.get("input_ids")
         if sequence is None or ids is None or any(named.get(n) is not None for n in ("attention_mask", "position_ids")):
@@ -177,7 +177,9 @@ class PromptEntrance(HookSet):
         if not brings_video(prompt):
             holes = int((prompt["input_ids"] == self._layout.video_token_id).sum())
             if holes:
-                raise InputError(f"the prompt has {holes} video placeholder(s) but no video: pass pixel_values_videos")
+                raise InputError(
+                    f"the prompt has {holes} video placeholder(s) but no video: pass {self._layout.pixels}"
+                )
             return named
         mask, seq = named.get("attention_mask"), embeds.shape[1]
         check_supported(mask, cache_in(named), "compression")
@@ -211,11 +213,8 @@ class PromptEntrance(HookSet):
 
         Raises:
             RuntimeError: if it was before the compressor was applied.
-            InputError: if ``generate`` cut the features into chunks.
         """
         encoded = (prompt.get("mm_encoder_outputs") or {}).get("video")
-        if encoded is not None and encoded.last_hidden_state is None:
-            raise InputError("prefill_chunk_size is not possible while videos are compressed: leave it out")
         call = self._tower.of(encoded) if prompt.get("pixel_values_videos") is None else self._tower.latest
         self._tower.latest = None
         if call is None:

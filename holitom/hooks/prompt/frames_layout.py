@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from holitom.hooks.prompt.entrance import PromptEntrance
-from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
+from holitom.hooks.prompt.prompt_layout import TellsVideos, TowerCall, VideoGrid
 from holitom.hooks.tower.video_calls import VideoCalls
 
 
-class FramesLayout:
+class FramesLayout(TellsVideos):
     """See :class:`~holitom.hooks.prompt.prompt_layout.PromptLayout`.
 
     Args:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from holitom.errors import InputError
 from holitom.hooks.prompt.entrance import PromptEntrance
-from holitom.hooks.prompt.prompt_layout import TowerCall, VideoGrid
+from holitom.hooks.prompt.prompt_layout import TellsVideos, TowerCall, VideoGrid
 
 Order = Callable[[TowerCall], Tensor | None]
 
 
-class MRopeLayout:
+class MRopeLayout(TellsVideos):
     """See :class:`~holitom.hooks.prompt.prompt_layout.PromptLayout`.
 
     Args:

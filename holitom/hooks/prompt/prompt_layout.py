@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from holitom.encoded_video import FrameMerges
 from holitom.errors import InputError
 from holitom.ops.token_ops import upload
-from holitom.tokens import FrameMerges
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class PromptLayout(Protocol):
 
     Attributes:
         newline_mode: how newline vectors stand among the tokens of a video, see ``llava.model.newlines``.
+        pixels: the argument of ``body`` that brings the pixels of videos.
         video_token_id: id of a video's placeholder tokens.
         body: the module whose forward takes ``input_ids`` and the pixels.
         tower: the vision tower, called once for all videos of a batch.
@@ -111,10 +112,14 @@ class PromptLayout(Protocol):
     """
 
     newline_mode: str
+    pixels: str
     video_token_id: int
     body: nn.Module
     tower: nn.Module
     decoder: nn.Module
+
+    def view(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call with its videos where :func:`brings_video` and the placeholders' id tell them."""
 
     def grids(self, arguments: dict[str, Any], call: TowerCall) -> list[VideoGrid]:
         """Sizes of the videos that ``call`` encoded, in prompt order; ``arguments`` are those of ``body``."""
@@ -127,6 +132,16 @@ class PromptLayout(Protocol):
 
     def continued_positions(self, past: int, incoming: int) -> Tensor | None:
         """Positions of ``incoming`` tokens after ``past`` without mask and positions; None where they are 0, 1, ..."""
+
+
+class TellsVideos:
+    """Part of a :class:`PromptLayout` for a class whose calls bring videos apart from images."""
+
+    pixels = "pixel_values_videos"
+
+    def view(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as they are."""
+        return arguments
 
 
 def brings_video(arguments: dict[str, Any]) -> bool:

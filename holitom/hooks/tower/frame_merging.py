@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from holitom.encoded_video import FrameMerges
 from holitom.errors import InputError
 from holitom.hooks.tower.parts import TowerPlaces
 from holitom.hooks.tower.received_attention import ReceivedAttentionRecorder
-from holitom.tokens import FrameMerges
 
 Plan = TypeVar("Plan")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from holitom.hooks.tower.recorder import AttentionRecorder
+from holitom.hooks.tower.recorder import AttentionRecorder, normed_projection
 
 
 class KeyMetricRecorder(AttentionRecorder):
@@ -17,4 +17,4 @@ class KeyMetricRecorder(AttentionRecorder):
     needs = ("k_proj", "num_heads")
 
     def _read(self, attention: Any, hidden: Tensor) -> Tensor:
-        return attention.k_proj(hidden).unflatten(-1, (attention.num_heads, -1)).float().mean(dim=-2)
+        return normed_projection(attention, "k", hidden).unflatten(-1, (attention.num_heads, -1)).float().mean(dim=-2)

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from holitom.checks import is_integer, require
-from holitom.hooks.tower.recorder import AttentionRecorder
+from holitom.checks import require_integer
+from holitom.hooks.tower.recorder import AttentionRecorder, normed_projection
 from holitom.ops.attention_scores import received_attention
 
 
@@ -22,13 +22,13 @@ class ReceivedAttentionRecorder(AttentionRecorder):
     needs = ("q_proj", "k_proj", "num_heads", "scale")
 
     def __init__(self, chunk: int = 1) -> None:
-        require(is_integer(chunk) and chunk >= 1, "chunk", chunk, "an integer of at least 1", "1 uses the least memory")
+        require_integer("chunk", chunk, 1, "1 uses the least memory")
         super().__init__()
         self.chunk = chunk
 
     def _read(self, attention: Any, hidden: Tensor) -> Tensor:
         query, key = (
-            projection(hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-            for projection in (attention.q_proj, attention.k_proj)
+            normed_projection(attention, name, hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for name in ("q", "k")
         )
         return received_attention(query, key, attention.scale, self.chunk)

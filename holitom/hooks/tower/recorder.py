@@ -11,6 +11,13 @@ from torch.utils.hooks import RemovableHandle
 from holitom.errors import InputError
 
 
+def normed_projection(attention: Any, name: str, hidden: Tensor) -> Tensor:
+    """Queries (``"q"``) or keys (``"k"``) of all heads side by side, normed where the module norms them so."""
+    projected: Tensor = getattr(attention, f"{name}_proj")(hidden)
+    norm = getattr(attention, f"{name}_norm", None)
+    return projected if norm is None else norm(projected)
+
+
 class AttentionRecorder:
     """Reads something from the input of one attention module while the tower runs as always.
 

@@ -22,14 +22,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from holitom.checks import is_finite_number, require
+from holitom.checks import require_flag, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.methods import MethodFacts, register
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from holitom.methods.dycoke.temporal_pruning import GROUP, group_references, prune_groups
 from holitom.ops.selection import check_finite, keep_selected
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,9 @@ class DycokeConfig:
     decode: DycokeDecodeConfig | None = None
 
     def __post_init__(self) -> None:
-        ratio = self.merge_ratio
-        fits = is_finite_number(ratio) and 0 <= ratio <= 1
-        require(fits, "merge_ratio", ratio, "in [0, 1]", "the paper uses 0.7, its 25 % row needs 1")
+        require_within("merge_ratio", self.merge_ratio, "[0, 1]", "the paper uses 0.7, its 25 % row needs 1")
         for name in ("reference_groups", "similarity_order"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), name, value, "true or false", "the release behaves like true")
+            require_flag(name, getattr(self, name), "the release behaves like true")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

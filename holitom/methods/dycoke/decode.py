@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
-from holitom.checks import is_finite_number, is_integer, require
+from holitom.checks import require_integer, require_within
 from holitom.errors import InputError
 from holitom.hooks.call_names import MASK_CACHE, argument, cache_given, cache_in, check_call
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
@@ -112,12 +112,9 @@ class DycokeDecodePruning(HookSet):
 
     def __init__(self, layer: int = 3, prune_ratio: float = 0.7, similarity_threshold: float = 0.9) -> None:
         super().__init__()
-        whole = is_integer(layer) and layer >= 1
-        require(whole, "layer", layer, "an integer of at least 1", "the paper uses 3")
-        share = is_finite_number(prune_ratio) and 0 <= prune_ratio < 1
-        require(share, "prune_ratio", prune_ratio, "in [0, 1)", "the paper uses 0.7")
-        cosine = is_finite_number(similarity_threshold) and -1 <= similarity_threshold <= 1
-        require(cosine, "similarity_threshold", similarity_threshold, "in [-1, 1]", "the release uses 0.9")
+        require_integer("layer", layer, 1, "the paper uses 3")
+        require_within("prune_ratio", prune_ratio, "[0, 1)", "the paper uses 0.7")
+        require_within("similarity_threshold", similarity_threshold, "[-1, 1]", "the release uses 0.9")
         self.layer, self.prune_ratio, self.similarity_threshold = layer, prune_ratio, similarity_threshold
         self.last: InnerRecord | None = None
         self.attended: Tensor | None = None

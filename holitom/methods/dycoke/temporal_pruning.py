@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.similarity import similarity_to
+from holitom.ops.exact_similarity import similarity_to
 from holitom.ops.token_ops import upload
 
 GROUP = 4  # frames of one group of DyCoke

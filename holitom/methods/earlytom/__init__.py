@@ -23,8 +23,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio, require_tower_layers
+from holitom.checks import (
+    require,
+    require_flag,
+    require_integer,
+    require_retain_ratio,
+    require_tower_layers,
+    require_within,
+)
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.hooks.tower.frame_merging import FrameMerging
 from holitom.methods import MethodFacts, register
 from holitom.methods.earlytom.frame_merging import (
@@ -40,7 +48,7 @@ from holitom.methods.earlytom.selection import ratio_after_merging, select_token
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
 from holitom.ops.selection import check_finite
-from holitom.tokens import CompressedTokens, EncodedVideo, FrameMerges, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 # Benchmark, then ratio: threshold and tower layers of the published numbers on LLaVA-OneVision-7B.
 PUBLISHED: dict[str, dict[float, tuple[float, tuple[int, ...]]]] = {
@@ -95,28 +103,18 @@ class EarlyTomConfig:
 
     def __post_init__(self) -> None:
         require_retain_ratio(self.retain_ratio)
-        tau = self.similarity_threshold
-        within = is_finite_number(tau) and -1 <= tau <= 1
-        require(within, "similarity_threshold", tau, "in [-1, 1]", "the release uses 0.3 to 0.8")
+        require_within("similarity_threshold", self.similarity_threshold, "[-1, 1]", "the release uses 0.3 to 0.8")
         require_tower_layers("tower_layers", self.tower_layers, [8, 21, 23])
-        most = self.max_frames
-        require(is_integer(most) and most >= 2, "max_frames", most, "an integer of at least 2", "the release uses 6")
-        share = self.smoothing
-        require(is_finite_number(share) and 0 < share <= 1, "smoothing", share, "in (0, 1]", "the release uses 0.9")
-        keeps = self.keep_last_middle
-        require(isinstance(keeps, bool), "keep_last_middle", keeps, "true or false", "the release's is false")
+        require_integer("max_frames", self.max_frames, 2, "the release uses 6")
+        require_within("smoothing", self.smoothing, "(0, 1]", "the release uses 0.9")
+        require_flag("keep_last_middle", self.keep_last_middle, "the release's is false")
         if self.benchmark is not None:
             known = PUBLISHED.get(self.benchmark) if isinstance(self.benchmark, str) else None
             names = f"one of {', '.join(PUBLISHED)}"
             require(known is not None, "benchmark", self.benchmark, names, "null uses the settings beside it")
             published = known is not None and self.retain_ratio in known
-            require(
-                published,
-                "retain_ratio",
-                self.retain_ratio,
-                "0.25, 0.2, 0.15 or 0.1 where a benchmark is named",
-                "null as benchmark allows others",
-            )
+            shares = "0.25, 0.2, 0.15 or 0.1 where a benchmark is named"
+            require(published, "retain_ratio", self.retain_ratio, shares, "null as benchmark allows others")
 
     def published(self) -> tuple[float, tuple[int, ...]]:
         """Threshold and tower layers in use."""
@@ -212,6 +210,12 @@ class EarlyTomOuter:
         ratio = ratio_after_merging(self.retain_ratio, merges.frames, merges.merged_frames)
         chosen = select_tokens(received, merges.groups, ratio)
         return _compressed(features, chosen, merges, ratio)
+
+    def preference(self, video: EncodedVideo, kept: CompressedTokens) -> Tensor:
+        """The attention each token of the merged frames receives where they merged; see :mod:`holitom.budget`."""
+        assert video.merges is not None
+        assert video.merges.received_attention is not None
+        return video.pooled_values(video.merges.received_attention)
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens the budget allows: every frame may round up."""

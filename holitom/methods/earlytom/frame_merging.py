@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from holitom.checks import require_finite
-from holitom.ops.token_ops import exact_cosine, upload
+from holitom.ops.exact_similarity import exact_cosine
+from holitom.ops.token_ops import upload
 
 FRAMES_AT_ONCE = 16  # frames whose float32 copies are in memory at one time
 

@@ -26,8 +26,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from holitom.checks import is_finite_number, is_integer, require, require_finite, require_retain_ratio
+from holitom.checks import require, require_finite, require_integer, require_retain_ratio, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.methods import MethodFacts, register
 from holitom.methods.fastvid.anchors import (
@@ -41,9 +42,10 @@ from holitom.methods.fastvid.anchors import (
     plan_anchors,
 )
 from holitom.methods.fastvid.pooling_head import PoolingHead
+from holitom.ops.exact_similarity import exact_cosine
 from holitom.ops.selection import sound_frames
-from holitom.ops.token_ops import exact_cosine, highest, packed_positions
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+from holitom.ops.token_ops import highest, packed_positions
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 
 @register(
@@ -78,15 +80,11 @@ class FastVidConfig:
 
     def __post_init__(self) -> None:
         require_retain_ratio(self.retain_ratio)
-        tau = self.similarity_threshold
-        valid = is_finite_number(tau) and -1 <= tau <= 1
-        require(valid, "similarity_threshold", tau, "in [-1, 1]", "the paper uses 0.9")
-        for name, paper in (("context_ratio", 0.4), ("anchor_weight", 0.6)):
-            value = getattr(self, name)
-            require(is_finite_number(value) and 0 <= value <= 1, name, value, "in [0, 1]", f"the paper uses {paper}")
+        require_within("similarity_threshold", self.similarity_threshold, "[-1, 1]", "the paper uses 0.9")
+        for name, share in (("context_ratio", 0.4), ("anchor_weight", 0.6)):
+            require_within(name, getattr(self, name), "[0, 1]", f"the paper uses {share}")
         for name, paper in (("min_segments", 8), ("anchor_stride", 4), ("neighbors", 4), ("head_heads", 16)):
-            value, remedy = getattr(self, name), f"the paper uses {paper}"
-            require(is_integer(value) and value >= 1, name, value, "an integer of at least 1", remedy)
+            require_integer(name, getattr(self, name), 1, f"the paper uses {paper}")
         path = self.head_weights
         valid = path is None or (isinstance(path, str) and path != "")
         require(valid, "head_weights", path, "a path or null", "null does without the pooling head")
@@ -154,6 +152,10 @@ class FastVidOuter:
         merged = merge_anchors(features, rest, plan, anchors, config.anchor_weight)
         salient_at = packed_positions(chosen.view(1, -1), frames * salient)[0]
         return self._assemble(features, salient_at, rest, merged, plan)
+
+    def preference(self, video: EncodedVideo, kept: CompressedTokens) -> Tensor:
+        """The saliency that tokens are kept by; see :mod:`holitom.budget`."""
+        return self._side_signals(video)[1]
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens the budget allows."""

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import density_peak_centers, squared_distances
+from holitom.ops.clustering import density_peak_scores, squared_distances
 from holitom.ops.group_clustering import batches
-from holitom.ops.token_ops import packed_positions, upload
+from holitom.ops.token_ops import highest, packed_positions, upload
 
 # Largest table of anchors against tokens, in elements (float32).
 PASS_ELEMENTS = 2**26
@@ -108,7 +108,7 @@ def choose_anchors(
         points = features.index_select(0, chosen[first:last]).gather(1, positions[..., None].expand(-1, -1, dim))
         squares, valid = squared_distances(points), torch.ones_like(positions, dtype=torch.bool)
         near = torch.full_like(wanted[first:last], neighbors)
-        peaks = density_peak_centers(squares, valid, wanted[first:last], near, neighbors)
+        peaks = highest(density_peak_scores(squares, valid, near, neighbors), valid, wanted[first:last])
         found.append(packed_positions(peaks, most))
     return torch.cat(found)
 

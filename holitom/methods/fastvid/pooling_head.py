@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
-from holitom.errors import CheckpointError, require_runtime
+from holitom.errors import CheckpointError
+from holitom.runtime import require_runtime
 
 _PROBE = "head.probe"
 _FRAMES_PER_PASS = 16  # 16 frames of so400m take about 0.2 GB in float32

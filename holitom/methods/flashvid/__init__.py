@@ -28,12 +28,20 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio
+from holitom.checks import (
+    is_finite_number,
+    require,
+    require_flag,
+    require_integer,
+    require_retain_ratio,
+    require_within,
+)
 from holitom.compressor import Compressor, all_tokens
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
 from holitom.methods.flashvid.inner import late_pruning
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 
 @register("flashvid", MethodFacts("FlashVID"))
@@ -75,20 +83,15 @@ class FlashVidConfig:
         require_retain_ratio(self.retain_ratio)
         value: Any = self.expansion
         require(is_finite_number(value) and value > 0, "expansion", value, "above 0", "the paper uses 1.25")
-        value = self.picked_share
-        require(is_finite_number(value) and 0 <= value <= 1, "picked_share", value, "in [0, 1]", "the paper uses 0.7")
-        for name, paper in (("similarity_threshold", 0.9), ("link_threshold", 0.8)):
-            value = getattr(self, name)
-            require(is_finite_number(value) and -1 <= value <= 1, name, value, "in [-1, 1]", f"the paper uses {paper}")
+        require_within("picked_share", self.picked_share, "[0, 1]", "the paper uses 0.7")
+        for name, cosine in (("similarity_threshold", 0.9), ("link_threshold", 0.8)):
+            require_within(name, getattr(self, name), "[-1, 1]", f"the paper uses {cosine}")
         for name, paper in (("min_segments", 8), ("neighbors", 7), ("prune_layer", 20)):
-            value, remedy = getattr(self, name), f"the release uses {paper}"
-            require(is_integer(value) and value >= 1, name, value, "an integer of at least 1", remedy)
+            require_integer(name, getattr(self, name), 1, f"the release uses {paper}")
         for field in fields(self):
-            value = getattr(self, field.name)
             if field.type is bool:
-                require(isinstance(value, bool), field.name, value, "true or false", f"the default is {field.default}")
-        value = self.llm_keep_ratio
-        require(is_finite_number(value) and 0 < value <= 1, "llm_keep_ratio", value, "in (0, 1]", "the paper uses 0.3")
+                require_flag(field.name, getattr(self, field.name), f"the default is {field.default}")
+        require_within("llm_keep_ratio", self.llm_keep_ratio, "(0, 1]", "the paper uses 0.3")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

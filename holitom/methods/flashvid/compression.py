@@ -19,9 +19,8 @@ from holitom.methods.flashvid.segmentation import (
 )
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
-from holitom.ops.clustering import GroupClusters
-from holitom.ops.group_clustering import ClusterRule, Points, TokenGroups, cluster_groups
-from holitom.ops.merging_again import clusters_again
+from holitom.ops.clustering import clusters_again
+from holitom.ops.group_clustering import ClusterRule, GroupClusters, Points, TokenGroups, cluster_groups
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import packed_positions, to_host
 

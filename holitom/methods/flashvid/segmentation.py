@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.token_ops import exact_cosine
+from holitom.ops.exact_similarity import exact_cosine
 
 
 def frame_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, " pairs"]:

@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field, replace
 
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.hooks.tower.frame_merging import FrameMerging
 from holitom.methods import MethodFacts, register
@@ -14,7 +15,7 @@ from holitom.methods.holitom.inner import merging_stage
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.tower import StillFrameMerging, spread
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @register(

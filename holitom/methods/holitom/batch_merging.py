@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from holitom.errors import InputError
 from holitom.methods.holitom.config import MergeRule
 from holitom.methods.holitom.inner_merging import average_into_kept, merge_into_nearest
-from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.kernels import kernel_for
 from holitom.ops.short_sequences import ShortSequences, Spans, kept_length, shorten_rows
 
 
@@ -34,11 +34,9 @@ def merge_sequence(
         InputError: if the spans overlap, are out of order or leave the sequence.
     """
     spans = _checked(spans, hidden.shape[0])
-    if use_kernels(hidden) and scores.dtype == torch.float32 and on_one_gpu(hidden, scores):
-        from holitom.ops.kernels import inner_merge  # noqa: PLC0415
-
+    if kernel := kernel_for("merge_spans", hidden, scores):
         counts = [kept_length(stop - start, merge_ratio) for start, stop in spans]
-        return ShortSequences(*inner_merge.merge_spans(hidden, scores, spans, counts, rule == "sequential"))
+        return ShortSequences(*kernel(hidden, scores, spans, counts, rule == "sequential"))
     return merge_into_nearest(hidden, scores, spans, merge_ratio, rule)
 
 

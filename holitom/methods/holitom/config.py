@@ -1,9 +1,16 @@
 """Settings of HoliTom's two stages, as frozen dataclasses; every default lives here and nowhere else."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
-from holitom.checks import is_finite_number, is_integer, require, require_retain_ratio, require_tower_layers
+from holitom.checks import (
+    require_flag,
+    require_integer,
+    require_one_of,
+    require_retain_ratio,
+    require_tower_layers,
+    require_within,
+)
 
 MergeRule = Literal["sequential", "mean"]
 SegmentationRule = Literal["global", "greedy", "fixed"]
@@ -44,43 +51,15 @@ class OuterConfig:
 
     def __post_init__(self) -> None:
         require_retain_ratio(self.retain_ratio)
-        tau = self.similarity_threshold
-        require(
-            is_finite_number(tau) and -1 <= tau <= 1,
-            "similarity_threshold",
-            tau,
-            "in [-1, 1]",
-            "the paper uses 0.80, and 0.65 at 10 %",
-        )
-        weight, share = self.center_weight, self.contextual_ratio
-        require(
-            is_finite_number(weight) and 0 <= weight <= 1, "center_weight", weight, "in [0, 1]", "the release uses 0.6"
-        )
-        require(
-            is_integer(self.neighbors) and self.neighbors >= 1,
-            "neighbors",
-            self.neighbors,
-            "an integer of at least 1",
-            "the release uses 7",
-        )
-        for name, kinds, remedy in (
-            ("segmentation", SegmentationRule, "the paper uses global"),
-            ("static_rule", StaticRule, "the paper uses clusters"),
-        ):
-            rules = get_args(kinds)
-            require(getattr(self, name) in rules, name, getattr(self, name), f"one of {', '.join(rules)}", remedy)
-        longest = self.max_segment_frames
-        require(
-            is_integer(longest) and longest >= 1,
-            "max_segment_frames",
-            longest,
-            "an integer of at least 1",
-            "the release uses 1024",
-        )
-        require(is_finite_number(share) and 0 <= share <= 1, "contextual_ratio", share, "in [0, 1]", "the paper uses 0")
-        require(
-            isinstance(self.plain_mean, bool), "plain_mean", self.plain_mean, "true or false", "the release uses false"
-        )
+        tau, weight, share = self.similarity_threshold, self.center_weight, self.contextual_ratio
+        require_within("similarity_threshold", tau, "[-1, 1]", "the paper uses 0.80, and 0.65 at 10 %")
+        require_within("center_weight", weight, "[0, 1]", "the release uses 0.6")
+        require_integer("neighbors", self.neighbors, 1, "the release uses 7")
+        require_one_of("segmentation", self.segmentation, SegmentationRule, "the paper uses global")
+        require_one_of("static_rule", self.static_rule, StaticRule, "the paper uses clusters")
+        require_integer("max_segment_frames", self.max_segment_frames, 1, "the release uses 1024")
+        require_within("contextual_ratio", share, "[0, 1]", "the paper uses 0")
+        require_flag("plain_mean", self.plain_mean, "the release uses false")
 
 
 @dataclass(frozen=True)
@@ -102,24 +81,12 @@ class InnerConfig:
     causal: bool = True
 
     def __post_init__(self) -> None:
-        layer, ratio = self.merge_layer, self.merge_ratio
-        require(
-            layer is None or (is_integer(layer) and layer >= 1),
-            "merge_layer",
-            layer,
-            "an integer of at least 1",
-            "the paper uses 18 of 28 layers, null is as deep in any model",
-        )
-        require(is_finite_number(ratio) and 0 <= ratio < 1, "merge_ratio", ratio, "in [0, 1)", "the paper uses 0.5")
-        rules = get_args(MergeRule)
-        require(
-            self.merge_rule in rules,
-            "merge_rule",
-            self.merge_rule,
-            f"one of {', '.join(rules)}",
-            "the default is sequential",
-        )
-        require(isinstance(self.causal, bool), "causal", self.causal, "true or false", "the default is true")
+        if self.merge_layer is not None:
+            remedy = "the paper uses 18 of 28 layers, null is as deep in any model"
+            require_integer("merge_layer", self.merge_layer, 1, remedy)
+        require_within("merge_ratio", self.merge_ratio, "[0, 1)", "the paper uses 0.5")
+        require_one_of("merge_rule", self.merge_rule, MergeRule, "the default is sequential")
+        require_flag("causal", self.causal, "the default is true")
 
     def layer_in(self, layers: int) -> int:
         """``merge_layer``, or what stands for it in a decoder of so many layers: 18 of 28, 15 of 24, 5 of 8."""
@@ -153,10 +120,7 @@ class TowerConfig:
     def __post_init__(self) -> None:
         require_tower_layers("tower.layers", self.layers, [6])
         tau, share, most = self.similarity_threshold, self.static_share, self.max_frames
-        within = is_finite_number(tau) and -1 <= tau <= 1
-        require(within, "tower.similarity_threshold", tau, "in [-1, 1]", "use 0.80, as before the LLM")
-        require(is_finite_number(share) and 0 < share <= 1, "tower.static_share", share, "in (0, 1]", "use 0.9")
-        require(is_integer(most) and most >= 2, "tower.max_frames", most, "an integer of at least 2", "use 8")
-        rules = get_args(MovingRule)
-        known, names = self.moving_rule in rules, f"one of {', '.join(rules)}"
-        require(known, "tower.moving_rule", self.moving_rule, names, "the default is first")
+        require_within("tower.similarity_threshold", tau, "[-1, 1]", "use 0.80, as before the LLM")
+        require_within("tower.static_share", share, "(0, 1]", "use 0.9")
+        require_integer("tower.max_frames", most, 2, "use 8")
+        require_one_of("tower.moving_rule", self.moving_rule, MovingRule, "the default is first")

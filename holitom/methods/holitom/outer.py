@@ -23,9 +23,8 @@ from holitom.methods.holitom.plan import OuterPlan, UploadedPlan, make_plan
 from holitom.methods.holitom.spatial_merging import merge_contextual, select_dynamic
 from holitom.methods.holitom.temporal_merging import merge_static, select_static, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
-from holitom.ops.clustering import GroupClusters
-from holitom.ops.group_clustering import ClusterRule, TokenGroups, rows_of
-from holitom.ops.merging_again import clusters_again
+from holitom.ops.clustering import clusters_again
+from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, rows_of
 from holitom.ops.similarity import similarity_and_norms
 from holitom.ops.token_ops import packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind

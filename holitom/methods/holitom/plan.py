@@ -13,7 +13,7 @@ from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import dynamic_budget
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, window_table
-from holitom.ops.token_ops import consecutive, to_host, upload
+from holitom.ops.token_ops import to_host, upload
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,9 @@ def make_plan(
     dynamic = tokens - static[found.segment_of_frame()]
     selected, contextual = dynamic_budget(dynamic, ratio, config.contextual_ratio)
     return OuterPlan(found, ratio, np.rint(static * ratio).astype(np.int64), dynamic, selected, contextual)
+
+
+def consecutive(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Concatenate the ranges ``start .. start + count - 1``, one per entry."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))

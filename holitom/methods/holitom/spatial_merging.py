@@ -4,8 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import GroupClusters
-from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens
+from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, frame_tokens
 from holitom.ops.token_ops import highest
 
 

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import GroupClusters
-from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, segment_means
+from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, segment_means
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 

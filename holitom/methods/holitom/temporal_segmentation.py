@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.kernels.dispatch import on_one_gpu, use_kernels
+from holitom.ops.kernels import kernel_for
 
 
 def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: float) -> Int[Tensor, "pairs tokens"]:
@@ -21,11 +21,9 @@ def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: flo
     Returns:
         int64 run lengths, 0 where the pair itself is not above the threshold.
     """
+    if kernel := kernel_for("static_run_lengths", similarity):
+        return kernel(similarity, threshold)
     pairs = similarity.shape[0]
-    if use_kernels(similarity):
-        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
-
-        return kernel.static_run_lengths(similarity, threshold)
     steps = torch.arange(1, pairs + 1, device=similarity.device)[:, None]
     if pairs == 0:
         return steps.expand(similarity.shape)
@@ -69,10 +67,8 @@ def window_table(
     Returns:
         int32, (frames, 2 + longest); per frame 1 if all norms are finite, 1 if all attention is, and the counts.
     """
-    if use_kernels(received_attention) and on_one_gpu(run_lengths, norms, received_attention):
-        from holitom.ops.kernels import similarity as kernel  # noqa: PLC0415
-
-        return kernel.window_table(run_lengths, norms, received_attention, longest)
+    if kernel := kernel_for("window_table", run_lengths, norms, received_attention):
+        return kernel(run_lengths, norms, received_attention, longest)
     counts = static_counts(run_lengths, longest)
     sound = [values.isfinite().all(1, keepdim=True).to(counts.dtype) for values in (norms, received_attention)]
     return torch.cat([*sound, counts], dim=1)

@@ -23,13 +23,13 @@ numbers of static tokens.
 
 import math
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from holitom.checks import is_finite_number, is_integer, require, require_finite
+from holitom.checks import require_finite, require_integer, require_one_of, require_retain_ratio, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods import MethodFacts, register
@@ -45,7 +45,7 @@ from holitom.methods.prunevid.window_merging import (
 )
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import to_host
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @dataclass(frozen=True)
@@ -109,23 +109,15 @@ class PruneVidConfig:
                 f"retain_ratio = {self.retain_ratio} and cluster_ratio = {self.cluster_ratio}: exactly one of them "
                 "must be set; make the other one null"
             )
-        for name, remedy in (
-            ("retain_ratio", "the paper uses 0.25, 0.20, 0.15 and 0.10"),
-            ("cluster_ratio", "the authors' code uses 0.5"),
-            ("frame_cluster_ratio", "the paper uses 0.25"),
-        ):
-            value = getattr(self, name)
-            in_range = is_finite_number(value) and 0 < value <= 1
-            require((value is None and name != "frame_cluster_ratio") or in_range, name, value, "in (0, 1]", remedy)
-        tau, orders = self.similarity_threshold, get_args(ClusterOrder)
-        valid = is_finite_number(tau) and -1 <= tau <= 1
-        require(valid, "similarity_threshold", tau, "in [-1, 1]", "the paper uses 0.8")
-        for name, least, remedy in (("neighbors", 1, "the paper uses 7"), ("exempt_tokens", 0, "the authors use 14")):
-            value = getattr(self, name)
-            bound = f"an integer of at least {least}"
-            require(is_integer(value) and value >= least, name, value, bound, remedy)
-        order = self.cluster_order
-        require(order in orders, "cluster_order", order, f"one of {', '.join(orders)}", "the default is raster")
+        if self.cluster_ratio is None:
+            require_retain_ratio(self.retain_ratio)
+        else:
+            require_within("cluster_ratio", self.cluster_ratio, "(0, 1]", "the authors' code uses 0.5")
+        require_within("frame_cluster_ratio", self.frame_cluster_ratio, "(0, 1]", "the paper uses 0.25")
+        require_within("similarity_threshold", self.similarity_threshold, "[-1, 1]", "the paper uses 0.8")
+        require_integer("neighbors", self.neighbors, 1, "the paper uses 7")
+        require_integer("exempt_tokens", self.exempt_tokens, 0, "the authors use 14")
+        require_one_of("cluster_order", self.cluster_order, ClusterOrder, "the default is raster")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import density_peak_centers, merge_clusters, squared_distances
+from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.token_ops import highest
 
 
 def frame_labels(features: Float[Tensor, "frames tokens dim"], clusters: int, neighbors: int) -> Int[Tensor, " frames"]:
@@ -28,7 +29,7 @@ def frame_labels(features: Float[Tensor, "frames tokens dim"], clusters: int, ne
     squares = squared_distances(points)
     valid = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     count, near = (torch.full((1,), number, device=points.device) for number in (clusters, neighbors))
-    centers = density_peak_centers(squares, valid, count, near, neighbors)
+    centers = highest(density_peak_scores(squares, valid, near, neighbors), valid, count)
     return merge_clusters(points, squares, valid, centers, clusters, None).assignment[0]
 
 

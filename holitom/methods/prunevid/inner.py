@@ -10,16 +10,15 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from holitom.checks import is_finite_number, is_integer, require
+from holitom.checks import require_integer, require_within
 from holitom.hooks.decoder.decoder_layers import heads_of
 from holitom.hooks.decoder.decoder_state import ForwardCall
-from holitom.hooks.decoder.inner_record import Counts
+from holitom.hooks.decoder.inner_record import Counts, places_in_span
 from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.pruning import best_of_groups, keep_chosen, truncated_length
 from holitom.ops.short_sequences import ShortSequences, Spans, shorten_rows
-from holitom.tokens import newlines_before
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,8 @@ def question_pruning(layer: int = 10, keep_ratio: float = 0.4) -> StagedCompress
     Raises:
         InputError: for settings out of range.
     """
-    whole = is_integer(layer) and layer >= 0
-    require(whole, "layer", layer, "an integer of at least 0", "the paper uses 10")
-    share = is_finite_number(keep_ratio) and 0 < keep_ratio <= 1
-    require(share, "keep_ratio", keep_ratio, "in (0, 1]", "the paper uses 0.4")
+    require_integer("layer", layer, 0, "the paper uses 10")
+    require_within("keep_ratio", keep_ratio, "(0, 1]", "the paper uses 0.4")
     setting = "layer + 1 of PruneVid's inner stage"
     stage = DecoderStage(layer + 1, lambda length: length, setting, keeps_all=keep_ratio == 1, shrinks_cache=True)
     return StagedCompression([stage], StageRules(reduce, score, partial(plan, keep_ratio=keep_ratio)))
@@ -85,11 +82,9 @@ def _span_groups(length: int, video: Any, outer: Any, keep_ratio: float) -> _Spa
     if video is None:
         places = torch.arange(length)
     else:
-        rows = torch.arange(len(video.index), device=video.index.device)
-        per_frame, every_row = video.details.tokens_per_frame, video.every_row
-        before = newlines_before(video.index, outer.newline_mode, per_frame, every_row)
-        numbers = getattr(video.details, "group", torch.zeros_like(rows))
-        places, numbers = torch.stack([rows + before, numbers]).cpu()
+        places = places_in_span(video, outer.newline_mode)
+        numbers = getattr(video.details, "group", torch.zeros_like(places))
+        places, numbers = torch.stack([places, numbers]).cpu()
         if len(places) > length or int(places[-1]) >= length:
             raise RuntimeError(f"the outer stage kept {len(places)} tokens, the span has {length}: encode anew")
     newlines = int(numbers.max()) + 1

@@ -11,13 +11,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from holitom.checks import require_retain_ratio
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.vidcom2.video_centers import unlike_centers
 from holitom.ops.selection import check_finite, keep_selected
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 
 
 @register("vidcom2", MethodFacts("VidCom2", style=("#56B4E9", "P", "solid")))
@@ -56,6 +58,11 @@ class Vidcom2Outer:
         check_finite(features=video.features)
         kept, _ = unlike_centers(video.features, self.config.retain_ratio)
         return keep_selected(video.features, kept.flatten().nonzero().flatten())
+
+    @torch.no_grad()
+    def preference(self, video: EncodedVideo, kept: CompressedTokens) -> Tensor:
+        """How unlike the centres each token is, whichever frame it is in; see :mod:`holitom.budget`."""
+        return -unlike_centers(video.features, self.config.retain_ratio)[1]
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens the budgets of the frames add up to.

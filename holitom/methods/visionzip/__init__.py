@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 import torch
 
-from holitom.checks import is_finite_number, is_integer, require
+from holitom.checks import require_flag, require_integer, require_within
 from holitom.compressor import Compressor
+from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
 from holitom.ops.selection import check_finite
-from holitom.tokens import CompressedTokens, EncodedVideo, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 ROWS = {50: 0.25, 40: 0.2, 30: 0.15, 20: 0.1}  # tokens of 196 per frame -> the row of the table
 
@@ -57,19 +58,10 @@ class VisionzipConfig:
     attention_positions: bool = False
 
     def __post_init__(self) -> None:
-        budget, share = self.tokens_per_frame, self.dominant_share
-        require(
-            is_integer(budget) and budget >= 1,
-            "tokens_per_frame",
-            budget,
-            "an integer of at least 1",
-            "the table's rows use 50, 40, 30 and 20 of 196",
-        )
-        fits = is_finite_number(share) and 0 <= share <= 1
-        require(fits, "dominant_share", share, "in [0, 1]", "the paper uses 54 / 64 = 0.84375")
+        require_integer("tokens_per_frame", self.tokens_per_frame, 1, "the table's rows use 50, 40, 30 and 20 of 196")
+        require_within("dominant_share", self.dominant_share, "[0, 1]", "the paper uses 54 / 64 = 0.84375")
         for name in ("contextual_sum", "attention_positions"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), name, value, "true or false", "the release uses true")
+            require_flag(name, getattr(self, name), "the release uses true")
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""

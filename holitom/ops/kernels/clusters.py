@@ -10,10 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.clustering import SAME_POINT, GroupBatch, GroupClusters
+from holitom.ops.clustering import SAME_POINT
+from holitom.ops.group_clustering import GroupBatch, GroupClusters
+from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 from holitom.ops.kernels.ranking import highest
 
+LARGEST_GROUP = 2048  # points
 _SLICE = 512
 
 
@@ -25,7 +28,7 @@ def row_width(n: int) -> int:
 @triton.jit(do_not_specialize=["lengths", "chosen", "width"])
 def mean_over_frames(
     features, firsts, lengths, chosen, positions, out, width, dim, f_frame, f_token, SLICE: tl.constexpr
-):  # fmt: skip
+):
     """Average of one position over the frames of one segment."""
     point, depth = tl.program_id(0), tl.program_id(1) * SLICE + tl.arange(0, SLICE)
     segment = tl.load(chosen + point // width)
@@ -38,6 +41,7 @@ def mean_over_frames(
     tl.store(out + point.to(tl.int64) * dim + depth, total / length.to(tl.float32), mask=depth < dim)
 
 
+@kernel()
 def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Tensor, positions: Tensor) -> Tensor:
     """Averages of tokens over the frames of their segments, in one launch.
 
@@ -63,9 +67,7 @@ def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Ten
 
 
 @triton.jit(do_not_specialize=["sizes", "n", "most"])
-def distances_and_density(
-    gram, sizes, neighbors, squares, density, n, dim, most, same_point, N: tl.constexpr
-):  # fmt: skip
+def distances_and_density(gram, sizes, neighbors, squares, density, n, dim, most, same_point, N: tl.constexpr):
     """A row of squared distances, and minus the mean of its smallest ones."""
     batch, row = tl.program_id(0) // n, tl.program_id(0) % n
     other = tl.arange(0, N)
@@ -109,7 +111,7 @@ def peak_scores(squares, density, scores, n, N: tl.constexpr):
 @triton.jit(do_not_specialize=["sizes", "offsets", "chosen", "n", "m_row"])
 def join_nearest(
     squares, peaks, sizes, offsets, chosen, positions, assignment, heads, membership, n, m_row, N: tl.constexpr
-):  # fmt: skip
+):
     """Cluster of one point; a peak leads its own cluster, even where another peak is the same vector."""
     batch, row = tl.program_id(0) // n, tl.program_id(0) % n
     other = tl.arange(0, N)
@@ -192,7 +194,10 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
     return squares, scores
 
 
-def cluster(batch: GroupBatch, near: Tensor, most: int, center_weight: float | None, tables: GroupClusters) -> None:
+@kernel(lambda points, features: points.shape[1] <= LARGEST_GROUP)
+def cluster_batch(
+    batch: GroupBatch, near: Tensor, most: int, center_weight: float | None, tables: GroupClusters
+) -> None:
     """One padded batch of :func:`holitom.ops.group_clustering.cluster_groups` in six launches and one matrix product.
 
     Args:

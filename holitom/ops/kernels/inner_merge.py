@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows, precision_of, product
 from holitom.ops.kernels.ranking import mark_span, split
 
@@ -49,9 +50,7 @@ def best_in_block(
 
 
 @triton.jit(do_not_specialize=["begin", "count", "kept_begin", "parts"])
-def settle(
-    similarity, nearest, others, kept, target, source, begin, count, kept_begin, parts, BLOCK: tl.constexpr
-):  # fmt: skip
+def settle(similarity, nearest, others, kept, target, source, begin, count, kept_begin, parts, BLOCK: tl.constexpr):
     """Best of all blocks, the first of equals: row of the kept token (``target``) and its position (``source``)."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = row < count
@@ -99,6 +98,7 @@ def fold(
     tl.store(out + row.to(tl.int64) * dim + depth, state.to(out.dtype.element_ty), mask=inside)
 
 
+@kernel(lambda hidden, scores: readable(hidden) and scores.dtype == torch.float32)
 def merge_spans(
     hidden: Tensor, scores: Tensor, spans: Sequence[tuple[int, int]], counts: Sequence[int], sequential: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,9 +131,8 @@ def merge_spans(
             begin, gone = begin + away, gone + away
         merged = hidden.new_empty(len(kept), dim)
         fold[(len(kept), triton.cdiv(dim, 1024))](
-            hidden, kept, others, target, merged, len(others), dim, h_row,
-            SEQUENTIAL=sequential, CHUNK=128, SLICE=1024,
-        )  # fmt: skip
+            hidden, kept, others, target, merged, len(others), dim, h_row, SEQUENTIAL=sequential, CHUNK=128, SLICE=1024
+        )
     return merged, kept, source
 
 

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows, precision_of, product
+from holitom.ops.kernels import kernel
+from holitom.ops.kernels.launching import as_bytes, heads_fit, on_device, packed_rows, precision_of, product
 
 _KEYS = 64
 
@@ -73,6 +74,7 @@ def mean_over_heads(
     tl.store(scores + batch * seq + keys, tl.sum(weights, 0) / heads, mask=keys < seq)
 
 
+@kernel(heads_fit)
 def last_query_attention(query: Tensor, key: Tensor, scale: float, padding_mask: Tensor | None) -> Tensor:
     """:func:`~holitom.ops.attention_scores.last_query_attention` in two launches (three if the mask is not Boolean).
 

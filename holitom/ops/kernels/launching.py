@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holitom.ops.kernels import readable
+
 
 @triton.jit
 def product(left, right, PRECISION: tl.constexpr):
@@ -41,3 +43,8 @@ def as_bytes(mask: Tensor) -> Tensor:
 def packed_rows(tensor: Tensor) -> Tensor:
     """The tensor with neighbouring values of its last dimension side by side; a copy only if they are not."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def heads_fit(query: Tensor, key: Tensor) -> bool:
+    """Whether kernels of attention take these heads, which they hold whole."""
+    return readable(query, key) and query.shape[-1] <= 256

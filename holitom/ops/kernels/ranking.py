@@ -9,8 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
 
+LARGEST_RANKED = 8192  # entries of a row; all pairs are compared
+RANKED = (torch.float32, torch.float64, torch.float16)
 _BLOCK = 64
 
 
@@ -45,6 +48,7 @@ def mark_highest(
     tl.store(marks + row * m_row + start + own, mark.to(tl.uint8), mask=own < width)
 
 
+@kernel(lambda scores, eligible, counts: scores.dtype in RANKED and 0 < scores.shape[1] <= LARGEST_RANKED)
 def highest(scores: Tensor, eligible: Tensor, counts: Tensor) -> Tensor:
     """:func:`holitom.ops.token_ops.highest` in one launch; for rows of some thousand entries, as its work is quadratic.
 
@@ -139,6 +143,7 @@ def list_marked(mask, columns, width, most, m_row, BLOCK: tl.constexpr):
         tl.store(columns + slot, tl.zeros([BLOCK], tl.int64), mask=(slot >= found) & (slot < most))
 
 
+@kernel(lambda mask: mask.numel() > 0)
 def packed_positions(mask: Tensor, most: int) -> Tensor:
     """:func:`holitom.ops.token_ops.packed_positions` in one launch.
 

@@ -5,17 +5,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows
 
+LARGEST_DIM = 16384
 _FRAMES = 8
 _TOKENS = 64
 
 
 @triton.jit(do_not_specialize=["frames"])
 def adjacent(
-    features, similarity, norms, frames, tokens, dim, f_frame, f_token, smallest,
-    FRAMES: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
+    features, similarity, norms, frames, tokens, dim, f_frame, f_token, smallest, FRAMES: tl.constexpr, D: tl.constexpr
+):
     """Walk over ``FRAMES`` frames at one position: every vector is read once, the one of the frame before twice."""
     token, first = tl.program_id(0), tl.program_id(1) * FRAMES
     depth = tl.arange(0, D)
@@ -40,6 +41,7 @@ def adjacent(
         before, length = vector, norm
 
 
+@kernel(lambda features: readable(features) and features.shape[-1] <= LARGEST_DIM)
 def similarity_and_norms(features: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
     """:func:`holitom.ops.similarity.similarity_and_norms` in one launch, reading the features about once.
 
@@ -78,6 +80,7 @@ def run_lengths(similarity, runs, tokens, threshold, PAIRS: tl.constexpr, TOKENS
     tl.store(runs + pair * tokens + token, (pair - latest).to(tl.int64), mask=inside)
 
 
+@kernel()
 def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
     """:func:`holitom.methods.holitom.temporal_segmentation.static_run_lengths` in one launch.
 
@@ -99,9 +102,7 @@ def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["received", "longest"])
-def count_windows(
-    runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr
-):  # fmt: skip
+def count_windows(runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr):
     """One frame's row of the table: two flags, then ``LENGTHS`` counts of the windows that end with the frame."""
     frame, part = tl.program_id(0), tl.program_id(1)
     length = part * LENGTHS + tl.arange(0, LENGTHS)
@@ -123,6 +124,7 @@ def count_windows(
     tl.store(row + 2 + length, count, mask=length < longest)
 
 
+@kernel(lambda runs, norms, received_attention: readable(received_attention))
 def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longest: int) -> Tensor:
     """:func:`holitom.methods.holitom.temporal_segmentation.window_table` in one launch.
 
@@ -140,7 +142,6 @@ def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longes
     table = torch.empty(frames, longest + 2, dtype=torch.int32, device=norms.device)
     with on_device(norms):
         count_windows[(frames, triton.cdiv(longest, 32))](
-            runs, norms, received_attention, table, tokens, longest, received_attention.stride(0),
-            BLOCK=64, LENGTHS=32,
-        )  # fmt: skip
+            runs, norms, received_attention, table, tokens, longest, received_attention.stride(0), BLOCK=64, LENGTHS=32
+        )
     return table

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from holitom.ops.kernels.launching import on_device, packed_rows, precision_of, product
+from holitom.ops.kernels import kernel
+from holitom.ops.kernels.launching import heads_fit, on_device, packed_rows, precision_of, product
 
 
 @triton.jit
@@ -71,6 +72,7 @@ def column_sums(
     tl.store(received + pair.to(tl.int64) * patches + columns, total / patches, mask=columns < patches)
 
 
+@kernel(heads_fit)
 def received_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """:func:`holitom.ops.attention_scores.received_attention` in three launches.
 

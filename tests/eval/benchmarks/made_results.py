@@ -11,7 +11,8 @@ from typing import Any
 from eval.instruments.fingerprints import digest
 from eval.paper.benchmarks import BY_TASK, MVBENCH
 from eval.paper.grids import Point
-from eval.paper.scores import CONFIGS, MODELS
+from eval.paper.rows import MODELS
+from holitom.shipped import CONFIGS
 
 
 def questions(task: str, count: int) -> list[dict[str, Any]]:

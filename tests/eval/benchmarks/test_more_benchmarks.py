@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from eval.benchmarks.lmms.scoring import judge
-from eval.benchmarks.runs import difference, load_runs
+from eval.benchmarks.loading import load_runs
+from eval.benchmarks.runs import difference
 from eval.paper.benchmarks import BY_TASK, MLVU_TASKS
 from eval.paper.grids import paper_grids
 from eval.report.tables.__main__ import build

@@ -71,6 +71,8 @@ def test_settings_by_their_last_name(tmp_path: Path) -> None:
     run = run_config(None, "holitom", {"retain_ratio": 0.2, "inner.merge_layer": 5, "model.num_frames": 8})
     assert (run.compressor.outer.retain_ratio, run.compressor.inner.merge_layer, run.model.num_frames) == (0.2, 5, 8)
     assert run_config(None, "fastv", {"compressor.prune_layer": 4}).compressor.prune_layer == 4
+    assert run_config(None, "holitom", {"fill_budget": True}).fill_budget
+    assert not run.fill_budget
     file = tmp_path / "a.yaml"
     file.write_text("compressor: {method: fastv, prune_layer: 3}\nmodel: {num_frames: 6}\n")
     run = run_config(str(file), None, {"prune_ratio": 0.5})

@@ -16,7 +16,7 @@ from eval.benchmarks.lmms.harness import SEEDS, evaluate, replay
 from eval.benchmarks.lmms.questions import task_of
 from eval.benchmarks.lmms.results import load_result, submission_of
 from eval.benchmarks.lmms.scoring import fields_of, guessed, judge, options_of
-from eval.benchmarks.lmms.summary import Asked, make_result, make_samples
+from eval.benchmarks.lmms.summary import RunRequest, make_result, make_samples
 from eval.benchmarks.lmms.worker import collect, read_job
 from llava.errors import InputError, VideoError
 from tests.clips import ClipSpec, write_clip
@@ -98,7 +98,7 @@ def test_scores_equal_a_hand_count(benchmarks: Path, tmp_path: Path, monkeypatch
     served = made_up(answers, prompts)
     outcome = evaluate(replay(served), "llava_onevision", tasks)
     samples = make_samples(outcome, served, ["/videos"])
-    asked = Asked(tasks, "a.yaml", [], "tiny", True, None, "stop", {})
+    asked = RunRequest(tasks, "a.yaml", [], "tiny", True, None, "stop", {})
     result = make_result(asked, served, outcome, samples)
 
     assert {(s["subtask"], s["doc_id"]): (s["correct"], s["parsed_ok"]) for s in samples} == expected

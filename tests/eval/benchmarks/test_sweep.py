@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from eval.benchmarks import rehearsal, sweep_runs
+from eval.benchmarks.loading import load_runs
 from eval.benchmarks.rehearsal import own_tasks, rehearsal_overrides
-from eval.benchmarks.runs import load_runs
 from eval.benchmarks.sweep import find_grid, main
 from eval.benchmarks.sweep_runs import Request, finished, run_all
 from eval.instruments.fingerprints import checkpoint_identity
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.grids import POINT_FILE, SWEEPS, Point, load_grid, paper_grids, point_name
-from eval.paper.scores import CONFIGS
 from eval.synthetic.world.dataset import make_split
+from holitom.shipped import CONFIGS
 from llava.errors import InputError
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"

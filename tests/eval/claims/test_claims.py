@@ -24,7 +24,7 @@ from eval.claims.judging import (
     PARTLY,
     REPRODUCED,
     UNDECIDED,
-    Finding,
+    StepEvidence,
     all_hold,
     as_printed,
     at_most,
@@ -97,9 +97,9 @@ def _full_runs(folder: Path) -> list[str]:
     return [path.stem for path in folder.glob("out_frames*_full_*_causalfix.safetensors")]
 
 
-def absent() -> dict[str, Finding]:
+def absent() -> dict[str, StepEvidence]:
     """No step gave anything."""
-    return {name: Finding(None, f"{name} was not run") for name in STEPS}
+    return {name: StepEvidence(None, f"{name} was not run") for name in STEPS}
 
 
 def test_the_catalogue_covers_the_paper() -> None:
@@ -146,8 +146,8 @@ def test_numbers_made_with_settings_per_benchmark_are_held_against_such_runs() -
         return {"rehearsal": None, "withheld": {}, "cells": cells, "scores": scores}
 
     def judgement(rows: dict) -> str:
-        findings = absent() | {"benchmarks": Finding({"rows": rows}, samples=1)}
-        return judged(CLAIMS["earlytom-scores-r25"], findings).verdict
+        evidence = absent() | {"benchmarks": StepEvidence({"rows": rows}, samples=1)}
+        return judged(CLAIMS["earlytom-scores-r25"], evidence).verdict
 
     folder = "llava_onevision_7b/earlytom_r25"
     assert judgement({folder: row(*tasks)}) == NOT_HERE
@@ -166,7 +166,7 @@ def test_no_verdict_without_evidence() -> None:
 
 @pytest.mark.parametrize("claim", all_claims(), ids=lambda claim: claim.identity)
 def test_a_breakdown_is_never_passed_over(claim) -> None:
-    broken = {name: Finding(None, "RuntimeError: it broke", failed=True) for name in STEPS}
+    broken = {name: StepEvidence(None, "RuntimeError: it broke", failed=True) for name in STEPS}
     judgement = judged(claim, broken)
     assert judgement.verdict == claim.broken
     assert "it broke" in judgement.why
@@ -176,9 +176,9 @@ def test_a_breakdown_is_never_passed_over(claim) -> None:
 @pytest.mark.parametrize("name", ["tiny-beats-random-r10", "ablation-threshold", "flops-6.9-everything"])
 def test_a_breakdown_is_not_hidden_by_what_was_recorded_before(name: str) -> None:
     leading, *others = CLAIMS[name].steps
-    found = {**absent(), **{step: Finding({"rows": {}}, when="recorded") for step in others}}
+    found = {**absent(), **{step: StepEvidence({"rows": {}}, when="recorded") for step in others}}
     assert STEPS[leading].own
-    judgement = judged(CLAIMS[name], {**found, leading: Finding(None, "ValueError: no", failed=True)})
+    judgement = judged(CLAIMS[name], {**found, leading: StepEvidence(None, "ValueError: no", failed=True)})
     assert judgement.verdict == NOT_HERE
     assert "broke down: ValueError: no" in judgement.why
 
@@ -205,14 +205,14 @@ def test_damaged_recordings_are_named_and_decide_nothing(name: str, result: dict
 
 def test_a_damaged_recording_is_named_and_does_not_stop_what_was_measured() -> None:
     claim = CLAIMS["tiny-beats-random-r10"]
-    spoiled = Finding({"rows": {}}, when="recorded", file="results/tiny/main.json")
+    spoiled = StepEvidence({"rows": {}}, when="recorded", file="results/tiny/main.json")
     judgement = judged(claim, {**absent(), "recorded_tiny": spoiled})
     assert "results/tiny/main.json cannot be judged by (KeyError: 'duels')" in judgement.why
     duel = {"holitom_r10 - random_r10": {"difference": 0.1, "low": 0.05, "high": 0.2}}
-    found = {**absent(), "recorded_tiny": spoiled, "tiny": Finding({"rows": {}, "duels": duel}, when="now")}
+    found = {**absent(), "recorded_tiny": spoiled, "tiny": StepEvidence({"rows": {}, "duels": duel}, when="now")}
     assert judged(claim, found).verdict == REPRODUCED
     with pytest.raises(KeyError):  # a mistake of the judge's own is not laid on a file
-        judged(claim, {**found, "tiny": Finding({"rows": {}}, when="now")})
+        judged(claim, {**found, "tiny": StepEvidence({"rows": {}}, when="now")})
 
 
 def test_numbers_that_json_does_not_have_are_written_as_none(tmp_path: Path) -> None:
@@ -449,9 +449,9 @@ def test_a_guard_that_fails_is_contradicted() -> None:
         "bands": {"holitom_r25": [-1, 15], "holitom_r05": [26, 32]}, "samples": 200,
     }  # fmt: skip
     claim = CLAIMS["tiny-guard"]
-    assert judged(claim, {"guard": Finding(result)}).verdict == REPRODUCED
+    assert judged(claim, {"guard": StepEvidence(result)}).verdict == REPRODUCED
     for change in ({"full": 140}, {"checks": {"holitom_r25": {"lost": 16}, "holitom_r05": {"lost": 29}}}):
-        judgement = judged(claim, {"guard": Finding({**result, **change})})
+        judgement = judged(claim, {"guard": StepEvidence({**result, **change})})
         assert judgement.verdict == CONTRADICTED
 
 
@@ -584,7 +584,7 @@ def test_what_breaks_and_what_is_missing(tmp_path: Path) -> None:
 # --- speed -----------------------------------------------------------------------------------------------------------
 
 
-def latency(geometry: str, ttft: float, decode: float = 1.0, driver: str | None = None) -> Finding:
+def latency(geometry: str, ttft: float, decode: float = 1.0, driver: str | None = None) -> StepEvidence:
     def stages(factor: float) -> dict:
         times = {"median": 100 / factor, "iqr": 2.0, "n": 5}
         return {"time_to_first_token": times, "time_per_output_token": {"median": 10 / decode, "iqr": 0.2, "n": 5}}
@@ -595,11 +595,11 @@ def latency(geometry: str, ttft: float, decode: float = 1.0, driver: str | None 
         {"config": "holitom_r10", "stages_ms": stages(ttft),
          "against_vanilla": {"time_to_first_token": ttft, "tokens_per_second": decode}},
     ]  # fmt: skip
-    return Finding({"geometry": geometry, "device": "a device", "driver": driver, "rows": rows, "repetitions": 5})
+    return StepEvidence({"geometry": geometry, "device": "a device", "driver": driver, "rows": rows, "repetitions": 5})
 
 
 @pytest.mark.parametrize(
-    ("finding", "verdict"),
+    ("given", "verdict"),
     [
         (latency("llava-onevision-7b", 2.28, driver="550"), REPRODUCED),
         (latency("llava-onevision-7b", 3.0, driver="550"), REPRODUCED),
@@ -611,8 +611,8 @@ def latency(geometry: str, ttft: float, decode: float = 1.0, driver: str | None 
         (latency("llava-video-7b", 2.28, driver="550"), NOT_HERE),  # another model of that size
     ],
 )
-def test_speed_is_judged_at_the_papers_size_on_a_gpu(finding: Finding, verdict: str) -> None:
-    judgement = judged(CLAIMS["ttft-2.28"], {**absent(), "latency": finding})
+def test_speed_is_judged_at_the_papers_size_on_a_gpu(given: StepEvidence, verdict: str) -> None:
+    judgement = judged(CLAIMS["ttft-2.28"], {**absent(), "latency": given})
     assert judgement.verdict == verdict
     if verdict == NOT_HERE:
         assert "GPU" in str(judgement.needs)
@@ -620,7 +620,7 @@ def test_speed_is_judged_at_the_papers_size_on_a_gpu(finding: Finding, verdict: 
 
 
 @pytest.mark.parametrize(
-    ("finding", "verdict"),
+    ("given", "verdict"),
     [
         (latency("llava-onevision-0.5b", 1.5), REPRODUCED),
         (latency("llava-onevision-0.5b", 0.8), CONTRADICTED),
@@ -628,8 +628,8 @@ def test_speed_is_judged_at_the_papers_size_on_a_gpu(finding: Finding, verdict: 
         (latency("tiny", 5.0), NOT_HERE),
     ],
 )
-def test_the_direction_here(finding: Finding, verdict: str) -> None:
-    assert judged(CLAIMS["ttft-here"], {**absent(), "latency": finding}).verdict == verdict
+def test_the_direction_here(given: StepEvidence, verdict: str) -> None:
+    assert judged(CLAIMS["ttft-here"], {**absent(), "latency": given}).verdict == verdict
 
 
 def test_recorded_times_of_a_gpu_serve_where_there_is_none(tmp_path: Path) -> None:
@@ -696,7 +696,7 @@ MANY = dict.fromkeys(ASKED, 10000)
     ],
 )
 def test_scores_of_the_published_checkpoint(row: dict, abstract: str, table: str) -> None:
-    found = {**absent(), "benchmarks": Finding({"rows": {"llava_onevision_7b/holitom_r10": row}})}
+    found = {**absent(), "benchmarks": StepEvidence({"rows": {"llava_onevision_7b/holitom_r10": row}})}
     assert judged(CLAIMS["accuracy-99.1"], found).verdict == abstract
     assert judged(CLAIMS["table1-scores-holitom-r10"], found).verdict == table
 
@@ -705,7 +705,7 @@ def test_every_score_of_a_row_has_its_verdict() -> None:
     row = benchmark(57.9)
     row["scores"]["videomme"] = row["cells"]["videomme"]["score"] = 53.0
     row["cells"]["egoschema_subset"]["overlap"] = "subset"
-    found = {**absent(), "benchmarks": Finding({"rows": {"llava_onevision_7b/holitom_r10": row}})}
+    found = {**absent(), "benchmarks": StepEvidence({"rows": {"llava_onevision_7b/holitom_r10": row}})}
     (record,) = verdicts([CLAIMS["table1-scores-holitom-r10"]], found)
     said = {task: cell["verdict"] for task, cell in record["cells"].items()}
     assert said == {"mvbench": REPRODUCED, "egoschema_subset": UNDECIDED, "longvideobench_val_v": REPRODUCED,
@@ -715,10 +715,10 @@ def test_every_score_of_a_row_has_its_verdict() -> None:
     assert "5,031" in record["cells"]["egoschema_subset"]["why"]
 
 
-def tiny_result(**rows: float) -> Finding:
+def tiny_result(**rows: float) -> StepEvidence:
     facts = {"difference": -0.1, "low": -0.2, "high": -0.05, "questions": 152, "outer": 54.0, "before": 512.0}
     made = {name: {**facts, "score": score, "retention": score} for name, score in rows.items()}
-    return Finding({"rows": made, "duels": {}, "ablations": {}, "samples": 152})
+    return StepEvidence({"rows": made, "duels": {}, "ablations": {}, "samples": 152})
 
 
 def test_the_tiny_model_never_decides_about_the_large_one() -> None:
@@ -739,7 +739,7 @@ def test_the_best_of_a_share() -> None:
 
     def verdict(*leads: float) -> str:
         row = benchmark(57.9, leads={name: [lead, 0.4] for name, lead in zip(rivals, leads, strict=False)})
-        found = {**absent(), "benchmarks": Finding({"rows": {"llava_onevision_7b/holitom_r10": row}})}
+        found = {**absent(), "benchmarks": StepEvidence({"rows": {"llava_onevision_7b/holitom_r10": row}})}
         return judged(CLAIMS["table1-best-r10"], found).verdict
 
     assert verdict(1.0, 1.9, 0.8) == REPRODUCED
@@ -780,8 +780,8 @@ def test_benchmark_runs_are_read_and_rehearsals_named(tmp_path: Path) -> None:
     assert row["percent"] is None
     assert found["commit"]
     assert found["samples"] == 10
-    findings = {**absent(), "recorded_benchmarks": Finding(found)}
-    judgement = judged(CLAIMS["table1-scores-holitom-r10"], findings)
+    evidence = {**absent(), "recorded_benchmarks": StepEvidence(found)}
+    judgement = judged(CLAIMS["table1-scores-holitom-r10"], evidence)
     assert judgement.verdict == NOT_HERE
     assert "rehearsal" in judgement.why
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from eval.demo import app
 from eval.demo.__main__ import TINY
-from eval.demo.app_session import FULL, Asked, Session, as_text, method_file, methods_shown, settings_of, told
+from eval.demo.app_session import FULL, DemoRequest, Session, as_text, method_file, methods_shown, settings_of, told
 from eval.instruments.answering import applied
 from holitom.methods import available_methods
 from holitom.methods.holitom import HolitomOuter
@@ -43,11 +43,11 @@ def samples(tmp_path_factory) -> list[list[str]]:
 
 
 @pytest.fixture
-def asked(samples) -> Asked:
-    return Asked(samples[0][0], samples[0][1], frames=8, merge_layer=5, new_tokens=2)
+def asked(samples) -> DemoRequest:
+    return DemoRequest(samples[0][0], samples[0][1], frames=8, merge_layer=5, new_tokens=2)
 
 
-def test_a_reply_is_the_record(session: Session, asked: Asked, tmp_path: Path) -> None:
+def test_a_reply_is_the_record(session: Session, asked: DemoRequest, tmp_path: Path) -> None:
     built = []
     build = HolitomOuter.__init__
 
@@ -76,7 +76,7 @@ def test_a_reply_is_the_record(session: Session, asked: Asked, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("method", sorted(available_methods()))
-def test_every_method_of_the_registry(method: str, session: Session, asked: Asked, tmp_path: Path) -> None:
+def test_every_method_of_the_registry(method: str, session: Session, asked: DemoRequest, tmp_path: Path) -> None:
     assert method in methods_shown()
     reply = session.ask(replace(asked, method=method), tmp_path)
     assert reply.settings["method"] == method
@@ -84,14 +84,14 @@ def test_every_method_of_the_registry(method: str, session: Session, asked: Aske
     assert session.model.visual_compressor is None
 
 
-def test_no_inner_stage(session: Session, asked: Asked, tmp_path: Path) -> None:
+def test_no_inner_stage(session: Session, asked: DemoRequest, tmp_path: Path) -> None:
     reply = session.ask(replace(asked, merge_layer=0), tmp_path)
     assert len(set(reply.per_layer)) == 1
     assert reply.settings["inner"] is None
 
 
 def test_share_of_every_method_that_has_one() -> None:
-    asked = Asked("clip", "?", retain_ratio=0.2)
+    asked = DemoRequest("clip", "?", retain_ratio=0.2)
     assert settings_of(replace(asked, method="fastv"), 196) == ["prune_ratio=0.8"]
     assert settings_of(replace(asked, method="visionzip"), 196) == ["tokens_per_frame=39"]
     assert settings_of(replace(asked, method="random"), 196) == ["retain_ratio=0.2"]
@@ -114,14 +114,14 @@ def test_share_of_every_method_that_has_one() -> None:
         ({"video": "/no/such.mp4"}, "/no/such.mp4"),
     ],
 )
-def test_mistakes_are_told(session: Session, asked: Asked, tmp_path: Path, change: dict, message: str) -> None:
+def test_mistakes_are_told(session: Session, asked: DemoRequest, tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         session.ask(replace(asked, **change), tmp_path)
     assert session.model.visual_compressor is None
     assert not session._lock.locked()
 
 
-def test_the_model_is_clean_after_a_breakdown(session: Session, asked: Asked, tmp_path: Path) -> None:
+def test_the_model_is_clean_after_a_breakdown(session: Session, asked: DemoRequest, tmp_path: Path) -> None:
     before = session.ask(asked, tmp_path).rows[0].answer
     with (
         mock.patch.object(HolitomOuter, "__call__", side_effect=RuntimeError("it broke")),
@@ -133,7 +133,7 @@ def test_the_model_is_clean_after_a_breakdown(session: Session, asked: Asked, tm
     assert session.ask(asked, tmp_path).rows[0].answer == before
 
 
-def test_one_request_at_a_time(session: Session, asked: Asked, tmp_path: Path) -> None:
+def test_one_request_at_a_time(session: Session, asked: DemoRequest, tmp_path: Path) -> None:
     inside, most, errors = [0], [0], []
 
     class Watched:
@@ -238,7 +238,7 @@ def ask(page, until: str) -> str:
     return str(page.input_value("#message textarea"))
 
 
-def test_in_a_browser(browser, address: str, session: Session, asked: Asked, tmp_path: Path) -> None:
+def test_in_a_browser(browser, address: str, session: Session, asked: DemoRequest, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 1800})
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
@@ -278,7 +278,7 @@ def test_in_a_browser(browser, address: str, session: Session, asked: Asked, tmp
     page.close()
 
 
-def test_markup_in_a_question_stays_text(browser, address: str, asked: Asked) -> None:
+def test_markup_in_a_question_stays_text(browser, address: str, asked: DemoRequest) -> None:
     page = browser.new_page()
     page.goto(address)
     page.wait_for_selector("#ask", timeout=120000)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from eval.efficiency.scaling import million, reuse, table
-from eval.paper.scores import CONFIGS
+from holitom.shipped import CONFIGS
 
 
 @pytest.mark.parametrize("part", [table, reuse, million])

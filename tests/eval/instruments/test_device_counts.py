@@ -13,8 +13,8 @@ from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention
-from holitom.ops.kernels import dispatch
 from llava.errors import InputError
 from tests.tiny_models import prompt, video
 
@@ -130,18 +130,18 @@ def test_bench_kernels(capsys) -> None:
 
 def test_bench_kernels_sees_a_wrong_result() -> None:
     case = bench_kernels.cases(True, torch.float32, "cpu")["similarity"]
-    worse = bench_kernels.Case(lambda features: case.ours(features) + 1e-3, case.plain, case.inputs)
-    broken = bench_kernels.Case(lambda features: case.ours(features) * torch.nan, case.plain, case.inputs)
+    worse = bench_kernels.KernelCase(lambda features: case.ours(features) + 1e-3, case.plain, case.inputs)
+    broken = bench_kernels.KernelCase(lambda features: case.ours(features) * torch.nan, case.plain, case.inputs)
     assert bench_kernels.errors(case)["within"]
     assert not bench_kernels.errors(worse)["within"]
     assert not bench_kernels.errors(broken)["within"]
 
 
 def test_without_kernels_comes_back() -> None:
-    before = dispatch.supported
+    before = kernels.supported
     with pytest.raises(ZeroDivisionError):
         bench_kernels.without_kernels(lambda: 1 / 0)
-    assert dispatch.supported is before
+    assert kernels.supported is before
 
 
 def test_bench_kernels_refuses_an_unknown_name() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from eval.demo.app_session import Asked, Session, method_file, methods_shown, own_shares, settings_of
+from eval.demo.app_session import DemoRequest, Session, method_file, methods_shown, own_shares, settings_of
 from eval.efficiency.token_counts import measure, nominal
 from eval.instruments.answering import inner_stages
+from eval.paper.config_names import config_stem, paper_methods
 from eval.paper.formula import ONEVISION_7B
-from eval.paper.scores import config_stem, paper_methods
 from eval.report.page.charts import method_label, style
 from eval.report.tables.efficiency import inner_layer
 from eval.synthetic.answers.table import main_runs, split_name
@@ -89,7 +89,7 @@ def test_the_app_offers_it(plain: str) -> None:
     assert plain in methods_shown()
     assert own_shares() == ["dycoke", "pdrop"]
     assert method_file(plain) is None
-    asked = Asked("clip", "?", method=plain, retain_ratio=0.3)
+    asked = DemoRequest("clip", "?", method=plain, retain_ratio=0.3)
     assert settings_of(asked, 196) == ["retain_ratio=0.3"]
     session = object.__new__(Session)
     session.checkpoint = "checkpoints/tiny"

@@ -2,10 +2,12 @@
 
 import pytest
 
+from eval.paper.config_names import config_name
 from eval.paper.grids import SWEEPS, load_grid, paper_grids, row_of
-from eval.paper.rows import main_rows
-from eval.paper.scores import CONFIGS, EFFICIENCY, MAIN_SCORES, MODELS, config_name, rows_of, scores_of
+from eval.paper.rows import MODELS, main_rows, rows_of, scores_of
+from eval.paper.scores import EFFICIENCY, MAIN_SCORES
 from holitom.settings import load_config
+from holitom.shipped import CONFIGS
 
 
 def test_every_row_has_scores_in_the_order_of_the_paper() -> None:

@@ -358,7 +358,7 @@ def test_what_cannot_be_served_is_refused(theirs) -> None:
     inputs = their_inputs([["video"]], clips(1))
     ids = inputs.pop("inputs")
     mask, pixel_values = inputs["attention_mask"], {"pixel_values_videos": inputs["pixel_values_videos"]}
-    encoded = {"video": theirs.model.get_video_features(**pixel_values, return_dict=True)}
+    encoded = {"video": theirs.model.get_video_features(inputs["pixel_values_videos"], return_dict=True)}
     call = partial(theirs, input_ids=ids, attention_mask=mask)
     with FULL.build().applied(theirs):
         with pytest.raises(InputError, match="logits_to_keep must be a number"):

@@ -1,4 +1,4 @@
-"""transformers' unmodified LLaVA-NeXT-Video and VideoLLaMA3, whose positions are plain, by naive recomputation."""
+"""transformers' LLaVA-NeXT-Video, VideoLLaMA3 and InternVL, unmodified, with plain positions: naive recomputation."""
 
 import math
 from dataclasses import replace
@@ -22,13 +22,31 @@ from tests.references.mrope import received
 from tests.references.outer import compress
 from tests.tiny_models import greedily, hook_count, seen_calls
 from tests.tiny_qwen_vl import FIRST_SPECIAL, TEXT, VIDEO_ID
-from tests.tiny_video_models import FAMILIES, GRIDS, alone, inputs_of, pieces_of, tiny_video_model, with_times
+from tests.tiny_video_models import (
+    FAMILIES,
+    FRAMES,
+    GRIDS,
+    TILES,
+    alone,
+    inputs_of,
+    pieces_of,
+    tiny_video_model,
+    with_times,
+)
 
 STEPS = 4
 OUTER = OuterConfig(retain_ratio=0.4, similarity_threshold=0.8)
 INNER = InnerConfig(merge_layer=4)
-STILL = {"llava_next_video": 0.8, "video_llama_3": 0.95}  # between the similarities of still and of moving tokens
-REFUSED = {"llava_next_video": {}, "video_llama_3": {"earlytom": "SigLIP", "visionzip": "key_metric"}}
+STILL = {
+    "llava_next_video": 0.8,
+    "video_llama_3": 0.95,
+    "internvl": 0.8,
+}  # between the similarities of still and of moving tokens
+REFUSED = {
+    "llava_next_video": {},
+    "video_llama_3": {"earlytom": "SigLIP", "visionzip": "key_metric"},
+    "internvl": {"earlytom": "images and frames in one call"},
+}
 SINGLE, MIXED = [[5, "video", 7]], [[4, "image", 3, "video", 2, "video", 6]]
 BATCH = [[5, "video", 7, "image", 3], [4, "video", 2, "video", 6]]
 PROMPTS = {"single": SINGLE, "mixed": MIXED, "batch": BATCH, "batch with text": [[3, "video", 4], [40]]}
@@ -66,12 +84,15 @@ def run(model: nn.Module, inputs: dict[str, Any], **options: Any) -> Any:
 
 
 @torch.no_grad()
-def encoded(model: nn.Module, inputs: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+def encoded(model: nn.Module, inputs: dict[str, Any], rows: list) -> tuple[list[Tensor], list[Tensor]]:
     """Features (frames, tokens, dim) and naive received attention (frames, tokens) of every video, uncompressed."""
     states: list[Tensor] = []
     if FAMILY[model] == "llava_next_video":
         attention = model.model.vision_tower.encoder.layers[2].self_attn  # the last but one of four
         arguments: tuple = (inputs["pixel_values_videos"],)
+    elif FAMILY[model] == "internvl":
+        attention = model.model.vision_tower.encoder.layer[3].attention
+        arguments = (inputs["pixel_values"],)
     else:
         attention = model.model.vision_model.encoder.layers[3].self_attn
         arguments = tuple(inputs[name] for name in ("pixel_values_videos", "video_grid_thw", "video_merge_sizes"))
@@ -80,7 +101,12 @@ def encoded(model: nn.Module, inputs: dict[str, Any]) -> tuple[list[Tensor], lis
         states.append(args[0] if args else kwargs["hidden_states"])
 
     with attention.register_forward_pre_hook(see, with_kwargs=True):
-        features = model.model.get_video_features(*arguments).pooler_output
+        encode = model.model.get_image_features if FAMILY[model] == "internvl" else model.model.get_video_features
+        features = encode(*arguments).pooler_output
+    if FAMILY[model] == "internvl":
+        scores = torch.stack([clip_received(attention, frame) for frame in states[0]])
+        mine = internvl_frames(rows)
+        return [features[own] for own in mine], [scores[own] for own in mine]
     if FAMILY[model] == "llava_next_video":
         videos = [part.reshape(arguments[0].shape[1], -1, part.shape[-1]) for part in features]
         scores = torch.stack([clip_received(attention, frame) for frame in states[0]])
@@ -98,12 +124,25 @@ def encoded(model: nn.Module, inputs: dict[str, Any]) -> tuple[list[Tensor], lis
 
 def clip_received(attention: nn.Module, states: Tensor) -> Tensor:
     """Attention every pooled token of one frame receives; the class token asks, but is no token."""
-    query, key = ((layer(states)).double().unflatten(-1, (2, 16)) for layer in (attention.q_proj, attention.k_proj))
+    query, key = attention.q_proj(states), attention.k_proj(states)
+    if hasattr(attention, "q_norm"):
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key = (each.double().unflatten(-1, (2, 16)) for each in (query, key))
     columns = sum((query[:, h] @ key[:, h].T / 4).softmax(-1).mean(0) for h in range(2)) / 2
     grid = columns[1:].view(8, 8)
     return torch.tensor(
         [float(grid[2 * row : 2 * row + 2, 2 * col : 2 * col + 2].mean()) for row in range(4) for col in range(4)]
     )
+
+
+def internvl_frames(rows: list) -> list[slice]:
+    """Which of the pictures of a batch are the frames of each video."""
+    found, now = [], 0
+    for piece in (piece for row in rows for piece in row if isinstance(piece, str)):
+        length = FRAMES if piece == "video" else TILES
+        found += [slice(now, now + length)] if piece == "video" else []
+        now += length
+    return found
 
 
 def tokens_left(family: str, row: list, videos: list[Any]) -> list[tuple[int, str, int]]:
@@ -128,7 +167,7 @@ def tokens_left(family: str, row: list, videos: list[Any]) -> list[tuple[int, st
 def test_received_attention_and_the_outer_stage_equal_naive_ones(model) -> None:
     for rows in (MIXED, BATCH):
         inputs = inputs_of(FAMILY[model], rows)
-        features, scores = encoded(model, inputs)
+        features, scores = encoded(model, inputs, rows)
         outer = replace(OUTER, similarity_threshold=STILL[FAMILY[model]])
         with HolitomConfig(outer, None).build().applied(model) as compressor:
             run(model, inputs)
@@ -178,7 +217,7 @@ def test_prefill_and_cached_decode_equal_the_naive_decoder(model, config, rows) 
         every, _ = naive.run(torch.cat([embeds, answer]), spans, decisions, short)
         got = torch.stack(out.logits)[:, number]
         assert got.std() > 0.5
-        torch.testing.assert_close(got, every[-STEPS:].float(), atol=3e-4, rtol=0)
+        torch.testing.assert_close(got, every[-STEPS:].float(), atol=6e-4, rtol=0)  # of fp32 rounding
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -236,6 +275,8 @@ def test_what_the_families_refuse(model) -> None:
         with pytest.raises(InputError, match="leave the head out"):
             Compressor(outer, None).apply(model)
         return
+    if family == "internvl":
+        return  # see test_hf_internvl
     tokens = math.prod(GRIDS[0]) // 4
     with compressor.applied(model):
         mask = torch.arange(tokens) % 2 == 0

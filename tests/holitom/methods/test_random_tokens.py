@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.random_tokens import RandomConfig, random_positions
-from holitom.tokens import EncodedVideo
 from llava.errors import InputError
 
 

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.uniform import UniformConfig
-from holitom.tokens import EncodedVideo, TokenKind
+from holitom.tokens import TokenKind
 from llava.errors import InputError
 from tests.references.uniform import positions
 

@@ -12,16 +12,21 @@ from safetensors.torch import load_file
 
 from holitom.ops import group_clustering
 from holitom.ops.clustering import (
-    density_peak_centers,
+    density_peak_scores,
     log_density,
     merge_clusters,
     squared_distances,
 )
 from holitom.ops.group_clustering import ClusterRule, Points, TokenGroups, cluster_groups
+from holitom.ops.token_ops import highest
 from tests.references import outer as reference
 
 GOLDENS = sorted((Path(__file__).parents[2] / "goldens").glob("dpc_*.safetensors"))
 LINE = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
+
+
+def density_peak_centers(squares, valid, clusters, neighbors, most_neighbors):
+    return highest(density_peak_scores(squares, valid, neighbors, most_neighbors), valid, clusters)
 
 
 def centers_of(points, clusters, neighbors):

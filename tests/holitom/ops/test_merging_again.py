@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from holitom.compressor import OuterStage
-from holitom.hooks.prompt.deep_features import merged_again
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.prunevid import PruneVidConfig
-from holitom.ops.merging_again import clusters_again, mean_of_sources
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.ops.clustering import clusters_again, mean_of_sources, merged_again
+from holitom.tokens import CompressedTokens
 from tests.holitom.test_every_method import WITH_OUTER, without_inner
 from tests.references.mrope import merged_values
 from tests.references.outer import compress, structured_video

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval.benchmarks.lmms import models
-from eval.benchmarks.lmms.harness import Outcome, evaluate
+from eval.benchmarks.lmms.harness import HarnessOutput, evaluate
 from llava.errors import InputError
 from llava.video import load_video
 from tests.clips import ClipSpec, write_clip
@@ -24,7 +24,7 @@ def _place(benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     enter(benchmarks, tmp_path / "cache", monkeypatch)
 
 
-def answers_of(outcome: Outcome | None) -> tuple[Answers, Answers]:
+def answers_of(outcome: HarnessOutput | None) -> tuple[Answers, Answers]:
     """Answers and prompts by question, as the harness logged them."""
     assert outcome is not None
     samples = [(task, raw) for task, raws in outcome.results["samples"].items() for raw in raws]

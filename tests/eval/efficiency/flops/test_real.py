@@ -23,8 +23,8 @@ from eval.efficiency.flops.sizes import CHECKPOINTS, ModelSizes, model_config, s
 from eval.efficiency.flops.stand_ins import nominal_scene, scene
 from eval.efficiency.flops.tracing import LiveBytes
 from eval.instruments.models.random_checkpoint import randomize, tiny_config
+from eval.paper.config_names import config_name
 from eval.paper.rows import main_rows
-from eval.paper.scores import config_name
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.settings import RunConfig, parse_config
 from llava.constants import IMAGE_TOKEN_INDEX

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eval.report.__main__ import make_page
-from eval.report.page.samples import Answers, SampleSet
+from eval.report.page.samples import RunAnswers, SampleSet
 from eval.report.page.sources import read_sources
 from tests.browsers import chromium
 from tests.eval.report.page.made import full_folder, record, write_json
@@ -48,7 +48,7 @@ def many_samples() -> SampleSet:
     for number, name in enumerate(("vanilla", "holitom_r10", "random_r10"), start=1):
         right: list[bool | None] = [place % (number + 1) != 0 for place in range(MANY)]
         text: list[str | None] = [f"{place % 7}" for place in range(MANY)]
-        runs[name] = Answers(text, right, [1000 // number] * MANY, [500 // number] * MANY)
+        runs[name] = RunAnswers(text, right, [1000 // number] * MANY, [500 // number] * MANY)
     return SampleSet("many questions", questions, [True] * MANY, runs, "an instrument")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from eval.claims.benchmark_evidence import benchmark_scores
 from eval.claims.catalogue import all_claims
 from eval.claims.evidence import STEPS, formula, recorded_latency
-from eval.claims.judging import Finding
+from eval.claims.judging import StepEvidence
 from eval.claims.runner import verdicts
 from eval.claims.steps import Context
 from eval.instruments.kinds import stamped
@@ -157,14 +157,14 @@ def paper_like(shift: float = 0.0, benchmark: float = 0.0) -> dict[str, list[boo
 def judge_folder(root: Path, *names: str) -> Path:
     """Write ``claims.json`` as ``eval.claims`` judges what a folder holds: claims whose names contain one of these."""
     context = Context(root, results=root)
-    found = {name: Finding(None, "not run") for name in STEPS}
-    found["formula"] = Finding(formula(context), when="now")
+    found = {name: StepEvidence(None, "not run") for name in STEPS}
+    found["formula"] = StepEvidence(formula(context), when="now")
     for name, read in (
         ("recorded_latency", recorded_latency),
         ("recorded_benchmarks", lambda _: benchmark_scores(root)),
     ):
         with suppress(InputError):
-            found[name] = Finding(read(context), when="recorded")
+            found[name] = StepEvidence(read(context), when="recorded")
     claims_judged = [claim for claim in all_claims() if any(name in claim.identity for name in names)]
     return write_json(root / "claims.json", claims(*finite(verdicts(claims_judged, found))))
 

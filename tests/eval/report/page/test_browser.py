@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.report.__main__ import make_page
-from eval.report.page.samples import Answers
+from eval.report.page.samples import RunAnswers
 from eval.report.page.sources import read_sources
 from tests.eval.benchmarks.made_results import share, write_run
 from tests.eval.report.page.conftest import Opened, many_samples
@@ -139,7 +139,7 @@ def test_hostile_results_run_nothing(opened: Callable[..., Opened], tmp_path: Pa
         {**question, **dict.fromkeys(("id", "task", "text", "video"), HOSTILE)} for question in sets.questions[:60]
     ]
     run = sets.runs[HOSTILE]
-    sets.runs[HOSTILE] = Answers(
+    sets.runs[HOSTILE] = RunAnswers(
         [HOSTILE] * 60, run.right[:60], run.before_llm[:60], run.inside_llm[:60], ["javascript:window.hit=1"] * 60
     )
     sets.scored, sets.title, sets.notice = sets.scored[:60], HOSTILE, HOSTILE

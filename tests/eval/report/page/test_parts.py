@@ -17,7 +17,7 @@ from eval.report.page.blocks import Browser, Cell, Column, Sheet, figure, slugge
 from eval.report.page.deviations import SWITCHES, pairs
 from eval.report.page.findings import Finding, tally
 from eval.report.page.keep_answers import main as keep
-from eval.report.page.samples import Answers, SampleSet, question_text, samples_section, unpacked
+from eval.report.page.samples import RunAnswers, SampleSet, question_text, samples_section, unpacked
 from eval.report.page.sources import read_sources
 from eval.report.page.tiny import paired_test
 from eval.synthetic.world.questions import SCORED
@@ -123,7 +123,7 @@ def small_set() -> SampleSet:
     questions = [
         dict(zip(("id", "task", "video", "text", "options", "target"), "abcdef", strict=True)) for _ in range(3)
     ]
-    answers = Answers(["A", None, "B"], [True, None, False], [5, 5, 5], [5, None, 4])
+    answers = RunAnswers(["A", None, "B"], [True, None, False], [5, 5, 5], [5, None, 4])
     return SampleSet("t", questions, [True, False, True], {"vanilla": answers}, "n", "p")
 
 
@@ -164,7 +164,7 @@ def test_packed_answers_that_do_not_fit_are_refused(spoil: Any) -> None:
 
 def test_mcnemar_takes_scored_questions_of_both() -> None:
     marks: dict[str, list[bool | None]] = {"a": [True, True, True, None, True], "b": [False, False, True, False, False]}
-    runs = {name: Answers(["x"] * 5, right, [1] * 5, [1] * 5) for name, right in marks.items()}
+    runs = {name: RunAnswers(["x"] * 5, right, [1] * 5, [1] * 5) for name, right in marks.items()}
     questions = [{"video": str(place), "task": "color"} for place in range(5)]
     found = SampleSet("t", questions, [True, True, True, True, False], runs)
     assert paired_test(found, "a", "b") == binomtest(2, 2, 0.5).pvalue

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from eval.benchmarks.runs import Run, load_runs
+from eval.benchmarks.loading import load_runs
+from eval.benchmarks.runs import Run
 from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.grids import paper_grids
 from eval.paper.scores import MAIN_SCORES
-from eval.report.tables.__main__ import build, main, outlines
+from eval.report.tables.__main__ import build, main
 from eval.report.tables.efficiency import measured_tflops
 from eval.report.tables.layout import Table
+from eval.report.tables.sections import outlines
 from llava.errors import InputError
 from tests.eval.benchmarks.made_results import share, whole, write_run
 

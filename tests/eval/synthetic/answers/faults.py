@@ -25,9 +25,10 @@ from eval.instruments.cli import Parser, provenance, user_errors
 from eval.instruments.record import write_whole
 from eval.synthetic.answers.campaign import checkpoint_hash
 from eval.synthetic.answers.guard import ALWAYS, CHECKPOINT, CHECKS, FRAMES, Guard
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, segmentation
-from holitom.tokens import CompressedTokens, EncodedVideo
+from holitom.tokens import CompressedTokens
 from llava.errors import InputError
 
 _LEAST_SLACK, _MOST_SLACK = 3, 8  # answers of 200 that a check leaves for rounding

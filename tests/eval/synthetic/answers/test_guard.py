@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import OuterConfig
-from holitom.tokens import EncodedVideo
 from llava.errors import InputError
 from tests.eval.synthetic.answers.faults import FAULTS, band
 from tests.references.outer import structured_video

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.dycoke import DycokeConfig, DycokeDecodeConfig
-from holitom.ops.similarity import similarity_to
-from holitom.tokens import EncodedVideo
+from holitom.ops.exact_similarity import similarity_to
 from llava.errors import InputError
 from tests.references import dycoke
 from tests.tiny_models import prompt, video

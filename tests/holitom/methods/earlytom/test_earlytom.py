@@ -2,8 +2,8 @@
 
 import pytest
 
+from holitom.encoded_video import FrameMerges
 from holitom.methods.earlytom import PUBLISHED, EarlyTomConfig
-from holitom.tokens import FrameMerges
 from llava.errors import InputError
 
 

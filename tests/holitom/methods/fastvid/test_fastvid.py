@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.fastvid import FastVidConfig, FastVidOuter
 from holitom.methods.fastvid import anchors as anchor_merging
 from holitom.methods.fastvid.anchors import cut_segments, frame_budget, merge_anchors, plan_anchors
 from holitom.settings import load_config
-from holitom.tokens import EncodedVideo, TokenKind
+from holitom.tokens import TokenKind
 from llava.errors import InputError
 from tests.references import fastvid as reference
 from tests.tiny_models import prompt, video

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.dycoke import DycokeConfig
 from holitom.methods.evs import EvsConfig
 from holitom.methods.fastvid import FastVidConfig
-from holitom.ops.token_ops import exact_cosine
-from holitom.tokens import EncodedVideo
+from holitom.ops.exact_similarity import exact_cosine
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 

@@ -191,7 +191,7 @@ def test_wrong_settings(settings):
         (prunevid_inner, "best_of_groups", lambda original: lambda scores, *rest: original(-scores, *rest)),
         (prunevid_inner, "text_after", lambda original: lambda spans, seq: original(spans, seq)[:1]),
         (prunevid_inner, "text_after", lambda original: lambda spans, seq: torch.arange(spans[0][1], seq)),
-        (prunevid_inner, "newlines_before", lambda original: lambda *args: original(*args) + 1),
+        (prunevid_inner, "places_in_span", lambda original: lambda *args: original(*args) + 1),
         (staged, "shrink_cache", lambda original: lambda *args: None),
         (staged, "shrink_cache", lambda original: lambda call, cache, layers: original(call, cache, layers - 1)),
         (staged, "shrunk_arguments", lambda original: lambda call, past, inputs, kwargs: kwargs),

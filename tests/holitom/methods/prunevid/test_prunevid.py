@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.prunevid import PruneVidConfig, PruneVidInnerConfig, PruneVidOuter
 from holitom.methods.prunevid.frame_windows import clean_labels, frame_labels, windows_of
 from holitom.settings import load_config
-from holitom.tokens import EncodedVideo, TokenKind
+from holitom.tokens import TokenKind
 from llava.errors import InputError
 from tests.references import prunevid as reference
 from tests.tiny_models import prompt, video

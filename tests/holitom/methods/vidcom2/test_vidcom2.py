@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.vidcom2 import Vidcom2Config
 from holitom.methods.vidcom2.video_centers import frame_budgets, likeness, quiet_channels, unlike_centers
-from holitom.tokens import EncodedVideo
 from llava.errors import InputError
 from tests.references import vidcom2
 

@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holitom.encoded_video import EncodedVideo
 from holitom.methods.visionzip import VisionzipConfig
 from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
 from holitom.settings import load_config
-from holitom.tokens import EncodedVideo, TokenKind
+from holitom.tokens import TokenKind
 from llava.errors import InputError
 from tests.references.visionzip import compress_frame
 

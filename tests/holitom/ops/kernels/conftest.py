@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from holitom.ops.kernels import dispatch
+from holitom.ops import kernels
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels cannot be tested")
 
@@ -60,10 +60,10 @@ def poisoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library takes its kernels wherever their dtypes and sizes allow, on any device."""
-    monkeypatch.setattr(dispatch, "supported", lambda device: True)
+    monkeypatch.setattr(kernels, "supported", lambda device: True)
 
 
 @pytest.fixture
 def kernels_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it to take the torch versions from then on."""
-    return lambda: monkeypatch.setattr(dispatch, "supported", lambda device: False)
+    return lambda: monkeypatch.setattr(kernels, "supported", lambda device: False)

@@ -1,18 +1,30 @@
 """How many kernels and other operators the stages take once they run on kernels."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+import holitom
 from eval.efficiency.outer import synthetic_video
 from eval.instruments.device_counts import count
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention
 from holitom.ops.kernels import tower
+
+
+def test_every_kernel_is_asked_for(kernels_on) -> None:
+    """What has another name than the one that is asked for would never run, and nothing would tell."""
+    kernels._look()
+    texts = [path.read_text() for path in Path(holitom.__file__).parent.rglob("*.py")]
+    asked = {name for text in texts for name in re.findall(r'kernel_for\("(\w+)"', text)}
+    assert asked == set(kernels._KERNELS) != set()
 
 
 @pytest.fixture

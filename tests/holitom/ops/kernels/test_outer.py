@@ -93,7 +93,7 @@ def test_highest_and_packed(random, device, data) -> None:
     assert torch.equal(ranking.packed_positions(marks, most).cpu(), token_ops.packed_positions(marks.cpu(), most))
 
 
-@pytest.mark.parametrize("dtype", token_ops.RANKED)
+@pytest.mark.parametrize("dtype", ranking.RANKED)
 def test_highest_of_what_is_not_a_number(random, dtype) -> None:
     """As many marks as asked for, those that torch would set: more would be written past the end of every list."""
     scores = random(3, 150).round().to(dtype)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from holitom.ops.attention_scores import last_query_attention, received_attention, received_by_segment
 from holitom.ops.kernels import last_query, tower
-from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
+from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
 
 SMALL = [(1, 1, 1, 4), (2, 3, 65, 72), (1, 2, 130, 16), (3, 1, 7, 200)]
 TOWER = [(2, 16, 729, 72), (1, 16, 730, 72)] if REAL else []
@@ -52,9 +52,7 @@ def test_received_attention_is_the_same_in_every_run(random) -> None:
 
 def test_the_library_takes_the_kernel(random, kernels_on, monkeypatch) -> None:
     query, key = random(2, 2, 30, 8), random(2, 2, 30, 8)
-    calls = []
-    kernel = tower.received_attention
-    monkeypatch.setattr(tower, "received_attention", lambda *given: calls.append(given) or kernel(*given))
+    calls = watched(monkeypatch, "received_attention")
     within_twice(
         received_attention(query, key, 0.3),
         exact_received(query, key, 0.3).float(),
@@ -119,8 +117,6 @@ def test_rows_sum_to_one(random, patches, heads, head_dim) -> None:
 
 def test_the_library_takes_the_kernel_for_the_last_query(random, kernels_on, monkeypatch) -> None:
     query, key = random(1, 4, 8), random(1, 2, 30, 8)
-    calls = []
-    kernel = last_query.last_query_attention
-    monkeypatch.setattr(last_query, "last_query_attention", lambda *given: calls.append(given) or kernel(*given))
+    calls = watched(monkeypatch, "last_query_attention")
     last_query_attention(query, key, 0.3, None)
     assert len(calls) == 1
