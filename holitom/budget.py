@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,20 +31,11 @@ from holitom.encoded_video import EncodedVideo
 from holitom.ops.clustering import mean_of_sources, merged_again
 from holitom.ops.exact_similarity import exact_cosine
 from holitom.ops.nearest import most_similar
-from holitom.ops.selection import check_finite
 from holitom.ops.token_ops import upload
+from holitom.stages import OuterStage
 from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 COMPARED = 2**24  # similarities computed at a time: 64 MiB
-
-
-class BudgetedStage(Protocol):
-    """What is asked of an outer stage here; see :class:`holitom.compressor.OuterStage`."""
-
-    @property
-    def signals(self) -> tuple[str, ...]: ...
-    def __call__(self, video: EncodedVideo) -> CompressedTokens: ...
-    def most_kept(self, frames: int, tokens_per_frame: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -70,35 +61,15 @@ class FilledDetails(PlainDetails):
         return getattr(self.method, name)
 
 
-def within_budget(outer: BudgetedStage, video: EncodedVideo, fill_budget: bool = False) -> CompressedTokens:
-    """The outer stage on one video, held to its budget and to features that are finite.
+def fill_up(outer: OuterStage, video: EncodedVideo, kept: CompressedTokens, most: int) -> CompressedTokens:
+    """What a stage kept of a video and its next best tokens, ``most`` in all.
 
-    Args:
-        outer: the stage.
-        video: the video.
-        fill_budget: add tokens until the budget is met; where frames merged in the tower leave fewer, all of them are
-            kept, with a warning.
-
-    Raises:
-        InputError: if features are not finite.
-        RuntimeError: if more tokens are left than the budget allows.
+    Where frames merged in the tower leave fewer, all of them are kept, with a warning.
     """
-    if not getattr(outer, "checks_features", False) and not video.features.is_meta:  # counted without values
-        check_finite(features=video.features)
-    kept = outer(video)
-    frames, tokens_per_frame = video.frames, video.features.shape[1]
-    before, after = frames * tokens_per_frame, kept.features.shape[0]
-    most = outer.most_kept(frames, tokens_per_frame)
-    if after > most:
-        raise RuntimeError(
-            f"the outer stage kept {after} of {before} tokens, its budget is {most}: the video was not compressed"
-        )
-    if not fill_budget or after == most:
-        return kept
     return filled(video, kept, most, preference(outer, video, kept))
 
 
-def preference(outer: BudgetedStage, video: EncodedVideo, kept: CompressedTokens) -> Float[Tensor, "frames tokens"]:
+def preference(outer: OuterStage, video: EncodedVideo, kept: CompressedTokens) -> Float[Tensor, "frames tokens"]:
     """How much a stage likes each token of the features it was given; the highest is its next best one."""
     own: Callable[[EncodedVideo, CompressedTokens], Tensor] | None = getattr(outer, "preference", None)
     if own is not None:

@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from holitom.budget import within_budget
 from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.errors import InputError
 from holitom.families import base_of, find_family
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
-from holitom.hooks.decoder.inner_record import InnerRecord
 from holitom.hooks.hook_set import HookSet
 from holitom.hooks.prompt.kept_positions import KeptPositions
-from holitom.hooks.tower.parts import Recorder, TowerPlaces
-from holitom.ops.selection import check_finite
+from holitom.hooks.tower.parts import Recorder
+from holitom.ops.selection import all_tokens, check_finite
 from holitom.record.prompt import Record
-from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
+from holitom.stages import BudgetFilling, InnerStage, OuterStage, TowerStage
+from holitom.tokens import CompressedTokens, Order
 
 if TYPE_CHECKING:
     from llava.model.visual_compressor import LayerPrompt
 
-__all__ = ["Compressor", "InnerStage", "MethodConfig", "OuterStage", "Record", "TowerStage", "all_tokens"]
-
-
-class OuterStage(Protocol):
-    """Compression of one video before the LLM.
-
-    Attributes:
-        signals: names of the tower's side signals the stage needs (see ``holitom.hooks.tower.signals``).
-        keeps_positions: kept tokens stay at their place in the uncompressed video, so that the LLM sees gaps;
-            otherwise they are numbered without gaps.
-
-    A stage whose tokens follow from the video alone, the same for every question and every time, says so by
-    ``question_free = True``; without it they are never used for another question about the video.
-    A stage that refuses features which are not finite along with a transfer that it makes anyway says so by
-    ``checks_features = True``; for all others the compressor does it.
-    A stage that ranks the tokens it left out by more than the attention they receive says how much it likes each by
-    ``preference(video, kept)``, (frames, tokens); see :mod:`holitom.budget`.
-    """
-
-    signals: tuple[str, ...]
-    keeps_positions: bool
-
-    def __call__(self, video: EncodedVideo) -> CompressedTokens:
-        """The tokens that reach the LLM."""
-
-    def most_kept(self, frames: int, tokens_per_frame: int) -> int:
-        """Most tokens that the stage's budget allows for a video of this size."""
-
-
-class InnerStage(Protocol):
-    """Compression inside the LLM."""
-
-    last: InnerRecord | None
-
-    def apply(self, decoder: nn.Module) -> Any: ...
-    def remove(self) -> None: ...
-    def align(self, labels: Tensor) -> Tensor: ...
-
-    def layer_prompts(self, cache: Any) -> Sequence[LayerPrompt | None] | None:
-        """What a prefilled cache holds in each decoder layer, see ``llava.model.visual_compressor``."""
-
-    def start_prompt(self, record: Record) -> None:
-        """Forget the previous prompt; ``record`` is what the outer stage will have done before the decoder runs."""
-
-
-class TowerStage(Protocol):
-    """Merging of frames inside the vision tower; see :class:`~holitom.hooks.tower.frame_merging.FrameMerging`."""
-
-    layers: tuple[int, ...]
-
-    def apply(self, places: TowerPlaces) -> Any: ...
-    def remove(self) -> None: ...
-    def recording(self, videos: Sequence[int] | None = None) -> AbstractContextManager[Any]: ...
-    def take(self) -> list[FrameMerges]: ...
-    def nominal(self) -> TowerStage: ...
-    def nominal_frames(self, frames: int, layers: int) -> list[int]: ...
+__all__ = ["Compressor", "MethodConfig", "Record"]
 
 
 class Compressor:
@@ -90,7 +33,7 @@ class Compressor:
         outer: the stage before the LLM, or None.
         inner: the stage inside the LLM, or None.
         tower: the stage inside the vision tower, or None.
-        fill_budget: the outer stage's result is filled up to ``most_kept`` tokens; see :mod:`holitom.budget`.
+        fill: fills the outer stage's result up to ``most_kept`` tokens; see :func:`holitom.budget.fill_up`.
 
     Raises:
         InputError: if a budget is to be filled and there is none, without an outer stage.
@@ -101,13 +44,13 @@ class Compressor:
         outer: OuterStage | None,
         inner: InnerStage | None,
         tower: TowerStage | None = None,
-        fill_budget: bool = False,
+        fill: BudgetFilling | None = None,
     ) -> None:
-        if fill_budget and outer is None:
+        if fill is not None and outer is None:
             raise InputError(
                 "fill_budget = true needs a stage before the LLM with a budget, and this method has none: use false"
             )
-        self.fill_budget = fill_budget
+        self.fill = fill
         self.outer = outer
         self.inner = inner
         self.tower = tower
@@ -257,7 +200,7 @@ class Compressor:
 
         Args:
             features: (frames, tokens, dim), projected and pooled.
-            signals: recorded while the tower encoded it, see :class:`~holitom.tokens.EncodedVideo`.
+            signals: recorded while the tower encoded it, see :class:`~holitom.encoded_video.EncodedVideo`.
             pool: see :meth:`compress_video`.
             newline_mode: see :meth:`compress_video`.
             merges: what happened to its frames inside the tower; ``features`` are the merged ones.
@@ -267,10 +210,24 @@ class Compressor:
         """
         order: Order = "raster" if newline_mode in ("grid", "frame") else "block"
         video = EncodedVideo(features, signals, pool, order, merges)
-        kept = all_tokens(features) if self.outer is None else within_budget(self.outer, video, self.fill_budget)
+        kept = all_tokens(features) if self.outer is None else self._within_budget(self.outer, video)
         self._record.videos.append(kept)
         self._record.newline_mode = newline_mode
         return kept
+
+    def _within_budget(self, outer: OuterStage, video: EncodedVideo) -> CompressedTokens:
+        """The outer stage on one video, held to its budget and to features that are finite."""
+        if not getattr(outer, "checks_features", False) and not video.features.is_meta:  # counted without values
+            check_finite(features=video.features)
+        kept = outer(video)
+        frames, tokens_per_frame = video.frames, video.features.shape[1]
+        after, most = kept.features.shape[0], outer.most_kept(frames, tokens_per_frame)
+        if after > most:
+            raise RuntimeError(
+                f"the outer stage kept {after} of {frames * tokens_per_frame} tokens, its budget is {most}: the video "
+                "was not compressed"
+            )
+        return kept if self.fill is None or after == most else self.fill(outer, video, kept, most)
 
     def exact_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Visual tokens that reach the LLM of any video of this size, newlines not counted, before there are features.
@@ -281,7 +238,7 @@ class Compressor:
         if self.outer is None:
             return frames * tokens_per_frame
         most = self.outer.most_kept(frames, tokens_per_frame)
-        if not self.fill_budget:
+        if self.fill is None:
             raise InputError(f"up to {most} tokens are kept, and fewer of some videos: set fill_budget = true")
         if self.tower is not None:
             raise InputError(
@@ -310,17 +267,3 @@ class MethodConfig(Protocol):
 
     def build(self) -> Compressor:
         """A compressor with these settings, applied to no model yet."""
-
-
-def all_tokens(features: Tensor) -> CompressedTokens:
-    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage.
-
-    Raises:
-        InputError: if they are not finite, as every outer stage does.
-    """
-    check_finite(features=features)
-    frames, tokens, _ = features.shape
-    index = torch.arange(frames * tokens, device=features.device)
-    source = index.view(frames, tokens)
-    details = PlainDetails(frames, tokens, [(0, frames - 1)], source, torch.full_like(source, TokenKind.DYNAMIC_KEPT))
-    return CompressedTokens(features.flatten(0, 1), index, details)

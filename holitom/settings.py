@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from holitom.budget import fill_up
 from holitom.compressor import Compressor
 from holitom.errors import InputError, shown
 from holitom.methods import method_config
@@ -64,7 +65,7 @@ class RunConfig:
         if self.compressor is None:
             return None
         plain = self.compressor.build()
-        return Compressor(plain.outer, plain.inner, plain.tower, True) if self.fill_budget else plain
+        return Compressor(plain.outer, plain.inner, plain.tower, fill_up) if self.fill_budget else plain
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

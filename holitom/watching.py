@@ -14,9 +14,11 @@ from dataclasses import replace
 import torch
 
 from holitom.budget import preference
-from holitom.compressor import Compressor, OuterStage, all_tokens
+from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo
+from holitom.ops.selection import all_tokens
 from holitom.ops.similarity import adjacent_similarity
+from holitom.stages import OuterStage
 from holitom.tokens import CompressedTokens, Observed
 
 _SIGNAL = "received_attention"
@@ -68,4 +70,4 @@ def watched(compressor: Compressor) -> Compressor:
     Args:
         compressor: applied to no model.
     """
-    return Compressor(Watched(compressor.outer), compressor.inner, compressor.tower, compressor.fill_budget)
+    return Compressor(Watched(compressor.outer), compressor.inner, compressor.tower, compressor.fill)

@@ -41,7 +41,7 @@ _SHARED = {
 _OPS = {"llava", "holitom.errors", "holitom.tokens", "holitom.checks"}
 _HOOKS = {*_OPS, "holitom.encoded_video", "holitom.ops", "holitom.hooks"}
 _MODELS = {"holitom.hooks.tower", "holitom.hooks.decoder", "holitom.hooks.prompt", "holitom.families", "holitom.record"}
-_METHODS = {*_HOOKS, *_MODELS, "holitom.runtime", "holitom.compressor"}
+_METHODS = {*_HOOKS, *_MODELS, "holitom.runtime", "holitom.stages", "holitom.compressor"}
 _LIBRARY = {*_SHARED, *_METHODS, "holitom", "holitom.methods", "holitom.settings", "holitom.watching", "holitom.views"}
 _LIBRARY |= {"holitom.byte_cache", "holitom.run_facts", "holitom.strict_yaml"}
 _BELOW = {*_LIBRARY, "eval.paper", "eval.instruments"}
@@ -71,10 +71,11 @@ ROOMS: dict[str, set[str]] = {
         "holitom.hooks.prompt",
     },
     "holitom.record": {*_SHARED, "holitom.hooks.decoder"},
-    "holitom.budget": {*_OPS, "holitom.encoded_video", "holitom.ops"},
-    "holitom.compressor": {*_HOOKS, *_MODELS, "holitom.budget"},
+    "holitom.stages": {*_OPS, *_MODELS, "holitom.encoded_video"},
+    "holitom.compressor": {*_HOOKS, *_MODELS, "holitom.stages"},
+    "holitom.budget": {*_OPS, "holitom.encoded_video", "holitom.ops", "holitom.stages"},
     "holitom.methods": _METHODS,
-    "holitom.settings": {*_METHODS, "holitom.methods", "holitom.shipped", "holitom.strict_yaml"},
+    "holitom.settings": {*_METHODS, "holitom.budget", "holitom.methods", "holitom.shipped", "holitom.strict_yaml"},
     "holitom.watching": {*_METHODS, "holitom.budget"},
     "holitom": {*_METHODS, "holitom.methods", "holitom.settings"},
     "holitom.run_facts": {*_SHARED, "holitom.settings"},

@@ -6,12 +6,16 @@ from tests.test_layers import FILES, GRAPH
 
 # module -> most files and lines
 BUDGETS = {
+    "holitom.methods.holitom.outer": (15, 1900),
     "holitom.methods.holitom.inner_merging": (5, 500),
-    "holitom.methods.holitom.inner": (34, 3300),
-    "holitom.methods.evs": (26, 2400),
-    "holitom.methods.fastv": (39, 3900),
-    "holitom.methods": (5, 400),
-    "eval.claims.score_claims": (14, 1700),
+    "holitom.methods.holitom.inner": (30, 2950),
+    "holitom.methods.evs": (25, 2150),
+    "holitom.methods.fastv": (37, 3450),
+    "holitom.methods": (4, 300),
+    "eval.report.tables.scores": (10, 1550),
+    "eval.claims.flops_claims": (9, 1100),
+    "eval.claims.score_claims": (10, 1300),
+    "eval.claims.speed_claims": (9, 1000),
 }
 
 

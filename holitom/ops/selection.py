@@ -64,3 +64,17 @@ def keep_selected(
     kinds = torch.where(source >= 0, TokenKind.DYNAMIC_KEPT.value, TokenKind.DYNAMIC_DROPPED.value)
     details = PlainDetails(frames, tokens, segments or [(0, frames - 1)], source, kinds)
     return CompressedTokens(features.flatten(0, 1).index_select(0, index), index, details)
+
+
+def all_tokens(features: Tensor) -> CompressedTokens:
+    """All tokens (frames, tokens, dim) of a video, for methods without an outer stage.
+
+    Raises:
+        InputError: if they are not finite, as every outer stage does.
+    """
+    check_finite(features=features)
+    frames, tokens, _ = features.shape
+    index = torch.arange(frames * tokens, device=features.device)
+    source = index.view(frames, tokens)
+    details = PlainDetails(frames, tokens, [(0, frames - 1)], source, torch.full_like(source, TokenKind.DYNAMIC_KEPT))
+    return CompressedTokens(features.flatten(0, 1), index, details)

@@ -22,9 +22,9 @@ from eval.paper.formula import paper_flops
 from eval.synthetic.world.items import Item, letter_of
 from eval.synthetic.world.selection import LETTERS
 from holitom import Compressor
-from holitom.compressor import all_tokens
 from holitom.encoded_video import FrameMerges
 from holitom.families import find_family
+from holitom.ops.selection import all_tokens
 from holitom.tokens import CompressedTokens
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.finite_logits import all_finite, require_finite_logits

@@ -121,7 +121,7 @@ class StagedCompression(HookSet):
         self._layers = ()
 
     def start_prompt(self, record: Any) -> None:
-        """See :class:`~holitom.compressor.InnerStage`."""
+        """See :class:`~holitom.stages.InnerStage`."""
         self.last, self.outer = None, record
 
     def align(self, labels: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class StagedCompression(HookSet):
         return self.last.align(labels)
 
     def layer_prompts(self, cache: Cache) -> list[LayerPrompt | None] | None:
-        """See :class:`~holitom.compressor.InnerStage`; None if the prefill of the cache compressed nothing."""
+        """See :class:`~holitom.stages.InnerStage`; None if the prefill of the cache compressed nothing."""
         state = self._states.get(cache)
         if state is None:
             return None

@@ -142,7 +142,7 @@ class DycokeDecodePruning(HookSet):
         self._decoder = None
 
     def start_prompt(self, record: Any) -> None:
-        """See :class:`~holitom.compressor.InnerStage`."""
+        """See :class:`~holitom.stages.InnerStage`."""
         self.last = None
 
     def align(self, labels: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class DycokeDecodePruning(HookSet):
         return labels
 
     def layer_prompts(self, cache: Cache) -> None:
-        """See :class:`~holitom.compressor.InnerStage`: only a prompt whose steps attend to everything may pass."""
+        """See :class:`~holitom.stages.InnerStage`: only a prompt whose steps attend to everything may pass."""
         sequence = self._sequences.get(cache)
         if self.prune_ratio > 0 and (sequence is None or any(sequence.spans)):
             raise InputError(

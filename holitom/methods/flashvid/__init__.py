@@ -36,11 +36,12 @@ from holitom.checks import (
     require_retain_ratio,
     require_within,
 )
-from holitom.compressor import Compressor, all_tokens
+from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
 from holitom.methods.flashvid.inner import late_pruning
+from holitom.ops.selection import all_tokens
 from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
 
 

@@ -40,11 +40,11 @@ from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
 from eval.paper.formula import Geometry
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
-from holitom.compressor import all_tokens
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
+from holitom.ops.selection import all_tokens
 from holitom.settings import RunConfig
 from llava.errors import InputError
 from llava.video import VideoClip

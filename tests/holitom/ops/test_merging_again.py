@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from holitom.compressor import OuterStage
 from holitom.encoded_video import EncodedVideo
 from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.flashvid import FlashVidConfig
@@ -16,6 +15,7 @@ from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.prunevid import PruneVidConfig
 from holitom.ops.clustering import clusters_again, mean_of_sources, merged_again
+from holitom.stages import OuterStage
 from holitom.tokens import CompressedTokens
 from tests.holitom.test_every_method import WITH_OUTER, without_inner
 from tests.references.mrope import merged_values

@@ -18,9 +18,10 @@ from eval.benchmarks.lmms.harness import evaluate
 from eval.benchmarks.lmms.questions import video_of
 from eval.benchmarks.lmms.reuse import KeptVideo, KeptVideos, ReusingSlot
 from eval.benchmarks.run import make_job, parser
-from holitom.compressor import Compressor, all_tokens
+from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo
 from holitom.methods import available_methods
+from holitom.ops.selection import all_tokens
 from holitom.tokens import CompressedTokens
 from holitom.watching import watched
 from llava.errors import VideoError
