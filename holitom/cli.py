@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,10 +56,12 @@ def user_errors(main: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@cache
 def commit() -> str:
     """The commit of this source tree, with ``-dirty`` if files differ from it; ``unknown`` outside a clone.
 
-    New files count, since methods are found by themselves; results and the README made from them do not.
+    New files count, since methods are found by themselves; results and the README made from them do not. Asked once:
+    files that change while a process runs are not those it runs.
     """
     root = Path(__file__).resolve().parent.parent
 

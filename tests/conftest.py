@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random checkpoints in both published layouts."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -32,10 +33,16 @@ def hf_checkpoint(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     return save_hugging_face(checkpoint, tmp_path_factory.mktemp("hugging-face"))
 
 
-@pytest.fixture
-def loaded(checkpoint: Path):
-    """Tokenizer, model, image processor and context length of the tiny checkpoint, in float32."""
+@pytest.fixture(scope="session")
+def loaded_once(checkpoint: Path):
+    """What :func:`loaded` copies; nothing else touches it."""
     return load_pretrained_model(checkpoint, None, "llava_qwen", torch_dtype="float32")
+
+
+@pytest.fixture
+def loaded(loaded_once):
+    """Tokenizer, model, image processor and context length of the tiny checkpoint, in float32; a copy of its own."""
+    return copy.deepcopy(loaded_once)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.holitom.made_records import made_record, made_video
 
 pytest.importorskip("matplotlib")
 CONFIGS = SHIPPED / "tiny"
+FRAMES = 5  # of the clip that every method draws
 METHODS = {load_config(path).method or "vanilla": path for path in sorted(CONFIGS.glob("*.yaml"), reverse=True)}
 # methods whose configuration above has a stage inside the LLM
 INSIDE = {"earlytom", "flashvid", "holitom", "fastv", "pdrop"}
@@ -40,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(clip: Path) -> dict[str, SavedRecord]:
     """Every method of the registry, and none, on one clip with the learned tiny model."""
-    return record_methods(clip, {name: load_config(path) for name, path in METHODS.items()}, frames=8)
+    return record_methods(clip, {name: load_config(path) for name, path in METHODS.items()}, frames=FRAMES)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
@@ -60,19 +61,19 @@ def test_every_method_draws(records: dict[str, SavedRecord], tmp_path: Path, nam
     pictures = {"tokens.png", "attention.png", "similarity.png"} | ({"inside.png"} if name in INSIDE else set())
     assert {file.name for file in files} == {"animation.gif", "record.npz", *pictures}
     with Image.open(tmp_path / "out" / "animation.gif") as image:
-        assert image.n_frames == video.frames == 8
+        assert image.n_frames == video.frames == FRAMES
     for file in files:
         if file.suffix == ".png":
             assert np.asarray(Image.open(file).convert("RGB")).std() > 10
     assert records[name].meta["note"] == TINY_NOTE
     assert records[name].meta["method"] == name
     counts = video.counts()
-    assert sum(counts["kinds"].values()) == counts["tokens"] == 8 * 64
+    assert sum(counts["kinds"].values()) == counts["tokens"] == FRAMES * 64
     kept = {kind for kind in counts["kinds"] if kind in ("dynamic_kept", "static_center", "contextual_center")}
     # FlashVID may put a picked token and a cluster at one place
     assert sum(counts["kinds"][kind] for kind in kept) == len(set(video.index.tolist()))
     assert name == "flashvid" or len(set(video.index.tolist())) == counts["reach_llm"]
-    assert (name == "vanilla") == (counts["reach_llm"] == 512 and not counts["stages"])
+    assert (name == "vanilla") == (counts["reach_llm"] == FRAMES * 64 and not counts["stages"])
 
 
 def test_command_line_and_the_same_again_from_the_records(capsys, clip: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ ids before and behind the number. A picture of one tile so labelled is a frame; 
 began with, ends a video.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import index
@@ -75,7 +76,16 @@ class PicturesLayout:
                 if picture.number is None:
                     row[picture.start : picture.stop] = IMAGE
         view = {**arguments, "input_ids": ids.to(given.device), "pictures": found}
-        return {**view, **videos} if any(picture.number for pictures in found for picture in pictures) else view
+        if any(picture.number for pictures in found for picture in pictures):
+            return {**view, **videos}
+        alone = max(sum(picture.tiles == 1 for picture in pictures) for pictures in found)
+        if alone > 1:  # rightly so for small images, but a wrong label looks the same
+            warnings.warn(
+                f"{alone} pictures of one tile, and none behind the label of model.config.frame_label_ids: they are "
+                "taken for images and not compressed",
+                stacklevel=2,
+            )
+        return view
 
     def _pictures(self, row: Tensor) -> list[_Picture]:
         """The pictures of a row in reading order; each has its placeholders in one piece."""

@@ -1,5 +1,6 @@
 """Which pictures of InternVL's prompts are frames, and what it refuses; the rest is in test_hf_plain_positions."""
 
+import warnings
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -192,3 +193,14 @@ def test_what_the_family_refuses(model) -> None:
         cache = cache_of(model(**inputs))
         with pytest.raises(NotImplementedError, match="a video in a later turn"):
             model(**prompt(frame(1)), **{CALL_CACHE: cache})
+
+
+def test_frames_behind_another_label_are_told_of(model) -> None:
+    """They look like small images; one image is no video."""
+    other = [[8, number, *image()] for number in (1, 2, 3)]
+    with CONFIG.build().applied(model), torch.no_grad():
+        with pytest.warns(UserWarning, match="3 pictures of one tile, and none behind the label"):
+            model(**prompt(*other))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model(**prompt([9], image()))
