@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.cpu_memory import CACHED_ELEMENTS, work_buffer
 from holitom.ops.kernels import kernel_for
-from holitom.ops.token_ops import CACHED_ELEMENTS, highest, packed_positions, upload, work_buffer
+from holitom.ops.token_ops import highest, packed_positions, upload
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
 BATCH_ELEMENTS = 2**20

@@ -14,8 +14,7 @@ from jaxtyping import BFloat16, Float, Int
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from holitom.ops.similarity import row_dots
-from holitom.ops.token_ops import work_buffer
+from holitom.ops.cpu_memory import row_dots, work_buffer
 
 SMALLEST_NORM = 1e-12
 # Below this many rows on either side rounding and comparing cost more than the product saves.

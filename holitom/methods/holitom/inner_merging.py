@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from holitom.ops.cpu_memory import CACHED_ELEMENTS, work_buffer
 from holitom.ops.nearest import by_product, most_similar, shortlist_pays
 from holitom.ops.short_sequences import ShortSequences, kept_length
-from holitom.ops.token_ops import CACHED_ELEMENTS, work_buffer
 
 Rule = Literal["sequential", "mean"]
 
