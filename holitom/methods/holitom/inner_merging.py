@@ -115,7 +115,7 @@ def add_bags(
     """Weighted sums of bags of rows in fp32, without weights means; on a CPU as many at a time as its cache holds."""
     add = partial(embedding_bag, mode="mean" if weights is None else "sum")
     step = max(1, CACHED_ELEMENTS * len(first) // max(1, states.numel()))
-    if states.is_cuda or step >= len(first) or (states.requires_grad and torch.is_grad_enabled()):
+    if states.device.type != "cpu" or step >= len(first) or (states.requires_grad and torch.is_grad_enabled()):
         return out.copy_(add(rows, states.float(), first, per_sample_weights=weights))
     bounds = pairwise([*first[::step].tolist(), len(rows)])
     for (start, stop), some, part in zip(bounds, first.split(step), out.split(step), strict=True):
