@@ -45,37 +45,44 @@ def merge_into_nearest(
     spans = list(spans)
     lengths = [kept_length(stop - start, merge_ratio) for start, stop in spans]
     removed = sum(stop - start - length for (start, stop), length in zip(spans, lengths, strict=True))
-    states, kept, source = hidden.new_empty(len(hidden) - removed, hidden.shape[1]), [], positions.clone()
+    learning = hidden.requires_grad and torch.is_grad_enabled()  # writing into one tensor would cut the gradients off
+    place = None if learning else hidden.new_empty(len(hidden) - removed, hidden.shape[1])
+    parts, kept, source = [], [], positions.clone()
     end = at = 0
     for (start, stop), length in zip([*spans, (len(hidden), len(hidden))], [*lengths, 0], strict=True):
-        text, merged = states[at : at + start - end], states[at + start - end :][:length]
-        text.copy_(hidden[end:start])
-        chosen, target = _merge_span(hidden[start:stop], scores[start:stop], merged, rule)
+        text, begin = hidden[end:start], at + start - end
+        out = None
+        if place is not None:
+            place[at:begin].copy_(text)
+            out = place[begin : begin + length]
+        merged, chosen, target = _merge_span(hidden[start:stop], scores[start:stop], length, rule, out)
+        parts += [text, merged]
         kept += [positions[end:start], chosen + start]
         source[start:stop] = target + start
-        end, at = stop, at + len(text) + length
-    return ShortSequences(states, torch.cat(kept), source)
+        end, at = stop, begin + length
+    return ShortSequences(torch.cat(parts) if place is None else place, torch.cat(kept), source)
 
 
-def _merge_span(tokens: Tensor, scores: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Merge one span to the length of ``out``; returns the kept indices and every token's kept token, in the span."""
-    target, n_keep = torch.arange(len(tokens), device=tokens.device), len(out)
+def _merge_span(
+    tokens: Tensor, scores: Tensor, n_keep: int, rule: Rule, out: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Merge one span, into ``out`` if given; returns its states, the kept indices and every token's kept token."""
+    target = torch.arange(len(tokens), device=tokens.device)
     if n_keep == len(tokens):
-        out.copy_(tokens)
-        return target, target
+        return tokens if out is None else out.copy_(tokens), target, target
     ranked = scores.argsort(descending=True, stable=True)
     kept, others = ranked[:n_keep].sort().values, ranked[n_keep:].sort().values
     if shortlist_pays(tokens, min(n_keep, len(others))):
         nearest = most_similar(tokens, others, kept, shortlist=True)
-        average_into_kept(tokens, kept, others, nearest, rule, out)
+        merged = average_into_kept(tokens, kept, others, nearest, rule, out)
     else:
         # Kept tokens first: both sides of the product are then views of one copy, which is widened once.
         states = tokens.index_select(0, torch.cat([kept, others])).float()
         with torch.no_grad():
             nearest = by_product(states[n_keep:], states[:n_keep])
-        average_into_kept(states, target[:n_keep], target[n_keep:], nearest, rule, out)
+        merged = average_into_kept(states, target[:n_keep], target[n_keep:], nearest, rule, out)
     target[others] = kept[nearest]
-    return kept, target
+    return merged.to(tokens.dtype), kept, target
 
 
 def average_into_kept(
