@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.ops.kernels import inner_merge
 from holitom.ops.short_sequences import kept_length
+from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
 
 TIE = 2e-6  # difference of cosines that float32 cannot tell

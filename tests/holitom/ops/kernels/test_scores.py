@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from holitom.ops.attention_scores import last_query_attention, received_attention, received_by_segment
 from holitom.ops.kernels import last_query, tower
+from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
 
 SMALL = [(1, 1, 1, 4), (2, 3, 65, 72), (1, 2, 130, 16), (3, 1, 7, 200)]
