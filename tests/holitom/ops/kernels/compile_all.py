@@ -28,7 +28,10 @@ FEATURES = ("query", "key", "hidden", "features", "out")
 TILES = {
     "ROWS": 64,
     "COLUMNS": 64,
+    "HEAD": 72,
     "D": 128,
+    "REST": 16,
+    "UNIT": 8,
     "GROUP": 7,
     "G": 16,
     "KEYS": 64,
@@ -49,8 +52,6 @@ OTHER_KINDS = {
 }
 # what is no multiple of 16 in a launch, of the integers that are specialized; all others and every pointer are
 ODD = {
-    "row_log_sums": ("head_dim", "q_head", "k_head"),
-    "column_sums": ("head_dim", "q_head", "k_head"),
     "block_logits": ("kv_heads",),
     "mean_over_heads": ("heads",),
     "adjacent": ("tokens",),
@@ -58,6 +59,8 @@ ODD = {
     "count_windows": ("tokens", "r_frame"),
 }
 SPECIAL = {
+    "row_log_sums": {"D": 64},
+    "column_sums": {"D": 64},
     "adjacent": {"D": 4096},
     "best_in_block": {"SLICE": 64},
 }

@@ -8,7 +8,7 @@ from holitom.ops.kernels import last_query, tower
 from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
 
-SMALL = [(1, 1, 1, 4), (2, 3, 65, 72), (1, 2, 130, 16), (3, 1, 7, 200)]
+SMALL = [(1, 1, 1, 4), (2, 3, 65, 72), (1, 2, 130, 16), (3, 1, 7, 200), (1, 1, 9, 80), (1, 1, 9, 100), (1, 1, 9, 20)]
 TOWER = [(2, 16, 729, 72), (1, 16, 730, 72)] if REAL else []
 
 
