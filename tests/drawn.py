@@ -27,7 +27,7 @@ except ImportError:
         """Leaves a test as it is."""
         return lambda test: test
 
-    def given(*args: Any, **kwargs: Any) -> Any:
+    def given(*args: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]
         """Skips a test, whose drawn arguments nobody would give."""
 
         def skipped(test: Any) -> Any:
