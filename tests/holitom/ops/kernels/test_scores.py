@@ -69,6 +69,18 @@ def test_the_library_takes_the_kernel(random, kernels_on, monkeypatch) -> None:
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_frames_that_follow_each_other_are_one_launch(random, dtype, kernels_on, monkeypatch) -> None:
+    query, key = (random(33, 2, 8).to(dtype).transpose(0, 1) for _ in range(2))
+    lengths = [7, 7, 7, 5, 7]
+    frames = zip(query.split(lengths, 1), key.split(lengths, 1), strict=True)
+    alone = [tower.received_attention(asking[None], asked[None], 0.3)[0] for asking, asked in frames]
+    calls = watched(monkeypatch, "received_attention")
+    assert torch.equal(received_by_segment(query, key, lengths, 0.3), torch.cat(alone))
+    assert [len(call[0]) for call in calls] == [3, 1, 1]
+    assert {part.dtype for call in calls for part in call[:2]} == {dtype}
+
+
 QWEN = [(1, 28, 4, 640, 128), (2, 14, 2, 6273, 64)] if REAL else []
 
 
