@@ -89,8 +89,9 @@ def distance_from_kept(
     others = kept.float()
     parts = []
     for part in features.flatten(0, 1).split(max(1, COMPARED // len(kept))):
-        rows = part.float()
-        parts.append(1 - exact_cosine(rows, others[most_similar(rows, others)]))
+        at = torch.arange(len(part) + len(kept), device=part.device).split([len(part), len(kept)])
+        nearest = others[most_similar(torch.cat([part, kept.to(part.dtype)]), *at)]
+        parts.append(1 - exact_cosine(part.float(), nearest))
     return torch.cat(parts).view(features.shape[:2])
 
 

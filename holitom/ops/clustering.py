@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from holitom.ops.token_ops import packed_positions, work_buffer
+from holitom.ops.cpu_memory import work_buffer
+from holitom.ops.token_ops import packed_positions
 from holitom.tokens import CompressedTokens
 
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
+from holitom.ops.cpu_memory import CACHED_ELEMENTS, work_buffer
 from holitom.ops.kernels import kernel_for
-from holitom.ops.token_ops import CACHED_ELEMENTS, highest, packed_positions, upload, work_buffer
+from holitom.ops.token_ops import highest, packed_positions, upload
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
 BATCH_ELEMENTS = 2**20
@@ -222,8 +223,18 @@ def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> Points:
     return Points(load, dim, features.dtype)
 
 
-def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[tuple[int, int]]) -> Points:
-    """The averages of a segment's tokens over its frames (float32)."""
+def segment_means(
+    features: Float[Tensor, "frames tokens dim"],
+    segments: list[tuple[int, int]],
+    extent: tuple[Int[Tensor, " segments"], Int[Tensor, " segments"]] | None = None,
+) -> Points:
+    """The averages of a segment's tokens over its frames (float32).
+
+    Args:
+        features: token features in any floating dtype.
+        segments: first and last frame of every segment, inclusive.
+        extent: last frame of every segment and its length, where the device of the features has them already.
+    """
     dim = features.shape[-1]
 
     def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
@@ -234,8 +245,9 @@ def segment_means(features: Float[Tensor, "frames tokens dim"], segments: list[t
         return means
 
     if kernel := kernel_for("segment_means", features):
-        extent = [first for first, _ in segments], [last - first + 1 for first, last in segments]
-        firsts, lengths = upload(features.device, *extent)
+        ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
+        lasts, lengths = upload(features.device, *ends) if extent is None else extent
+        firsts = lasts - lengths + 1
 
         def load_at_once(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
             return kernel(features, firsts, lengths, chosen, positions)

@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from holitom.ops.cpu_memory import CACHED_ELEMENTS, row_dots, work_buffer
 from holitom.ops.kernels import kernel_for
-from holitom.ops.token_ops import CACHED_ELEMENTS, work_buffer
 
 SMALLEST_NORM = 1e-8
 
@@ -67,14 +67,6 @@ def products_in_cache(features: Float[Tensor, "frames tokens dim"]) -> tuple[Ten
                 row_dots(before, block[0], products[start - 1])
             before = block[-1]
     return torch.from_numpy(products), torch.from_numpy(squares).sqrt_()
-
-
-def row_dots(first: np.ndarray, second: np.ndarray, out: np.ndarray) -> None:
-    """Inner products along the last axis in one pass; torch would store all products before it adds them up."""
-    if hasattr(np, "vecdot"):
-        np.vecdot(first, second, out=out)
-    else:  # NumPy 1
-        np.einsum("...d,...d->...", first, second, out=out)
 
 
 def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames-1 tokens"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.lmms.answer_log import Served
-from eval.benchmarks.lmms.models import SCORING_SEED
+from eval.benchmarks.lmms.answering import SCORING_SEED
 from eval.benchmarks.lmms.questions import task_of
 from eval.paper.benchmarks import BY_TASK, HARNESS, PAPER_HARNESS
 from holitom.files import disk_trouble

@@ -21,6 +21,7 @@ from typing import Any
 
 from eval.benchmarks.lmms import models
 from eval.benchmarks.lmms.answer_log import Entry, Served, entry_of
+from eval.benchmarks.lmms.answering import ShareAnswered
 from eval.benchmarks.lmms.claims import WorkClaim
 from eval.benchmarks.lmms.harness import evaluate, replay
 from eval.benchmarks.lmms.records import RECORDS, with_records
@@ -117,7 +118,7 @@ def answer(job: Job, share: int | None = None, claim: WorkClaim | None = None) -
         os.environ.update(RANK="0", WORLD_SIZE="1")  # the harness would share out questions, and each video with them
     try:
         return model, evaluate(model, job.model, job.tasks, job.limit, job.include_path, job.definitions)
-    except models.ShareAnswered:
+    except ShareAnswered:
         return model, None
     finally:
         model.close()

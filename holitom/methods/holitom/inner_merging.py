@@ -1,6 +1,8 @@
 """Merging visual tokens inside the language model: keep the best-scored ones, average the others into them."""
 
 from collections.abc import Iterable
+from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -8,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from holitom.ops.nearest import most_similar
+from holitom.ops.cpu_memory import CACHED_ELEMENTS, work_buffer
+from holitom.ops.nearest import by_product, most_similar, shortlist_pays
 from holitom.ops.short_sequences import ShortSequences, kept_length
 
 Rule = Literal["sequential", "mean"]
@@ -39,34 +42,40 @@ def merge_into_nearest(
         The shortened sequence, where its tokens come from and where the others went.
     """
     positions = torch.arange(hidden.shape[0], device=hidden.device)
-    states, kept, source = [], [], positions.clone()
-    end = 0
-    for start, stop in spans:
-        merged, chosen, target = _merge_span(hidden[start:stop], scores[start:stop], merge_ratio, rule)
-        states += [hidden[end:start], merged]
+    spans = list(spans)
+    lengths = [kept_length(stop - start, merge_ratio) for start, stop in spans]
+    removed = sum(stop - start - length for (start, stop), length in zip(spans, lengths, strict=True))
+    states, kept, source = hidden.new_empty(len(hidden) - removed, hidden.shape[1]), [], positions.clone()
+    end = at = 0
+    for (start, stop), length in zip([*spans, (len(hidden), len(hidden))], [*lengths, 0], strict=True):
+        text, merged = states[at : at + start - end], states[at + start - end :][:length]
+        text.copy_(hidden[end:start])
+        chosen, target = _merge_span(hidden[start:stop], scores[start:stop], merged, rule)
         kept += [positions[end:start], chosen + start]
         source[start:stop] = target + start
-        end = stop
-    return ShortSequences(torch.cat([*states, hidden[end:]]), torch.cat([*kept, positions[end:]]), source)
+        end, at = stop, at + len(text) + length
+    return ShortSequences(states, torch.cat(kept), source)
 
 
-def _merge_span(tokens: Tensor, scores: Tensor, merge_ratio: float, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
-    """Merge one span; returns its kept states, their indices and every token's kept token, all within the span."""
-    length = tokens.shape[0]
-    n_keep = kept_length(length, merge_ratio)
-    target = torch.arange(length, device=tokens.device)
-    if n_keep == length:
-        return tokens, target, target
+def _merge_span(tokens: Tensor, scores: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Merge one span to the length of ``out``; returns the kept indices and every token's kept token, in the span."""
+    target, n_keep = torch.arange(len(tokens), device=tokens.device), len(out)
+    if n_keep == len(tokens):
+        out.copy_(tokens)
+        return target, target
     ranked = scores.argsort(descending=True, stable=True)
     kept, others = ranked[:n_keep].sort().values, ranked[n_keep:].sort().values
-    # Kept tokens first: both sides of the product are then views of one copy, which is widened once.
-    gathered = tokens.index_select(0, torch.cat([kept, others]))
-    states = gathered.float()
-    narrow = (gathered[n_keep:], gathered[:n_keep]) if tokens.dtype == torch.bfloat16 else None
-    nearest = most_similar(states[n_keep:], states[:n_keep], narrow)
-    merged = average_into_kept(states, target[:n_keep], target[n_keep:], nearest, rule).to(tokens.dtype)
+    if shortlist_pays(tokens, min(n_keep, len(others))):
+        nearest = most_similar(tokens, others, kept, shortlist=True)
+        average_into_kept(tokens, kept, others, nearest, rule, out)
+    else:
+        # Kept tokens first: both sides of the product are then views of one copy, which is widened once.
+        states = tokens.index_select(0, torch.cat([kept, others])).float()
+        with torch.no_grad():
+            nearest = by_product(states[n_keep:], states[:n_keep])
+        average_into_kept(states, target[:n_keep], target[n_keep:], nearest, rule, out)
     target[others] = kept[nearest]
-    return merged, kept, target
+    return kept, target
 
 
 def average_into_kept(
@@ -75,8 +84,9 @@ def average_into_kept(
     others: Int[Tensor, " others"],
     nearest: Int[Tensor, " others"],
     rule: Rule,
+    out: Float[Tensor, "kept dim"] | None = None,
 ) -> Float[Tensor, "kept dim"]:
-    """States of the ``kept`` tokens after the merge; ``nearest`` names the kept row of each of the ``others``.
+    """States of the ``kept`` tokens after the merge, added up in fp32; ``nearest`` names the kept row of each other.
 
     Bags of rows are added one after the other, each by one thread, hence reproducibly; scattered additions are not on
     CUDA. With m members the sequential rule gives the kept state 2^-m and the i-th member 2^-(m - i + 1).
@@ -85,9 +95,33 @@ def average_into_kept(
     order = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
     rows, bag = torch.cat([kept, others]).index_select(0, order), bag.index_select(0, order)
     first = torch.searchsorted(bag, torch.arange(len(kept), device=kept.device))
-    if rule == "mean":
-        return embedding_bag(rows, states, first, mode="mean")
-    behind = torch.cat([first[1:], first.new_full((1,), len(rows))]).index_select(0, bag)  # where the next bag begins
-    halvings = behind - torch.arange(len(rows), device=rows.device)
-    halvings = torch.where(rows == kept.index_select(0, bag), halvings - 1, halvings)
-    return embedding_bag(rows, states, first, mode="sum", per_sample_weights=torch.pow(0.5, halvings.to(states.dtype)))
+    weights = None
+    if rule == "sequential":
+        behind = torch.cat([first[1:], first.new_full((1,), len(rows))]).index_select(0, bag)  # where the next begins
+        halvings = behind - torch.arange(len(rows), device=rows.device)
+        halvings = torch.where(rows == kept.index_select(0, bag), halvings - 1, halvings)
+        weights = torch.pow(0.5, halvings.float())
+    out = states.new_empty(len(kept), states.shape[1]) if out is None else out
+    return add_bags(states, rows, first, weights, out)
+
+
+def add_bags(
+    states: Float[Tensor, "seq dim"],
+    rows: Int[Tensor, " listed"],
+    first: Int[Tensor, " bags"],
+    weights: Float[Tensor, " listed"] | None,
+    out: Float[Tensor, "bags dim"],
+) -> Float[Tensor, "bags dim"]:
+    """Weighted sums of bags of rows in fp32, without weights means; on a CPU as many at a time as its cache holds."""
+    add = partial(embedding_bag, mode="mean" if weights is None else "sum")
+    step = max(1, CACHED_ELEMENTS * len(first) // max(1, states.numel()))
+    if states.device.type != "cpu" or step >= len(first) or (states.requires_grad and torch.is_grad_enabled()):
+        return out.copy_(add(rows, states.float(), first, per_sample_weights=weights))
+    bounds = pairwise([*first[::step].tolist(), len(rows)])
+    for (start, stop), some, part in zip(bounds, first.split(step), out.split(step), strict=True):
+        used, own, wide = rows[start:stop], None if weights is None else weights[start:stop], states
+        if states.dtype != torch.float32:
+            narrow = states.index_select(0, used)
+            wide, used = work_buffer(narrow.shape, torch.float32, states.device).copy_(narrow), torch.arange(len(used))
+        part.copy_(add(used, wide, some - start, per_sample_weights=own))
+    return out

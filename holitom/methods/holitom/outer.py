@@ -150,7 +150,7 @@ class OuterCompression:
             static = select_static(features, received_attention, masks, segments, plan.static_kept)
         else:
             groups = TokenGroups(masks, plan.segmentation.static_counts, plan.static_kept.tolist())
-            static = merge_static(features, segments, groups, rule)
+            static = merge_static(features, segments, groups, rule, (uploaded.last, uploaded.length))
         rest = (plan.dynamic - plan.selected).tolist()
         left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist())
         parts = OuterParts(similarity, masks, static, selected, merge_contextual(features, left, rule))

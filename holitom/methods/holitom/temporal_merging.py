@@ -50,6 +50,7 @@ def merge_static(
     segments: list[tuple[int, int]],
     static: TokenGroups,
     rule: ClusterRule,
+    extent: tuple[Tensor, Tensor] | None = None,
 ) -> GroupClusters:
     """Average every static token over its segment, then merge the averages of a segment into clusters.
 
@@ -58,11 +59,12 @@ def merge_static(
         segments: first and last frame of every segment, inclusive.
         static: static tokens of each segment.
         rule: how they are clustered.
+        extent: see :func:`~holitom.ops.group_clustering.segment_means`.
 
     Returns:
         The clusters, segment by segment, in raster order of their centres.
     """
-    return cluster_groups(static, segment_means(features, segments), rule)
+    return cluster_groups(static, segment_means(features, segments, extent), rule)
 
 
 def select_static(

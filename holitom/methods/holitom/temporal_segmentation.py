@@ -94,7 +94,7 @@ class Segmentation:
 
     def frames(self) -> np.ndarray:
         """Number of frames of every segment."""
-        return np.diff(self.first_frames(), append=self.segments[-1][1] + 1)
+        return np.fromiter((last - first + 1 for first, last in self.segments), np.int64, len(self.segments))
 
     def segment_of_frame(self) -> np.ndarray:
         """Number of the segment each frame belongs to."""

@@ -8,8 +8,8 @@ import torch
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops import group_clustering
+from holitom.ops.cpu_memory import LARGEST_KEPT, work_buffer
 from holitom.ops.group_clustering import ClusterRule, TokenGroups, average_frames, cluster_groups, frame_tokens
-from holitom.ops.token_ops import LARGEST_KEPT, work_buffer
 
 CPU = torch.device("cpu")
 

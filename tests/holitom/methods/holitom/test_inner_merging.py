@@ -10,6 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from holitom.methods.holitom import inner_merging
 from holitom.methods.holitom.batch_merging import merge_batch, merge_sequence
 from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.ops.short_sequences import kept_length
@@ -149,3 +150,23 @@ def test_batch_is_compacted_to_the_right():
     assert torch.equal(batch.hidden[1], hidden[1, 1:])
     assert torch.equal(batch.hidden[0, 1:], merge_into_nearest(STATES, SCORES, [(0, 4)], 0.5, "mean").hidden)
     assert not merge_batch(hidden, scores, [((0, 4),), ((0, 4),)], [0, 0], 0.5, "mean").padded
+
+
+@pytest.mark.parametrize("rule", ["sequential", "mean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_cache_full_of_bags_at_a_time_changes_no_number(dtype, rule, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(70, 16, generator=generator).to(dtype)
+    hidden[20:30] = hidden[5] + 0.1 * hidden[20:30]  # one bag of many members
+    scores, spans = torch.rand(70, generator=generator), [(3, 40), (41, 42), (42, 70)]
+    at_once = merge_into_nearest(hidden, scores, spans, 0.5, rule)
+    sizes = []
+    plain = inner_merging.embedding_bag
+    monkeypatch.setattr(
+        inner_merging, "embedding_bag", lambda *given, **named: sizes.append(1) or plain(*given, **named)
+    )
+    monkeypatch.setattr(inner_merging, "CACHED_ELEMENTS", 100)
+    parts = merge_into_nearest(hidden, scores, spans, 0.5, rule)
+    assert len(sizes) > 6
+    assert torch.equal(parts.hidden, at_once.hidden)
+    assert torch.equal(parts.source, at_once.source)
