@@ -1,6 +1,7 @@
 """How much attention a token receives: the two scores HoliTom ranks visual tokens by, without a full attention map."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from jaxtyping import Float, Shaped
@@ -64,16 +65,25 @@ def received_by_segment(
     Returns:
         (patches,) fp32; the patches of every frame sum to 1.
     """
-    frames = []
-    for asking, asked in zip(query.split(list(lengths), dim=1), key.split(list(lengths), dim=1), strict=True):
-        if kernel_for("received_attention", asking, asked):  # needs no block
-            frames.append(received_attention(asking[None], asked[None], scale)[0])
-            continue
-        total = torch.zeros(asked.shape[1], dtype=torch.float32, device=asked.device)
-        for part in asking.split(block, dim=1):
-            total += _received_by_chunk(part[None].float(), asked[None].float(), scale)[0] * part.shape[1]
-        frames.append(total / asked.shape[1])
-    return torch.cat(frames)
+    assert sum(lengths) == query.shape[1], f"frames of {sum(lengths)} patches, {query.shape[1]} are given"
+    scores, begin = [], 0
+    for length, run in groupby(lengths):
+        end = begin + length * (count := len(list(run)))
+        asking, asked = (part[:, begin:end].unflatten(1, (count, length)).transpose(0, 1) for part in (query, key))
+        begin = end
+        if kernel_for("received_attention", asking, asked):  # needs no block, and takes equal frames at once
+            scores.append(received_attention(asking, asked, scale).flatten())
+        else:
+            scores += [_received_in_blocks(*frame, scale, block) for frame in zip(asking, asked, strict=True)]
+    return torch.cat(scores)
+
+
+def _received_in_blocks(query: Tensor, key: Tensor, scale: float, block: int) -> Tensor:
+    """:func:`received_attention` of one image, (heads, patches, head_dim), ``block`` queries at a time."""
+    total = torch.zeros(key.shape[1], dtype=torch.float32, device=key.device)
+    for part in query.split(block, dim=1):
+        total += _received_by_chunk(part[None].float(), key[None].float(), scale)[0] * part.shape[1]
+    return total / key.shape[1]
 
 
 def _received_by_head(query: Tensor, key: Tensor, scale: float) -> Tensor:

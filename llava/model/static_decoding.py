@@ -6,6 +6,7 @@ lie on the device and are advanced there, so a step asks nothing of the host, an
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Self
 
 import torch
@@ -16,6 +17,8 @@ from llava.model.decode_attention import attend_to_cache
 from llava.model.finite_logits import all_finite
 from llava.model.static_cache import LayerGroup, PromptCache, allocate, capacities, rotate, table_length
 from llava.model.static_checks import check_graphs
+
+KEPT = 3  # idle decoders; each holds a cache as large as its prompt's, 0.4 GB for 6,300 tokens of a 7B model
 
 
 class StaticDecoder:
@@ -45,11 +48,11 @@ class StaticDecoder:
         self.used = self.room = 0
         self._graphs: dict[bool, Any] = {}
 
-    def fits(self, model: Any, prompt: PromptCache) -> bool:
-        """Whether a prompt can be decoded with these tensors and graphs, without reading twice what it needs."""
+    def fits(self, wanted: tuple[Any, ...], prompt: PromptCache) -> bool:
+        """Whether a prompt of a layout fits these tensors and graphs, which then read at most twice what it needs."""
         pairs = zip(capacities(prompt), self.groups, strict=False)
         return (
-            self.layout == layout(model, prompt)
+            self.layout == wanted
             and table_length(prompt.new_tokens) <= self.ids.shape[1]
             and all(needed <= group.capacity <= 2 * needed for needed, group in pairs)
         )
@@ -199,29 +202,38 @@ def layout(model: Any, prompt: PromptCache) -> tuple[Any, ...]:
 
 
 class IdleDecoder:
-    """Keeps the decoder of the latest prompt for the next one. A copy of the model starts without one."""
+    """Keeps the decoders of the latest prompts for the next ones. A copy of the model starts without any.
+
+    Prompts that alternate, such as those of a model with and without compression, so find their tensors and graphs
+    again; what is kept is bounded by :data:`KEPT`, and the one unused for longest goes first.
+    """
 
     def __init__(self) -> None:
-        self._decoders: list[StaticDecoder] = []
+        self._decoders: list[StaticDecoder] = []  # the latest last
+        self._lock = Lock()
 
     def take(self, model: Any, prompt: PromptCache) -> StaticDecoder:
-        """The idle decoder if ``prompt`` fits it, else a new one; it is the caller's alone until it is given back."""
-        try:
-            idle = self._decoders.pop()
-        except IndexError:  # in use by another thread
-            return StaticDecoder(model, prompt)
-        if idle.fits(model, prompt):
-            return idle
-        del idle  # its memory is free before the next one takes its own
+        """An idle decoder that ``prompt`` fits, else a new one; it is the caller's alone until it is given back."""
+        wanted = layout(model, prompt)
+        with self._lock:
+            # where the weights moved away from a decoder, no prompt will fit it again
+            self._decoders[:] = [decoder for decoder in self._decoders if decoder.layout[-1] == wanted[-1]]
+            for place in reversed(range(len(self._decoders))):
+                if self._decoders[place].fits(wanted, prompt):
+                    return self._decoders.pop(place)
+            del self._decoders[: -KEPT + 1 or None]  # its memory is free before the next one takes its own
         return StaticDecoder(model, prompt)
 
     def give_back(self, decoder: StaticDecoder) -> None:
-        """Keep a decoder; one that is kept already is dropped."""
-        self._decoders[:] = [decoder]
+        """Keep a decoder; beyond :data:`KEPT` the one unused for longest is dropped."""
+        with self._lock:
+            self._decoders.append(decoder)
+            del self._decoders[:-KEPT]
 
     def clear(self) -> None:
         """Free the tensors and graphs."""
-        self._decoders.clear()
+        with self._lock:
+            self._decoders.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)()

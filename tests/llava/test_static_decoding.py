@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import weakref
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import TextStreamer
 
 from llava.errors import InputError
 from llava.mm_utils import KeywordsStoppingCriteria
-from llava.model import decode_loop
+from llava.model import decode_loop, static_decoding
 from llava.model.decode_loop import StaticLoop
 from llava.model.static_decoding import StaticDecoder
 from tests.references.replay import SYNCS, Recording, Replay
@@ -147,8 +148,7 @@ def test_a_later_turn_continues_the_cache(model) -> None:
 def static_decoder(model, ids: Tensor, new_tokens: int, **inputs) -> StaticDecoder:
     """A decoder that has a prompt and its first token."""
     model.generate(ids, decoding="static", **{**OPTIONS, "max_new_tokens": new_tokens}, **inputs)
-    (decoder,) = model.idle_decoder._decoders
-    return decoder
+    return model.idle_decoder._decoders[-1]
 
 
 def test_a_replayed_step_serves_all_tokens_and_later_prompts(model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +167,51 @@ def test_a_replayed_step_serves_all_tokens_and_later_prompts(model, monkeypatch:
         decoders += model.idle_decoder._decoders
     assert all(decoder is decoders[0] for decoder in decoders)
     assert set(decoders[0]._graphs) == {True, False}
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[StaticDecoder]:
+    """Decoders that captured a graph, in order; a recording stands in for it."""
+    found = []
+    monkeypatch.setattr(StaticDecoder, "_capture", lambda decoder, run: found.append(decoder) or recorded(decoder, run))
+    monkeypatch.setattr(decode_loop, "check_graphs", lambda device: None)
+    return found
+
+
+def test_prompts_that_alternate_capture_once_each(model, captures) -> None:
+    """700 and 6,300 tokens in turn, as of a model with and without compression, on a smaller scale."""
+    options = {**OPTIONS, "max_new_tokens": 6}
+    short, long = prompt(9), prompt(600, seed=1)
+    want = [model.generate(ids, **options) for ids in (short, long)]
+    for _ in range(3):
+        for ids, answer in zip((short, long), want, strict=True):
+            assert torch.equal(model.generate(ids, decoding="graphs", **options), answer)
+    assert len(captures) == len(set(captures)) == 2
+
+
+def test_the_decoder_unused_for_longest_goes_first(model, captures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_decoding, "KEPT", 2)
+    options = {**OPTIONS, "max_new_tokens": 2}
+    lengths = {name: prompt(length, seed=length) for name, length in {"a": 9, "b": 600, "c": 1700}.items()}
+    alive = []
+    for name, captured in zip(
+        "abacab", (1, 2, 2, 3, 3, 4), strict=True
+    ):  # c takes the place of b, which then captures again
+        model.generate(lengths[name], decoding="graphs", **options)
+        assert len(captures) == captured, f"after {name}"
+        alive.append(len(model.idle_decoder._decoders))
+    assert alive == [1, 2, 2, 2, 2, 2]
+
+
+def test_the_longest_unused_is_gone_before_the_next_takes_its_memory(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_decoding, "KEPT", 2)
+    for length in (9, 600):
+        static_decoder(model, prompt(length), 2)
+    first = weakref.ref(model.idle_decoder._decoders[0])
+    allocate, seen = static_decoding.allocate, []
+    monkeypatch.setattr(static_decoding, "allocate", lambda *given: seen.append(first()) or allocate(*given))
+    static_decoder(model, prompt(1700), 2)
+    assert seen == [None]
 
 
 def recorded(decoder: StaticDecoder, run) -> Replay:
@@ -223,6 +268,7 @@ def test_moved_weights_make_new_tensors(model) -> None:
     model.lm_head.weight.data = model.lm_head.weight.data.flip(0)
     other = static_decoder(model, prompt(9), STEPS)
     assert other is not decoder
+    assert model.idle_decoder._decoders == [other], "what reads the weights where they were is of no use"
     assert torch.equal(model.generate(prompt(9), decoding="static", **OPTIONS), model.generate(prompt(9), **OPTIONS))
     assert not copy.deepcopy(model).idle_decoder._decoders
     model.idle_decoder.clear()

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen2.modeling_qwen2 import rotate_half
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from holitom.errors import InputError
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
@@ -17,8 +17,8 @@ class PackedReceivedAttentionRecorder(AttentionRecorder):
 
     The module is called with the packed patches of a batch, (patches, dim), with ``cu_seqlens``, where each frame
     begins, and with the rotary ``position_embeddings``. Its queries and keys are computed a second time, by ``qkv`` or
-    by ``q_proj`` and ``k_proj``. A patch's score is the mean over all heads and over all patches of its frame that ask;
-    the order is that of the input.
+    by ``q_proj`` and ``k_proj``, in the dtype in which the tower itself multiplies them; sums are fp32. A patch's score
+    is the mean over all heads and over all patches of its frame that ask; the order is that of the input.
     """
 
     signal = "received attention"
@@ -29,14 +29,17 @@ class PackedReceivedAttentionRecorder(AttentionRecorder):
         """Pre-hook: record one call."""
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         if hasattr(attention, "qkv"):
-            heads = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1))[:, :2].float()
+            query, key = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)[:2]
         else:
-            both = torch.stack([attention.q_proj(hidden), attention.k_proj(hidden)], dim=1)
-            heads = both.unflatten(-1, (attention.num_heads, -1)).float()
-        cos, sin = (part.to(heads)[:, None, None, :] for part in kwargs["position_embeddings"])
-        query, key = (heads * cos + rotate_half(heads) * sin).permute(1, 2, 0, 3)
+            query, key = (
+                projection(hidden).unflatten(-1, (attention.num_heads, -1))
+                for projection in (attention.q_proj, attention.k_proj)
+            )
+        query, key = apply_rotary_pos_emb_vision(query, key, *kwargs["position_embeddings"])
         lengths = kwargs["cu_seqlens"].diff().tolist()
-        self._recorded.append(received_by_segment(query, key, lengths, attention.scaling))
+        self._recorded.append(
+            received_by_segment(query.transpose(0, 1), key.transpose(0, 1), lengths, attention.scaling)
+        )
 
 
 def packed_recorder(attention: nn.Module, name: str) -> Recorder:

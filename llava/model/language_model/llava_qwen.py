@@ -65,7 +65,7 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
 
     Attributes:
         visual_compressor: None, or what shortens every video before the LLM sees it.
-        idle_decoder: tensors and graphs of the latest static decoding; ``idle_decoder.clear()`` frees them.
+        idle_decoder: tensors and graphs of the latest static decodings; ``idle_decoder.clear()`` frees them.
     """
 
     config_class = LlavaQwenConfig

@@ -427,6 +427,7 @@ def test_geometries_are_those_of_the_published_files(name: str) -> None:
         (["kernels"], 3, "torch finds no CUDA device here"),
         (["speed"], 2, "there is no part speed"),
         (["kernels", "bench"], 2, "name one part"),
+        (["--results"], 2, "--results names no folder"),
     ],
 )
 def test_the_gpu_script_says_what_is_wrong(arguments: list[str], status: int, message: str) -> None:

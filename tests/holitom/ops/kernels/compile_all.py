@@ -1,7 +1,12 @@
-"""Compile every kernel for Hopper (sm_90), which needs no GPU; run as a program, since nothing may be interpreted.
+"""Compile every kernel for Hopper (sm_90) and those with products for Ampere (sm_80) too, which needs no GPU.
 
-Prints one line per kernel: its name and how many bytes of shared memory it takes.
+A program of its own, since nothing may be interpreted. The code is that of a launch at the sizes of LLaVA-OneVision-7B:
+the launcher tells the compiler which pointers and numbers are multiples of 16; untold it would read value by value.
+Prints one line per kernel and variant: name, architecture, dtype, bytes of shared memory, loads of several values at a
+time, asynchronous copies to shared memory, and loads of one half.
 """
+
+import re
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -23,7 +28,10 @@ FEATURES = ("query", "key", "hidden", "features", "out")
 TILES = {
     "ROWS": 64,
     "COLUMNS": 64,
+    "HEAD": 72,
     "D": 128,
+    "REST": 16,
+    "UNIT": 8,
     "GROUP": 7,
     "G": 16,
     "KEYS": 64,
@@ -42,14 +50,35 @@ OTHER_KINDS = {
     "best_in_block": {"nearest": "*i32"},
     "count_windows": {"received": "*fp32"},
 }
+# what is no multiple of 16 in a launch, of the integers that are specialized; all others and every pointer are
+ODD = {
+    "block_logits": ("kv_heads",),
+    "mean_over_heads": ("heads",),
+    "adjacent": ("tokens",),
+    "run_lengths": ("tokens",),
+    "count_windows": ("tokens", "r_frame"),
+}
 SPECIAL = {
+    "row_log_sums": {"D": 64},
+    "column_sums": {"D": 64},
     "adjacent": {"D": 4096},
     "best_in_block": {"SLICE": 64},
 }
 
 
-def compile_kernel(kernel: triton.JITFunction, dtype: str, flag: bool) -> int:
-    """Shared memory of one variant in bytes."""
+def attributes(kernel: triton.JITFunction, signature: dict[str, str]) -> dict[tuple[int], list[list[object]]]:
+    """What the launcher says of the arguments, by their place."""
+    odd = ODD.get(kernel.__name__, ())
+    told = [
+        parameter.num
+        for parameter in kernel.params
+        if signature[parameter.name][0] in "*i" and not parameter.do_not_specialize and parameter.name not in odd
+    ]
+    return {(place,): [["tt.divisibility", 16]] for place in told}
+
+
+def compile_kernel(kernel: triton.JITFunction, dtype: str, flag: bool, architecture: int) -> tuple[int, ...]:
+    """Numbers of one variant, as they are printed."""
     constants = {name: TILES.get(name, flag) for name in kernel.arg_names if name in TILES or name in FLAGS}
     constants |= {"PRECISION": "ieee" if dtype == "fp32" else "tf32"} if "PRECISION" in kernel.arg_names else {}
     if "ROWS" in constants and dtype == "fp32":
@@ -60,8 +89,12 @@ def compile_kernel(kernel: triton.JITFunction, dtype: str, flag: bool) -> int:
         kind = f"*{dtype}" if name in FEATURES else KINDS.get(name, "i32")
         signature[name] = "constexpr" if name in constants else kind
     signature |= OTHER_KINDS.get(kernel.__name__, {})
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32)).metadata.shared
+    told = attributes(kernel, signature)
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=told)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    code = compiled.asm["ptx"]
+    reads = r"ld\.global\S*\.v[24]", r"cp\.async\.c[ag]", r"ld\.global\S*\.[bu]16 "
+    return compiled.metadata.shared, *(len(re.findall(read, code)) for read in reads)
 
 
 def main() -> None:
@@ -69,9 +102,11 @@ def main() -> None:
     for module in MODULES:
         for name, kernel in vars(module).items():
             own = isinstance(kernel, triton.JITFunction) and kernel.fn.__module__ == module.__name__
-            if own and not name.startswith("_"):
-                shared = max(compile_kernel(kernel, *variant) for variant in (("bf16", True), ("fp32", False)))
-                print(name, shared)  # noqa: T201
+            if not own or name.startswith("_"):
+                continue
+            for dtype, flag in (("bf16", True), ("fp32", False)):
+                for architecture in (80, 90) if "PRECISION" in kernel.arg_names else (90,):
+                    print(name, architecture, dtype, *compile_kernel(kernel, dtype, flag, architecture))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from holitom.methods.holitom.batch_merging import merge_batch
 from holitom.methods.holitom.inner_merging import merge_into_nearest
 from holitom.ops.kernels import inner_merge
 from holitom.ops.short_sequences import kept_length
+from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
 
 TIE = 2e-6  # difference of cosines that float32 cannot tell
@@ -29,6 +28,41 @@ def folded(hidden, kept, source, sequential):
     return torch.stack(rows)
 
 
+def same_choices(hidden, source, plain, spans) -> None:
+    """Every token went to the kept token that the torch version chose, or to one of its span that is as near.
+
+    Which of two is nearer by less than float32 rounds depends on the order in which products are added up.
+    """
+    other = (source != plain.source).nonzero().flatten()
+    chosen, wanted = source[other], plain.source[other]
+    kept = torch.zeros(len(hidden), dtype=torch.bool).index_fill(0, plain.kept, True)
+    assert (kept[chosen] & ~kept[other]).all()
+    span = torch.zeros(len(hidden), dtype=torch.long)
+    for number, (start, stop) in enumerate(spans, 1):
+        span[start:stop] = number
+    assert torch.equal(span[chosen], span[other])
+    unit = torch.nn.functional.normalize(hidden.double(), dim=-1)
+    assert ((unit[other] * (unit[wanted] - unit[chosen])).sum(-1).abs() <= TIE).all()
+
+
+def test_a_near_tie_is_let_pass_and_a_wrong_choice_is_not(fixed) -> None:
+    hidden, spans = fixed(40, 16).cpu(), ((2, 20), (20, 38))
+    hidden[4] = hidden[3] + 1e-8  # the two best scores of the first span
+    plain = merge_into_nearest(hidden, -torch.arange(40.0), spans, 0.8)
+    near = plain.source.clone()
+    near[near == 3] = 4
+    near[3] = 3
+    assert not torch.equal(near, plain.source)
+    same_choices(hidden, near, plain, spans)
+    moved = (plain.source != torch.arange(40)).nonzero().flatten().tolist()
+    for token in moved:
+        for target in {*range(40)} - {*near[[token]].tolist(), *plain.source[[token]].tolist(), 3, 4}:
+            wrong = plain.source.clone()
+            wrong[token] = target
+            with pytest.raises(AssertionError):
+                same_choices(hidden, wrong, plain, spans)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", ["sequential", "mean"])
 @pytest.mark.parametrize(("seq", "dim", "spans"), CASES)
@@ -39,17 +73,13 @@ def test_merge(random, dtype, rule, seq, dim, spans) -> None:
     plain = merge_into_nearest(hidden.cpu(), scores.cpu(), spans, 0.6, rule)
     kept, source, hidden = kept.cpu(), source.cpu(), hidden.cpu()
     assert torch.equal(kept, plain.kept)
-    unit = torch.nn.functional.normalize(hidden.double(), dim=-1)
-    loss = (unit * unit[plain.source]).sum(-1) - (unit * unit[source]).sum(-1)
-    assert loss.abs().max() <= TIE
+    same_choices(hidden, source, plain, spans)
     assert torch.equal(source[kept], kept)
     assert merged.dtype == dtype
-    if not REAL:
-        wanted = folded(hidden, kept, source, rule == "sequential")
-        rounding = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
-        within_twice(merged, wanted.to(dtype), wanted, rounding)
-    else:
-        torch.testing.assert_close(merged.cpu(), plain.hidden, atol=1e-2, rtol=1e-2)
+    # by the kernel's own choices: with those of the torch version every near tie would count as an error
+    wanted = folded(hidden, kept, source, rule == "sequential")
+    rounding = 2e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
+    within_twice(merged, wanted.to(dtype), wanted, rounding)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -64,17 +94,17 @@ def test_equal_tokens_go_to_the_first(random, length, ratio, head) -> None:
     assert torch.equal(source.cpu(), plain.source)
 
 
-def test_zero_states(random) -> None:
-    hidden, scores = random(60, 8), random(60)
+def test_zero_states(fixed) -> None:
+    hidden, scores = fixed(60, 8), fixed(60)
     hidden[10:20] = 0
     _, _, source = inner_merge.merge_spans(hidden, scores, [(0, 60)], [30], True)
     assert torch.equal(source.cpu(), merge_into_nearest(hidden.cpu(), scores.cpu(), [(0, 60)], 0.5).source)
 
 
 @pytest.mark.parametrize("broken", [slice(0, 60), slice(7, 8), slice(0, 60, 3)])
-def test_states_and_scores_that_are_not_numbers(random, broken) -> None:
+def test_states_and_scores_that_are_not_numbers(fixed, broken) -> None:
     """The same tokens as in torch, where what is not a number is the highest score and the nearest state."""
-    hidden, scores = random(60, 8), random(60)
+    hidden, scores = fixed(60, 8), fixed(60)
     hidden[broken] = torch.nan
     for ranks in (scores, torch.where(hidden[:, 0].isnan(), hidden[:, 0], scores), scores * torch.nan):
         _, kept, source = inner_merge.merge_spans(hidden, ranks, [(2, 58)], [20], True)
@@ -83,8 +113,8 @@ def test_states_and_scores_that_are_not_numbers(random, broken) -> None:
         assert torch.equal(source.cpu(), plain.source)
 
 
-def test_the_library_takes_the_kernels(random, kernels_on, kernels_off) -> None:
-    hidden, scores = random(2, 50, 16), random(2, 50)
+def test_the_library_takes_the_kernels(fixed, kernels_on, kernels_off) -> None:
+    hidden, scores = fixed(2, 50, 16), fixed(2, 50)
     arguments = [((4, 40),), ((10, 30), (30, 44))], [3, 0], 0.5, "sequential"
     found = merge_batch(hidden, scores, *arguments)
     kernels_off()

@@ -18,6 +18,10 @@ from holitom.ops import kernels
 from holitom.ops.attention_scores import last_query_attention
 from holitom.ops.kernels import tower
 
+# What moves the outer stage's numbers counts as operators on CUDA alone: three uploads that are each asked whether they
+# are pinned, pinned and copied, and one copy to the host. From a CPU to itself nothing is moved.
+MOVES = 3 * 3 + 1
+
 
 def test_every_kernel_is_asked_for(kernels_on) -> None:
     """What has another name than the one that is asked for would never run, and nothing would tell."""
@@ -48,7 +52,7 @@ def test_outer_stage(device, kernels_on, launches) -> None:
     assert counts.syncs <= 1
     assert sum(launches.values()) % 12 == 0  # the same twelve in every run
     assert set(launches) >= {"adjacent", "run_lengths", "count_windows", "mean_over_frames", "merge_members"}
-    assert counts.operators <= 45
+    assert counts.operators <= 41 + (MOVES if device.type == "cuda" else 0)
 
 
 def test_inner_stage(random, kernels_on, launches, device) -> None:

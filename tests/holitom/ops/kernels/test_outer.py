@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
@@ -13,6 +11,7 @@ from holitom.ops import token_ops
 from holitom.ops.group_clustering import ClusterRule, TokenGroups
 from holitom.ops.kernels import ranking, similarity
 from holitom.ops.similarity import similarity_and_norms
+from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
 
 VIDEOS = [(1, 3, 5), (2, 1, 1), (9, 70, 33), (17, 5, 130)] + ([(32, 196, 3584), (33, 169, 896)] if REAL else [])

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from holitom.ops.attention_scores import last_query_attention, received_attention, received_by_segment
 from holitom.ops.kernels import last_query, tower
+from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
 
-SMALL = [(1, 1, 1, 4), (2, 3, 65, 72), (1, 2, 130, 16), (3, 1, 7, 200)]
+SMALL = [(1, 1, 1, 4), (2, 3, 65, 72), (1, 2, 130, 16), (3, 1, 7, 200), (1, 1, 9, 80), (1, 1, 9, 100), (1, 1, 9, 20)]
 TOWER = [(2, 16, 729, 72), (1, 16, 730, 72)] if REAL else []
 
 
@@ -68,6 +67,18 @@ def test_the_library_takes_the_kernel(random, kernels_on, monkeypatch) -> None:
     assert query.grad is not None
     received_attention(query.detach().double(), key.double(), 0.3)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_frames_that_follow_each_other_are_one_launch(random, dtype, kernels_on, monkeypatch) -> None:
+    query, key = (random(33, 2, 8).to(dtype).transpose(0, 1) for _ in range(2))
+    lengths = [7, 7, 7, 5, 7]
+    frames = zip(query.split(lengths, 1), key.split(lengths, 1), strict=True)
+    alone = [tower.received_attention(asking[None], asked[None], 0.3)[0] for asking, asked in frames]
+    calls = watched(monkeypatch, "received_attention")
+    assert torch.equal(received_by_segment(query, key, lengths, 0.3), torch.cat(alone))
+    assert [len(call[0]) for call in calls] == [3, 1, 1]
+    assert {part.dtype for call in calls for part in call[:2]} == {dtype}
 
 
 QWEN = [(1, 28, 4, 640, 128), (2, 14, 2, 6273, 64)] if REAL else []
