@@ -6,9 +6,12 @@ Shares talk to each other through the folder alone, so nothing of torchrun's goe
 which GPU is this process': it sees that one alone. Imports nothing that could have asked for GPUs before.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+
+from eval import PACKAGE
 
 # a library that finds these would join a process group, and wait for shares that need not run any more
 _OF_THE_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
@@ -33,8 +36,12 @@ def process_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Become the share of this rank."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    command = [sys.executable, "-m", "eval.benchmarks.shares", *given, "--share", os.environ["RANK"], "--keep"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", help="file of the run, kept for the other processes")
+    parser.add_argument("cache", help="folder for the library of the questions")
+    given = parser.parse_args(arguments)
+    share = ["--share", os.environ["RANK"], "--keep"]
+    command = [sys.executable, "-m", f"{PACKAGE}.benchmarks.shares", given.job, given.cache, *share]
     os.execve(sys.executable, command, process_environment(os.environ))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eval.benchmarks.run import assignments
@@ -67,7 +67,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # on a machine that does other things
 @given(PLAIN)
 def test_what_is_written_is_read_back(value: object) -> None:
     """Canonical texts, and PyYAML's own block style of the same value."""
@@ -124,7 +124,7 @@ def test_infinity_is_written() -> None:
 )
 def test_what_is_refused(text: str, words: str) -> None:
     """Also by every reader that is built on it; in one short line and at once."""
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises(InputError, match=words) as error:
         parse_yaml(text)
     for read in (lambda: assignments([f"key={text}"]), lambda: override(text)):
@@ -132,7 +132,7 @@ def test_what_is_refused(text: str, words: str) -> None:
             read()
         assert len(str(other.value)) < 700
         assert "\n" not in str(other.value)
-    assert time.perf_counter() - before < 2
+    assert time.process_time() - before < 2
     assert len(str(error.value)) < 500
     assert "\n" not in str(error.value)
 

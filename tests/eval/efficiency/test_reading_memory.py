@@ -17,7 +17,7 @@ def test_rows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert (large["frames"], large["refused"]) == (4, None)
     assert large["returned_mb"] == 4 * 2048 * 2048 * 3 / 1e6
     assert long["returned_mb"] == 8 * 640 * 360 * 3 / 1e6
-    assert large["peak_mb"] >= 0.9 * large["returned_mb"]  # one array of its own, too large for memory that is there already
+    assert large["peak_mb"] >= 0.9 * large["returned_mb"]  # an array too large for memory that is there already
 
 
 def test_a_picture_beyond_the_bound_is_refused(tmp_path: Path) -> None:
