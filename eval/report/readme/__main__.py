@@ -12,9 +12,14 @@ from pathlib import Path
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.record import write_whole
 from eval.report.readme.efficiency import efficiency
+from eval.report.readme.field import field
 from eval.report.readme.measured import measured
 
-HEADS = {"What was checked, and what it costs": measured, "Efficiency": efficiency}
+HEADS = {
+    "Beside HoliTom at the same share": field,
+    "What was checked, and what it costs": measured,
+    "Efficiency": efficiency,
+}
 
 
 def written(results: Path) -> str:
