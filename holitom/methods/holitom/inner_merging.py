@@ -49,18 +49,21 @@ def merge_into_nearest(
     place = None if learning else hidden.new_empty(len(hidden) - removed, hidden.shape[1])
     parts, kept, source = [], [], positions.clone()
     end = at = 0
-    for (start, stop), length in zip([*spans, (len(hidden), len(hidden))], [*lengths, 0], strict=True):
-        text, begin = hidden[end:start], at + start - end
-        out = None
-        if place is not None:
-            place[at:begin].copy_(text)
-            out = place[begin : begin + length]
+    for (start, stop), length in zip(spans, lengths, strict=True):
+        begin = at + start - end
+        out = None if place is None else place[begin : begin + length]
         merged, chosen, target = _merge_span(hidden[start:stop], scores[start:stop], length, rule, out)
-        parts += [text, merged]
+        parts += [hidden[end:start], merged]
         kept += [positions[end:start], chosen + start]
         source[start:stop] = target + start
+        if place is not None:
+            place[at:begin] = parts[-2]
         end, at = stop, begin + length
-    return ShortSequences(torch.cat(parts) if place is None else place, torch.cat(kept), source)
+    if place is None:
+        place = torch.cat([*parts, hidden[end:]])
+    else:
+        place[at:] = hidden[end:]
+    return ShortSequences(place, torch.cat([*kept, positions[end:]]), source)
 
 
 def _merge_span(
@@ -101,10 +104,11 @@ def average_into_kept(
     bag = torch.cat([torch.arange(len(kept), device=kept.device), nearest])
     order = bag.argsort(stable=True)  # a kept token comes before its members, and these in ascending order
     rows, bag = torch.cat([kept, others]).index_select(0, order), bag.index_select(0, order)
-    first = torch.searchsorted(bag, torch.arange(len(kept), device=kept.device))
+    edges = torch.searchsorted(bag, torch.arange(len(kept) + 1, device=kept.device))
+    first = edges[:-1]
     weights = None
     if rule == "sequential":
-        behind = torch.cat([first[1:], first.new_full((1,), len(rows))]).index_select(0, bag)  # where the next begins
+        behind = edges[1:].index_select(0, bag)  # where the next begins
         halvings = behind - torch.arange(len(rows), device=rows.device)
         halvings = torch.where(rows == kept.index_select(0, bag), halvings - 1, halvings)
         weights = torch.pow(0.5, halvings.float())
@@ -124,7 +128,7 @@ def add_bags(
     step = max(1, CACHED_ELEMENTS * len(first) // max(1, states.numel()))
     if states.device.type != "cpu" or step >= len(first) or (states.requires_grad and torch.is_grad_enabled()):
         return out.copy_(add(rows, states.float(), first, per_sample_weights=weights))
-    bounds = pairwise([*first[::step].tolist(), len(rows)])
+    bounds = pairwise([*first.numpy()[::step].tolist(), len(rows)])
     for (start, stop), some, part in zip(bounds, first.split(step), out.split(step), strict=True):
         used, own, wide = rows[start:stop], None if weights is None else weights[start:stop], states
         if states.dtype != torch.float32:
