@@ -33,15 +33,15 @@ def parameter_names(module: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check_call(module: nn.Module, *needed: str) -> None:
-    """Refuse a module whose forward does not name the cache and ``needed`` as we know them.
+def check_call(module: nn.Module, *needed: str, cached: bool = True) -> None:
+    """Refuse a module whose forward does not name ``needed`` and, where it is ``cached``, the cache as we know them.
 
     Raises:
         InputError: naming what is missing and the versions of transformers that work.
     """
     names = parameter_names(module)
     missing = [name for name in needed if name not in names]
-    if not any(name in names for name in CACHE_NAMES):
+    if cached and not any(name in names for name in CACHE_NAMES):
         missing.append(" or ".join(CACHE_NAMES))
     if missing:
         raise InputError(
@@ -77,7 +77,7 @@ def argument(arguments: Mapping[str, Any], name: str) -> Any:
     """
     if name not in arguments:
         raise RuntimeError(
-            f"a decoder layer was called with {', '.join(arguments)} and no {name}: this release of transformers is "
+            f"a layer was called with {', '.join(arguments)} and no {name}: this release of transformers is "
             f"not known here; install {TESTED}"
         )
     return arguments[name]

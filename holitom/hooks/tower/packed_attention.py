@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from holitom.errors import InputError
+from holitom.hooks.call_names import argument
 from holitom.hooks.tower.parts import Recorder, TowerPlaces
 from holitom.hooks.tower.recorder import AttentionRecorder
 from holitom.ops.attention_scores import received_by_segment
@@ -23,11 +24,12 @@ class PackedReceivedAttentionRecorder(AttentionRecorder):
 
     signal = "received attention"
     needs = ("num_heads", "scaling")
+    asks = ("hidden_states", "cu_seqlens", "position_embeddings")
 
     @torch.no_grad()
     def _record(self, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook: record one call."""
-        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        hidden: Tensor = args[0] if args else argument(kwargs, "hidden_states")
         if hasattr(attention, "qkv"):
             query, key = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)[:2]
         else:
@@ -35,8 +37,8 @@ class PackedReceivedAttentionRecorder(AttentionRecorder):
                 projection(hidden).unflatten(-1, (attention.num_heads, -1))
                 for projection in (attention.q_proj, attention.k_proj)
             )
-        query, key = apply_rotary_pos_emb_vision(query, key, *kwargs["position_embeddings"])
-        lengths = kwargs["cu_seqlens"].diff().tolist()
+        query, key = apply_rotary_pos_emb_vision(query, key, *argument(kwargs, "position_embeddings"))
+        lengths = argument(kwargs, "cu_seqlens").diff().tolist()
         self._recorded.append(
             received_by_segment(query.transpose(0, 1), key.transpose(0, 1), lengths, attention.scaling)
         )

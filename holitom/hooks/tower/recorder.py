@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from holitom.errors import InputError
+from holitom.hooks.call_names import argument, check_call
 
 
 def normed_projection(attention: Any, name: str, hidden: Tensor) -> Tensor:
@@ -27,10 +28,12 @@ class AttentionRecorder:
     Attributes:
         signal: what is recorded, in words for messages.
         needs: what the attention module must have.
+        asks: arguments of its calls that are read.
     """
 
     signal: str
     needs: tuple[str, ...]
+    asks: tuple[str, ...] = ("hidden_states", "attention_mask")
 
     def __init__(self) -> None:
         self._attention: nn.Module | None = None
@@ -45,7 +48,7 @@ class AttentionRecorder:
         """Choose the attention module to read, ``layers[i].self_attn`` of a SigLIP encoder.
 
         Raises:
-            InputError: if the module lacks something of ``needs``.
+            InputError: if the module lacks something of ``needs``, or its forward an argument of ``asks``.
             RuntimeError: if a module is chosen already.
         """
         if self._attention is not None:
@@ -56,6 +59,7 @@ class AttentionRecorder:
                 f"{type(attention_module).__name__} cannot be read: it must have {', '.join(missing)}; "
                 "give layers[i].self_attn of a SigLIP encoder"
             )
+        check_call(attention_module, *self.asks, cached=False)
         self._attention = attention_module
         return self
 
@@ -107,7 +111,7 @@ class AttentionRecorder:
     @torch.no_grad()
     def _record(self, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook: record one call."""
-        hidden = args[0] if args else kwargs["hidden_states"]
+        hidden = args[0] if args else argument(kwargs, "hidden_states")
         if kwargs.get("attention_mask") is not None or len(args) > 1:
             raise NotImplementedError(f"{self.signal} is defined over all patches: attention masks are unsupported")
         self._recorded.append(self._read(attention, hidden))

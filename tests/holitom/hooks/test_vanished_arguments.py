@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import DynamicCache, Qwen2Model
+from transformers import DynamicCache, Qwen2Model, SiglipVisionConfig
+from transformers.models.siglip.modeling_siglip import SiglipAttention
 
 from eval.instruments.models.random_checkpoint import tiny_config
 from holitom.hooks.decoder.pruning import pruning_stages
 from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.hooks.prompt.kept_positions import KeptPositions
+from holitom.hooks.tower.received_attention import ReceivedAttentionRecorder
 from holitom.methods.dycoke.decode import DycokeDecodePruning
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
@@ -95,3 +97,27 @@ def test_the_cache_under_both_names_is_refused(checkpoint: Path) -> None:
     model = load_pretrained_model(str(checkpoint), torch_dtype="float32")[1]
     with pytest.raises(InputError, match="one argument under two names"):
         model(prompt(3), cache=DynamicCache(), past_key_values=DynamicCache())
+
+
+class _Renamed(SiglipAttention):
+    """Attention of a tower whose release calls the states or the mask otherwise."""
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
+        return super().forward(states, mask)
+
+
+def _tower_attention(kind: type[SiglipAttention] = SiglipAttention) -> SiglipAttention:
+    return kind(SiglipVisionConfig(hidden_size=16, num_attention_heads=2, intermediate_size=16)).eval()
+
+
+def test_a_tower_whose_attention_names_otherwise_is_refused() -> None:
+    with pytest.raises(InputError, match=r"and no hidden_states, attention_mask: .*transformers >= 5\.17"):
+        ReceivedAttentionRecorder().apply(_tower_attention(_Renamed))
+
+
+def test_a_tower_that_is_called_with_another_name() -> None:
+    attention = _tower_attention()
+    attention.register_forward_pre_hook(_without("hidden_states"), with_kwargs=True)
+    recorder = ReceivedAttentionRecorder().apply(attention)
+    with recorder.recording(), pytest.raises(RuntimeError, match=r"no hidden_states: .*transformers >= 5\.17"):
+        attention(hidden_states=torch.randn(1, 4, 16))
