@@ -12,7 +12,7 @@ from eval import HOME, PACKAGE
 from eval.benchmarks.lmms.records import RECORDS
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, SUBMISSION
 from eval.benchmarks.lmms.worker import ANSWERS, CACHE, LOGS, Job
-from eval.benchmarks.shares import SCORED
+from eval.benchmarks.shares import forget_scored
 from eval.instruments.record import check_target, write_whole
 from eval.synthetic.world.dataset import VARIABLE, data_folder
 from llava.errors import InputError
@@ -52,8 +52,7 @@ def prepare(job: Job, resume: bool) -> Path:
     (job.folder / LOGS).mkdir()
     for old in (job.folder / ANSWERS).glob("share-*.json"):
         old.unlink()
-    for old in (job.folder / ANSWERS).glob(f"*/{SCORED}"):  # of shares whose result this run replaces
-        old.unlink()
+    forget_scored(job)  # this run replaces their result
     path = job.folder / ANSWERS / JOB
     write_whole(path, json.dumps(asdict(job)))
     return path

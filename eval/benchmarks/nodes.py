@@ -11,19 +11,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from eval import PACKAGE
-from eval.benchmarks.lmms.results import RESULT
 from eval.benchmarks.lmms.vllm_engine import RUNTIME
-from eval.benchmarks.lmms.worker import ANSWERS, Job
-from eval.benchmarks.shares import SCORED, shared_job
-from eval.instruments.record import check_target, write_whole
+from eval.benchmarks.lmms.worker import Job
+from eval.benchmarks.shares import hand_over, is_scored, shared_job, unanswered
+from eval.instruments.cli import require_least
 from llava.errors import InputError, shown
 
 JOIN_SECONDS = 600  # how long the nodes wait for each other
@@ -62,8 +59,7 @@ def node_group(options: Namespace) -> NodeGroup | None:
         InputError: if an option is missing, out of range or does not go with nodes.
     """
     nodes, rank, endpoint = options.nnodes, options.node_rank, options.rdzv_endpoint
-    if nodes < 1:
-        raise InputError(f"--nnodes = {nodes} is out of range: it must be at least 1")
+    require_least(options, nnodes=1)
     if rank is not None and not 0 <= rank < nodes:
         raise InputError(f"--node-rank = {rank} is out of range: it must be from 0 to {nodes - 1}, --nnodes less 1")
     if nodes == 1:
@@ -102,12 +98,8 @@ def answer_on_node(job: Job, group: NodeGroup, env: Mapping[str, str], folder: P
         InputError: if the nodes did not meet or a process failed; finished answers are kept.
     """
     job = shared_job(job, group.nodes * group.processes)
-    check_target(job.folder / RESULT)
-    shares = job.folder / ANSWERS / str(job.array)
-    path = shares / f"job-{uuid4().hex}.json"  # each node's own: it may have the folders elsewhere
-    write_whole(path, json.dumps(asdict(job)))
-    cache = tempfile.mkdtemp(prefix="questions-")  # of this machine: the library of the questions locks its cache
-    log = shares / f"node-{group.rank}.log"
+    path, cache = hand_over(job)
+    log = job.shares / f"node-{group.rank}.log"
     print(f"node {group.rank} of {group.nodes}: {group.processes} process(es) answer; see {log}", file=sys.stderr)
     try:
         with log.open("w") as out:
@@ -123,9 +115,8 @@ def answer_on_node(job: Job, group: NodeGroup, env: Mapping[str, str], folder: P
         shutil.rmtree(cache, ignore_errors=True)
     if ended.returncode != 0:
         raise InputError(_why(log, group, ended.returncode))
-    left = [rank for rank in range(job.processes) if not job.share(rank).exists()]
-    scored = (shares / SCORED).exists() and (job.folder / RESULT).exists()
-    print(json.dumps({"output": job.output, "node": group.rank, "scored": scored, "left": left}))
+    facts = {"scored": is_scored(job), "left": unanswered(job)}
+    print(json.dumps({"output": job.output, "node": group.rank, **facts}))
 
 
 def _why(log: Path, group: NodeGroup, status: int) -> str:

@@ -47,6 +47,21 @@ def share_of(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def share_words(options: Namespace) -> list[str]:
+    """``--share I/N`` or ``--merge N`` as it was given; no word without either.
+
+    Raises:
+        InputError: for both, or one that is out of range.
+    """
+    if options.share is not None and options.merge is not None:
+        raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
+    require_least(options, merge=1)
+    if options.share is not None:
+        share_of(options.share)
+        return ["--share", options.share]
+    return [] if options.merge is None else ["--merge", str(options.merge)]
+
+
 def shared_job(job: Job, processes: int) -> Job:
     """The job as all its shares have it: one folder for shares of the same questions in the same number."""
     job = replace(job, processes=processes)
@@ -57,24 +72,45 @@ def shared_job(job: Job, processes: int) -> Job:
     return replace(job, array=f"of{processes}-{digest(asked)[:12]}")
 
 
+def hand_over(job: Job) -> tuple[Path, str]:
+    """The job as a file for its processes, and an empty folder of this machine for the library of the questions.
+
+    Raises:
+        InputError: if the result could not be written.
+    """
+    check_target(job.folder / RESULT)
+    path = job.shares / f"job-{uuid4().hex}.json"  # process numbers repeat on other machines, folders are elsewhere
+    write_whole(path, json.dumps(asdict(job)))
+    return path, tempfile.mkdtemp(prefix="questions-")  # the library locks its cache
+
+
+def unanswered(job: Job) -> list[int]:
+    """Numbers of the shares that are not done."""
+    return [rank for rank in range(job.processes) if not job.share(rank).exists()]
+
+
+def is_scored(job: Job) -> bool:
+    """Whether the result in the folder is that of these shares."""
+    return (job.shares / SCORED).exists() and (job.folder / RESULT).exists()
+
+
+def forget_scored(job: Job) -> None:
+    """Before another run's result: no shares in the folder have scored."""
+    for old in (job.folder / ANSWERS).glob(f"*/{SCORED}"):
+        old.unlink(missing_ok=True)
+
+
 def enter_share(job: Job, options: Namespace, env: Mapping[str, str]) -> NoReturn:
     """Become the process of a share (``--share``) or the one that scores (``--merge``).
 
     Raises:
         InputError: for options that do not fit together.
     """
-    if options.share is not None and options.merge is not None:
-        raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
+    share_words(options)
     if options.num_processes != 1 or not options.resume:
         raise InputError("--share and --merge go without --num-processes and --no-resume: delete the folder instead")
-    require_least(options, merge=1)
     number, processes = share_of(options.share) if options.share is not None else (None, options.merge)
-    job = shared_job(job, processes)
-    check_target(job.folder / RESULT)
-    folder = job.folder / ANSWERS / str(job.array)
-    path = folder / f"job-{uuid4().hex}.json"  # process numbers repeat on other machines
-    write_whole(path, json.dumps(asdict(job)))
-    cache = tempfile.mkdtemp(prefix="questions-")  # of this machine: the library of the questions locks its cache
+    path, cache = hand_over(shared_job(job, processes))
     if options.data is not None:
         os.chdir(options.data / "data")
     step = [] if number is None else ["--share", str(number)]
@@ -89,18 +125,15 @@ def run_share(job: Job, number: int) -> None:
     Raises:
         InputError: if another process answers this share.
     """
-    folder = job.folder / ANSWERS / str(job.array)
-    with WorkClaim(folder, f"share-{number}") as claim:
-        if (folder / SCORED).exists() and (job.folder / RESULT).exists():
+    with WorkClaim(job.shares, f"share-{number}") as claim:
+        if is_scored(job):
             print(json.dumps({"output": job.output, "share": number, "scored": True}))
             return
         job.share(number).unlink(missing_ok=True)
         (job.folder / RESULT).unlink(missing_ok=True)  # of another run: no share of this one has scored
-        for old in (job.folder / ANSWERS).glob(f"*/{SCORED}"):
-            old.unlink(missing_ok=True)
+        forget_scored(job)
         worker.answer_share(job, number, claim)
-    left = [rank for rank in range(job.processes) if not job.share(rank).exists()]
-    if left:
+    if left := unanswered(job):
         print(json.dumps({"output": job.output, "share": number, "left": left}))
     else:
         score_once(job)
@@ -112,16 +145,15 @@ def score_once(job: Job) -> None:
     Raises:
         InputError: if a share is missing, or the folder cannot be written.
     """
-    folder = job.folder / ANSWERS / str(job.array)
     try:
-        claim = WorkClaim(folder, "score")
+        claim = WorkClaim(job.shares, "score")
     except WorkTaken as error:  # of two that finish together one scores
         print(json.dumps({"output": job.output, "scored_by_another": str(error)}))
         return
     with claim:
-        if not ((folder / SCORED).exists() and (job.folder / RESULT).exists()):
+        if not is_scored(job):
             score(job)
-            (folder / SCORED).touch()
+            (job.shares / SCORED).touch()
     print(json.dumps({"output": job.output, "scored": True}))
 
 

@@ -24,7 +24,7 @@ from eval.benchmarks.data.__main__ import show_reports, verify
 from eval.benchmarks.data.fixtures import fixture_marker, make_fixtures
 from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.rehearsal import CHECKPOINT, own_tasks, prepare_own_data, rehearsal_checkpoint, rehearsal_overrides
-from eval.benchmarks.shares import share_of
+from eval.benchmarks.shares import share_words
 from eval.benchmarks.sweep_runs import Request, finished, run_all
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.paper.benchmarks import BY_TASK, HARNESS, MVBENCH, PAPER_HARNESS
@@ -143,16 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(arguments)
     require_least(options, num_processes=1)
-    share: list[str] = []
-    if (options.share, options.merge) != (None, None) and options.num_processes != 1:
+    share = share_words(options)
+    if share and options.num_processes != 1:
         raise InputError("--share and --merge go without --num-processes: start more shares instead")
-    if options.share is not None and options.merge is not None:
-        raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
-    if options.share is not None:
-        share_of(options.share)
-        share = ["--share", options.share]
-    elif options.merge is not None:
-        share = ["--merge", str(options.merge)]
     grid = find_grid(options.grid)
     asked = requests(options, grid)
     done = [request for request in asked if finished(request)]

@@ -162,14 +162,9 @@ def run_all(requests: Sequence[Request], processes: int = 1, share: Sequence[str
         path, text = Path(request.output) / POINT_FILE, json.dumps(request.record(), indent=1) + "\n"
         if not share or not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_whole(path, text)
-    if share:
-        return {request.name: reason for request in requests if (reason := _run_apart(request, share))}
-    if processes > 1:
-        return {
-            request.name: reason
-            for request in requests
-            if (reason := _run_apart(request, ["--num-processes", str(processes)]))
-        }
+    more = share or (["--num-processes", str(processes)] if processes > 1 else [])
+    if more:
+        return {request.name: reason for request in requests if (reason := _run_apart(request, more))}
     failed: dict[str, str] = {}
     left = list(requests)
     while left:

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.efficiency.readers import write_clip
+from eval.efficiency.readers import RATE, write_clip
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import peak_memory
 from llava.errors import InputError
 from llava.video import load_video
 
-RATE = 25
 LONG_SECONDS = 60  # at 25 pictures a second: more than 1,024
 LONG_SIZE = (640, 360)
 

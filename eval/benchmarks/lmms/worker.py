@@ -88,9 +88,14 @@ class Job:
         """Of the result."""
         return Path(self.output)
 
+    @property
+    def shares(self) -> Path:
+        """Folder of what the processes leave to each other."""
+        return self.folder / ANSWERS / (self.array or "")
+
     def share(self, rank: int) -> Path:
         """Where a process leaves what it answered."""
-        return self.folder / ANSWERS / (self.array or "") / f"share-{rank}.json"
+        return self.shares / f"share-{rank}.json"
 
     def error(self, rank: int) -> Path:
         """Where a process says why it stopped."""
