@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eval.efficiency.flops.sizes import sizes_of
 from eval.instruments.cli import Parser, user_errors
 from eval.paper.benchmarks import BY_TASK, PAPER_TASKS
 from eval.paper.grids import SWEEPS, load_grid
@@ -24,7 +25,6 @@ ROWS = 33  # of the main table
 NEW_TOKENS = 4  # of an answer: a letter and what surrounds it
 DECODE_SECONDS = 2.0  # CPU seconds to read 32 frames
 CORES = 16  # for each GPU
-FRAMES, DIM = 32, 3584  # of a video; of a token behind the projector
 MILLION = 10**6
 LAID_OUT = ("vanilla", "holitom_r10", "holitom_tower_r10")  # what a run of many videos is laid out with
 
@@ -83,15 +83,18 @@ def million() -> list[str]:
     """One question about each of 10^6 videos, as Markdown: hours of one GPU, and what would lie on disk."""
     by_name = counted("newer")
     rows = [by_name[name] for name in LAID_OUT]
-    frames = FRAMES * 384 * 384 * 3 * MILLION / 1e12
+    sizes = sizes_of(GEOMETRY)
+    frames = sizes.frames * sizes.side**2 * 3 * MILLION / 1e12
     parts = {
         "CPU hours of reading": [MILLION * DECODE_SECONDS / 3600 for _ in rows],
         "GPU hours of the tower": [gpu_hours(MILLION * row["tower"]) for row in rows],
         "GPU hours of projector, method, prefill": [gpu_hours(MILLION * (row["total"] - row["tower"])) for row in rows],
         "TB if frames were kept, 8 bits": [frames for _ in rows],
-        "TB if tokens before the LLM were kept, 16 bits": [row["visual"] * DIM * 2 * MILLION / 1e12 for row in rows],
+        "TB if tokens before the LLM were kept, 16 bits": [
+            row["visual"] * sizes.dim * 2 * MILLION / 1e12 for row in rows
+        ],
     }
-    found = [f"| 10^6 videos of {FRAMES} frames | " + " | ".join(LAID_OUT) + " |", "|---|" + "---|" * len(rows)]
+    found = [f"| 10^6 videos of {sizes.frames} frames | " + " | ".join(LAID_OUT) + " |", "|---|" + "---|" * len(rows)]
     return found + [
         f"| {name} | " + " | ".join(f"{value:,.1f}" for value in part) + " |" for name, part in parts.items()
     ]
