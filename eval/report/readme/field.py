@@ -8,6 +8,7 @@ from typing import Any
 from eval.efficiency.tradeoff import method_of
 from eval.instruments.sheets import TableColumn
 from eval.report.readme.measured import from_files, section, source
+from eval.report.tables.layout import Interval
 from holitom.methods import title_of
 
 SHARE = 10  # percent of the visual tokens, the share of the abstract
@@ -29,12 +30,11 @@ def _against(frames: str, row: Mapping[str, Any]) -> str | None:
     found = row[frames].get(KEY)
     if found is None:
         return None
-    low, high = (100 * found[name] for name in ("low", "high"))
-    return f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}] {found['verdict']}"
+    return f"{Interval.of_shares(found).range()} {found['verdict']}"
 
 
 def field_section(record: dict[str, Any]) -> list[str]:
-    """Every method at the share, HoliTom's own points first."""
+    """Every method at the share, those with most right answers first."""
     by_frames: dict[str, dict[str, Any]] = record["result"]["by_frames"]
     names = [name for name in next(iter(by_frames.values())) if method_of(name)[1] == SHARE]
     rows: list[dict[str, Any]] = [

@@ -6,8 +6,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 NOT_RUN = "n/a"
 
@@ -82,10 +83,19 @@ class Interval:
             number(self.p, 3),
         ]
 
+    @classmethod
+    def of_shares(cls, row: Mapping[str, Any]) -> Self:
+        """In points, from a record that holds shares of 1."""
+        return cls(*(100 * row[key] for key in cls.columns[:3]))
+
+    def range(self) -> str:
+        """``difference [low, high]``."""
+        value, low, high, _ = self.fields()
+        return f"{value} [{low}, {high}]"
+
     def text(self) -> str:
         """``difference [low, high] p``."""
-        value, low, high, p = self.fields()
-        return NOT_RUN if self.value is None else f"{value} [{low}, {high}] p {p}"
+        return NOT_RUN if self.value is None else f"{self.range()} p {self.fields()[-1]}"
 
 
 Cell = str | Comparison | Interval

@@ -29,21 +29,12 @@ def _percent(share: float) -> str:
     return "n/a" if math.isnan(share) else f"{share:.1%}"
 
 
-def _interval(row: dict[str, Any]) -> Interval:
-    return Interval(*(100 * row[key] for key in ("difference", "low", "high")))
-
-
-def _gap(row: dict[str, Any]) -> str:
-    value, low, high, _ = _interval(row).fields()
-    return f"{value} [{low}, {high}]"
-
-
 def _cells(name: str, row: dict[str, Any], full_flops: float) -> list[str]:
     return [
         name,
         f"{100 * row['score']:.1f} ± {100 * row['error']:.1f}",
         _percent(row["retention"]),
-        _gap(row),
+        Interval.of_shares(row).range(),
         row["verdict"],
         f"{row['outer']:.1f} ({row['outer'] / row['before']:.1%})",
         f"{row['inside']:.1f}",
@@ -96,7 +87,7 @@ def main_tables(stem: str, record: dict[str, Any]) -> list[Table]:
         ),
     ]
     if result["duels"]:
-        duels = [[name, _gap(duel), duel["verdict"]] for name, duel in result["duels"].items()]
+        duels = [[name, Interval.of_shares(duel).range(), duel["verdict"]] for name, duel in result["duels"].items()]
         header = ["pair", "points [95 %]", "the first is"]
         tables.append(Table(f"{stem}_duels", f"Pairs on the same questions, {title}", header, duels, [NOTICE]))
     return tables
