@@ -245,8 +245,11 @@ def segment_means(
         return means
 
     if kernel := kernel_for("segment_means", features):
-        ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
-        lasts, lengths = upload(features.device, *ends) if extent is None else extent
+        if extent is None:
+            ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
+            lasts, lengths = upload(features.device, *ends)
+        else:
+            lasts, lengths = extent
         firsts = lasts - lengths + 1
 
         def load_at_once(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:

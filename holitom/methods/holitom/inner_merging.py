@@ -50,14 +50,14 @@ def merge_into_nearest(
     parts, kept, source = [], [], positions.clone()
     end = at = 0
     for (start, stop), length in zip(spans, lengths, strict=True):
-        begin = at + start - end
-        out = None if place is None else place[begin : begin + length]
+        text, begin, out = hidden[end:start], at + start - end, None
+        if place is not None:
+            place[at:begin] = text
+            out = place[begin : begin + length]
         merged, chosen, target = _merge_span(hidden[start:stop], scores[start:stop], length, rule, out)
-        parts += [hidden[end:start], merged]
+        parts += [text, merged]
         kept += [positions[end:start], chosen + start]
         source[start:stop] = target + start
-        if place is not None:
-            place[at:begin] = parts[-2]
         end, at = stop, begin + length
     if place is None:
         place = torch.cat([*parts, hidden[end:]])
