@@ -11,15 +11,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from transformers import InternVLProcessor, Qwen2Tokenizer
 
-from holitom.compressor import Compressor
 from holitom.families import hf_internvl
 from holitom.hooks.call_names import CALL_CACHE, cache_of
 from holitom.hooks.prompt.pictures_layout import PicturesLayout
 from holitom.hooks.prompt.prompt_layout import TowerCall
-from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from llava.errors import InputError
+from tests.holitom.families.refusals import refuses
 from tests.tiny_models import hook_count
 from tests.tiny_qwen_vl import END_ID, FIRST_SPECIAL, IMAGE_ID, START_ID, TEXT
 from tests.tiny_video_models import CLIP_TOKENS, FRAMES, alone, clip_video, inputs_of, tiny_video_model
@@ -169,16 +168,8 @@ def test_without_the_label_nothing_is_applied(model, label) -> None:
 
 def test_what_the_family_refuses(model) -> None:
     compressor, inputs = CONFIG.build(), inputs_of("internvl", [[5, "video", 7]])
-    for name, value in (("vision_feature_layer", -2), ("vision_feature_select_strategy", "full")):
-        published = getattr(model.config, name)
-        setattr(model.config, name, value)
-        with pytest.raises(InputError, match="as published"):
-            compressor.apply(model)
-        setattr(model.config, name, published)
-    outer = FastVidConfig(min_segments=2).build().outer
-    outer.signals = ("tower_output",)  # what head_weights ask for
-    with pytest.raises(InputError, match="leave it out"):
-        Compressor(outer, None).apply(model)
+    settings = {"vision_feature_layer": -2, "vision_feature_select_strategy": "full"}
+    refuses(model, compressor, settings, head="leave it out")
     ids, embeds = inputs["input_ids"], model.get_input_embeddings()(inputs["input_ids"])
     first = ids[0].tolist().index(IMAGE_ID)
     with compressor.applied(model):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from holitom.compressor import Compressor
 from holitom.methods.earlytom import EarlyTomConfig
-from holitom.methods.fastvid import FastVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.visionzip import VisionzipConfig
 from llava.errors import InputError
+from tests.holitom.families.refusals import refuses
 from tests.holitom.test_every_method import KEEPS_POSITIONS, METHODS, WITH_OUTER, small, without_inner
 from tests.references.decoder import NaiveDecoder
 from tests.references.mrope import received
@@ -260,20 +260,12 @@ def test_what_the_families_refuse(model) -> None:
     inputs, family = inputs_of(FAMILY[model], SINGLE), FAMILY[model]
     compressor = HolitomConfig(OUTER, None).build()
     if family == "llava_next_video":
-        for name, value in (
-            ("spatial_pool_mode", "max"),
-            ("vision_feature_select_strategy", "full"),
-            ("vision_feature_layer", [1, 2]),
-        ):
-            published = getattr(model.config, name)
-            setattr(model.config, name, value)
-            with pytest.raises(InputError, match="as published"):
-                compressor.apply(model)
-            setattr(model.config, name, published)
-        outer = FastVidConfig(min_segments=2).build().outer
-        outer.signals = ("tower_output",)  # what head_weights ask for
-        with pytest.raises(InputError, match="leave the head out"):
-            Compressor(outer, None).apply(model)
+        settings = {
+            "spatial_pool_mode": "max",
+            "vision_feature_select_strategy": "full",
+            "vision_feature_layer": [1, 2],
+        }
+        refuses(model, compressor, settings, head="leave the head out")
         return
     if family == "internvl":
         return  # see test_hf_internvl
