@@ -22,8 +22,8 @@ class HollowTower(nn.Module):
         self.num_heads, self.scale = heads, (dim // heads) ** -0.5
         self.q_proj, self.k_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(images, patches, dim), unchanged."""
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(images, patches, dim), unchanged; called as SigLIP's attention is."""
         return hidden_states
 
 

@@ -13,6 +13,7 @@ class TowerOutputRecorder(AttentionRecorder):
 
     signal = "tower output"
     needs = ()
+    asks = ()  # it reads what the tower returns
 
     def _arm(self, module: nn.Module) -> RemovableHandle:
         return module.register_forward_hook(self._keep)
