@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from eval.report.__main__ import make_page
 from eval.report.page.samples import RunAnswers, SampleSet
 from eval.report.page.sources import read_sources
 from tests.browsers import chromium
-from tests.eval.report.page.made import full_folder, record, write_json
+from tests.eval.report.page.made import ROOT, full_folder, record, write_json
 
 MANY = 5000
 
@@ -50,6 +52,42 @@ def many_samples() -> SampleSet:
         text: list[str | None] = [f"{place % 7}" for place in range(MANY)]
         runs[name] = RunAnswers(text, right, [1000 // number] * MANY, [500 // number] * MANY)
     return SampleSet("many questions", questions, [True] * MANY, runs, "an instrument")
+
+
+@dataclass(frozen=True)
+class OwnPage:
+    """The page of the results that are committed.
+
+    Attributes:
+        text: of the page.
+        problems: what it says is damaged.
+        touched: files and folders of the results that are not as they were before it was made.
+    """
+
+    text: str
+    problems: list[str]
+    touched: list[str]
+
+
+def changes_of(folder: Path) -> dict[str, int]:
+    """When each file and folder was last changed."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="session")
+def own_page(shared_folder: Path) -> OwnPage:
+    """Made once for all tests and processes: five seconds."""
+    path = shared_folder / "own_page.json"
+    with FileLock(shared_folder / "own_page.lock"):
+        if not path.exists():
+            before = changes_of(ROOT / "results")
+            sources = read_sources(ROOT / "results")
+            text = make_page(sources)[0]
+            after = changes_of(ROOT / "results")
+            touched = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+            problems = [str(problem) for problem in sources.problems]
+            path.write_text(json.dumps({"text": text, "problems": problems, "touched": touched}), encoding="utf-8")
+    return OwnPage(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")

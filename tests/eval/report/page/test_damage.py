@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from eval.report.__main__ import main, make_page
-from eval.report.page.sources import read_sources
+from eval.report.__main__ import main
 from tests.eval.benchmarks.made_results import share, write_run
+from tests.eval.report.page.conftest import OwnPage, changes_of
 from tests.eval.report.page.made import (
     MODEL,
-    ROOT,
     TINY,
     built,
     full_folder,
@@ -201,7 +200,14 @@ def test_an_old_page_stays_when_the_new_one_fails(tmp_path: Path, monkeypatch: p
     assert len(list((tmp_path / "report").iterdir())) == 1
 
 
-def test_committed_results_are_not_written_to(tmp_path: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (ROOT / "results").rglob("*")}
-    make_page(read_sources(ROOT / "results"))
-    assert {path: path.stat().st_mtime_ns for path in (ROOT / "results").rglob("*")} == before
+def test_committed_results_are_not_written_to(own_page: OwnPage) -> None:
+    assert own_page.touched == []
+
+
+def test_a_written_result_is_found(tmp_path: Path) -> None:
+    """By what the test above rests on."""
+    (tmp_path / "below").mkdir()
+    before = changes_of(tmp_path)
+    (tmp_path / "below" / "new.json").write_text("{}")
+    after = changes_of(tmp_path)
+    assert {Path(name).name for name, when in after.items() if before.get(name) != when} == {"below", "new.json"}

@@ -13,10 +13,10 @@ import pytest
 
 from eval.claims.catalogue import all_claims
 from eval.claims.judging import ACCURACY, ARITHMETIC, KINDS, RULE, SPEED
-from eval.report.__main__ import make_page
 from eval.report.page.first_screen import ABSTRACT, UNKNOWN_KIND, first_screen, kind_of_claim, surprises
 from eval.report.page.render import TEMPLATES
 from eval.report.page.sources import read_sources
+from tests.eval.report.page.conftest import OwnPage
 from tests.eval.report.page.made import claim, claims, write_json
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -39,17 +39,17 @@ HELD = """() => [...document.querySelectorAll('.sheet .scroll')].filter(box => b
 
 
 @pytest.fixture(scope="module")
-def own_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the committed results, without token maps."""
+def own_file(tmp_path_factory: pytest.TempPathFactory, own_page: OwnPage) -> Path:
+    """The page of the committed results."""
     path = tmp_path_factory.mktemp("own") / "index.html"
-    path.write_text(make_page(read_sources(ROOT / "results"), 0)[0], encoding="utf-8")
+    path.write_text(own_page.text, encoding="utf-8")
     return path
 
 
 @pytest.fixture(params=[1440, 768, 390])
-def seen(request: pytest.FixtureRequest, browser: Any, own_page: Path) -> Iterator[tuple[int, Any]]:
+def seen(request: pytest.FixtureRequest, browser: Any, own_file: Path) -> Iterator[tuple[int, Any]]:
     page = browser.new_page(viewport={"width": request.param, "height": 900})
-    page.goto(own_page.as_uri())
+    page.goto(own_file.as_uri())
     yield request.param, page
     page.close()
 
