@@ -23,7 +23,7 @@ from eval.benchmarks.lmms import models
 from eval.benchmarks.lmms.answer_log import Entry, Served, entry_of
 from eval.benchmarks.lmms.answering import ShareAnswered
 from eval.benchmarks.lmms.claims import WorkClaim
-from eval.benchmarks.lmms.harness import evaluate, replay
+from eval.benchmarks.lmms.harness import evaluate, replay, task_manager
 from eval.benchmarks.lmms.records import RECORDS, with_records
 from eval.benchmarks.lmms.results import write_results
 from eval.benchmarks.lmms.summary import RunRequest, make_result, make_samples
@@ -110,6 +110,7 @@ def answer(job: Job, share: int | None = None, claim: WorkClaim | None = None) -
         share: number of the process, if it answers the questions about its videos alone.
         claim: on this share, if it was started apart.
     """
+    task_manager(job.model, tuple(job.tasks), job.include_path, job.definitions)  # a wrong name waits for no model
     built = getattr(models, CLASSES[job.model])
     records = str(job.folder / RECORDS) if job.save_records else None
     ways: dict[str, Any] = {"on_bad_video": job.on_bad_video, "reuse": job.reuse, "prefetch": job.prefetch}

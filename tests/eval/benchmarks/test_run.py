@@ -12,12 +12,14 @@ import pytest
 
 from eval.benchmarks import launching
 from eval.benchmarks import run as run_benchmark
+from eval.benchmarks.lmms import models
 from eval.benchmarks.lmms.harness import SEEDS, evaluate, replay
 from eval.benchmarks.lmms.questions import task_of
 from eval.benchmarks.lmms.results import load_result, submission_of
 from eval.benchmarks.lmms.scoring import fields_of, guessed, judge, options_of
 from eval.benchmarks.lmms.summary import RunRequest, make_result, make_samples
 from eval.benchmarks.lmms.worker import collect, read_job
+from eval.benchmarks.plugin import CLASSES
 from llava.errors import InputError, VideoError
 from tests.clips import ClipSpec, write_clip
 from tests.eval.benchmarks.lmms_runs import (
@@ -253,6 +255,16 @@ def test_a_task_of_ones_own(run: Callable[..., Any], tmp_path: Path, monkeypatch
     assert (sample["video"], sample["options"], sample["target"]) == ("a.mp4", ["A", "B"], "A")
     assert result["tasks"]["my_clips"]["harness"] == {"mine": 0.5}
     assert result["tasks"]["my_clips"]["score"] == 100.0
+
+
+def test_a_wrong_task_waits_for_no_model(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of 7B is loaded for minutes; a name or a folder is looked up in seconds."""
+    for name in CLASSES.values():
+        monkeypatch.setattr(models, name, lambda **_: pytest.fail("the model was loaded first"), raising=False)
+    with pytest.raises(InputError, match="is no folder: name one that holds task definitions"):
+        run(VANILLA, "videomme", "out", "--include-path", str(tmp_path / "none"))
 
 
 class Task:
