@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from holitom.methods.holitom import outer
-from holitom.methods.holitom import plan as outer_plan
+from holitom.methods.holitom import outer, temporal_segmentation
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.tokens import TokenKind
@@ -284,12 +283,14 @@ def test_one_transfer_to_the_host(monkeypatch, order, contextual):
     features, attention = video()
     fetched, devices = [], []
     compression = OuterCompression(OuterConfig(retain_ratio=0.4, contextual_ratio=contextual))
-    monkeypatch.setattr(outer_plan, "to_host", lambda values: fetched.append(values) or values)
+    monkeypatch.setattr(temporal_segmentation, "to_host", lambda values: fetched.append(values) or values)
     real = compression(features, attention, order)
     assert len(fetched) == 1
     assert fetched[0].shape == (8, 2 + 8)
 
-    monkeypatch.setattr(outer_plan, "to_host", lambda values: devices.append(values.device.type) or fetched[0])
+    monkeypatch.setattr(
+        temporal_segmentation, "to_host", lambda values: devices.append(values.device.type) or fetched[0]
+    )
     found = compression(features.to("meta"), attention.to("meta"), order)
     details = found.details
     assert devices == ["meta"]
@@ -313,6 +314,6 @@ def test_smallest_videos(frames, tokens, contextual):
 def test_counts_past_the_longest_segment_are_not_made(monkeypatch):
     """The transfer follows the longest segment, not the square of the frames."""
     shapes = []
-    monkeypatch.setattr(outer_plan, "to_host", lambda values: shapes.append(values.shape) or values)
+    monkeypatch.setattr(temporal_segmentation, "to_host", lambda values: shapes.append(values.shape) or values)
     compress(*video(frames=40, cut_every=40), max_segment_frames=4)
     assert shapes == [(40, 2 + 4)]

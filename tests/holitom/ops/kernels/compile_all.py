@@ -48,7 +48,8 @@ OTHER_KINDS = {
     "row_log_sums": {"heads": "i32"},
     "column_sums": {"heads": "i32", "received": "*fp32"},
     "best_in_block": {"nearest": "*i32"},
-    "count_windows": {"received": "*fp32"},
+    "count_windows": {"received": "*fp32", "counts": "*i32"},
+    "best_cuts": {"counts": "*i32"},
 }
 # what is no multiple of 16 in a launch, of the integers that are specialized; all others and every pointer are
 ODD = {
