@@ -13,6 +13,7 @@ from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import dynamic_budget
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.temporal_segmentation import Segmentation, fetch_cut
+from holitom.ops.group_clustering import group_columns
 from holitom.ops.token_ops import upload
 
 
@@ -59,6 +60,8 @@ class OuterPlan:
         first, last = found.extents
         moved = upload(
             device,
+            *group_columns(found.static_counts, self.static_kept.tolist()),
+            *group_columns((self.dynamic - self.selected).tolist(), self.contextual.tolist()),
             last,
             last - first + 1,
             found.segment_of_frame(),
@@ -67,13 +70,15 @@ class OuterPlan:
             np.repeat(first, self.static_kept),
             np.repeat(np.arange(len(self.contextual)), self.contextual),
         )
-        return UploadedPlan(*moved)
+        return UploadedPlan(moved[:4], moved[4:8], *moved[8:])
 
 
 class UploadedPlan(NamedTuple):
     """The numbers of an :class:`OuterPlan` on the device of the features.
 
     Attributes:
+        static_groups: see :class:`~holitom.ops.group_clustering.TokenGroups`.
+        contextual_groups: the same.
         last: last frame of every segment.
         length: frames of every segment.
         segment: segment of every frame.
@@ -83,6 +88,8 @@ class UploadedPlan(NamedTuple):
         contextual_frame: frame of every contextual output token.
     """
 
+    static_groups: list[Int[Tensor, " merging_segments"]]
+    contextual_groups: list[Int[Tensor, " merging_frames"]]
     last: Int[Tensor, " segments"]
     length: Int[Tensor, " segments"]
     segment: Int[Tensor, " frames"]
