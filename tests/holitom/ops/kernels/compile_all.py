@@ -20,7 +20,7 @@ KINDS = {
     **dict.fromkeys(f"{LONGS} membership centers columns marked".split(), "*i64"),
     **dict.fromkeys(["eligible", "marks", "mask", "peaks"], "*u8"),
     **dict.fromkeys(["nearest", "table"], "*i32"),
-    **dict.fromkeys(["gram", "density", "scores", "center_scores", "points"], "*fp64"),
+    **dict.fromkeys(["products", "density", "scores", "center_scores"], "*fp64"),
     **dict.fromkeys(["log_sums", "received", "logits", "largest", "totals", "similarity", "norms", "squares"], "*fp32"),
     **dict.fromkeys(["scale", "threshold", "smallest", "same_point", "weight", "rest_of_weight"], "fp32"),
 }
@@ -38,6 +38,7 @@ TILES = {
     "H": 32,
     "PARTS": 16,
     "TILE": 32,
+    "DEPTH": 32,
     "N": 256,
 }
 TILES |= {"SLICE": 512, "CHUNK": 128, "BLOCK": 64, "FRAMES": 8, "PAIRS": 32, "TOKENS": 64, "LENGTHS": 32}
@@ -88,6 +89,8 @@ def compile_kernel(kernel: triton.JITFunction, dtype: str, flag: bool, architect
     signature = {}
     for name in kernel.arg_names:
         kind = f"*{dtype}" if name in FEATURES else KINDS.get(name, "i32")
+        if name == "points":  # which are never halves
+            kind = "*fp32" if dtype == "fp32" else "*fp64"
         signature[name] = "constexpr" if name in constants else kind
     signature |= OTHER_KINDS.get(kernel.__name__, {})
     told = attributes(kernel, signature)
@@ -106,7 +109,7 @@ def main() -> None:
             if not own or name.startswith("_"):
                 continue
             for dtype, flag in (("bf16", True), ("fp32", False)):
-                for architecture in (80, 90) if "PRECISION" in kernel.arg_names else (90,):
+                for architecture in (80, 90) if "tl.dot" in kernel.src or "PRECISION" in kernel.arg_names else (90,):
                     print(name, architecture, dtype, *compile_kernel(kernel, dtype, flag, architecture))  # noqa: T201
 
 

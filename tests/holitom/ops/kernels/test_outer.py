@@ -7,9 +7,9 @@ from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import merge_static
 from holitom.methods.holitom.temporal_segmentation import fetch_cut, static_run_lengths
-from holitom.ops import kernels, token_ops
+from holitom.ops import clustering, kernels, token_ops
 from holitom.ops.group_clustering import ClusterRule, TokenGroups
-from holitom.ops.kernels import ranking, similarity
+from holitom.ops.kernels import clusters, ranking, similarity
 from holitom.ops.similarity import similarity_and_norms
 from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
@@ -136,6 +136,35 @@ def test_packed_positions_of_a_row_of_many_blocks(random) -> None:
     assert torch.equal(ranking.packed_positions(mask, most).cpu(), token_ops.packed_positions(mask.cpu(), most))
 
 
+@pytest.mark.parametrize("frames", [1, 4, 8, 32])
+@pytest.mark.parametrize("points", [119, 196])
+def test_products_fill_a_gpu(frames, points) -> None:
+    """By shapes alone: an H100 has 132 multiprocessors; 32 x 196 tokens are 4 groups of 119 points at any budget."""
+    (tiles, shares, groups), share = clusters.product_grid(frames, points, 3584)
+    assert tiles * shares * groups >= 128
+    assert (shares - 1) * share < 3584 <= shares * share, "a share without channels, or channels in none"
+    assert shares * groups * points**2 * 8 <= 2**24, "more than 16 MiB of products"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("batch", "n", "dim"), [(1, 1, 1), (3, 33, 40), (1, 70, 130), (2, 64, 64)])
+def test_distances_of_shared_products(fixed, dtype, batch, n, dim) -> None:
+    """Tiles, shares and edges of both come together to what torch computes at once; equal points are at no distance."""
+    points = fixed(batch, n, dim).to(dtype) + 30
+    points[:, n // 2] = points[:, 0]
+    sizes = torch.tensor([n, max(1, n - 5), n // 2 + 1][:batch], device=points.device)
+    near = torch.full_like(sizes, 3)
+    squares, scores = clusters.score_points(points, sizes, near, 3)
+    valid = torch.arange(n, device=points.device) < sizes[:, None]
+    wanted = clustering.squared_distances(points.cpu())
+    torch.testing.assert_close(squares.cpu(), wanted, rtol=1e-6, atol=1e-10)
+    assert torch.equal(squares, squares.mT)
+    assert not squares.diagonal(dim1=1, dim2=2).any()
+    assert not squares[:, 0, n // 2].any()
+    exact = clustering.density_peak_scores(wanted, valid.cpu(), near.cpu(), 3)
+    torch.testing.assert_close(scores.cpu()[valid.cpu()], exact[valid.cpu()], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weight", [None, 0.6])
 def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None:
@@ -146,11 +175,11 @@ def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None
     masks[1] = False
     masks[1, 5] = True
     sizes = masks.sum(1).tolist()
-    clusters = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
+    counts = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
     segments, rule = [(0, 3), (4, 4), (5, 6), (7, 8)], ClusterRule(7, weight, scored=True)
-    found = merge_static(features, segments, TokenGroups(masks, sizes, clusters), rule)
+    found = merge_static(features, segments, TokenGroups(masks, sizes, counts), rule)
     kernels_off()
-    wanted = merge_static(features.cpu(), segments, TokenGroups(masks.cpu(), sizes, clusters), rule)
+    wanted = merge_static(features.cpu(), segments, TokenGroups(masks.cpu(), sizes, counts), rule)
     assert torch.equal(found.centers.cpu(), wanted.centers)
     assert torch.equal(found.membership.cpu(), wanted.membership)
     assert found.features.dtype == dtype
