@@ -115,7 +115,7 @@ class SliceChecker:
 def _digest(plane: Any, size: int) -> bytes:
     """Of a plane's samples, ``size`` bytes each, without the padding of its lines."""
     lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * size]
-    return hashlib.blake2b(memoryview(np.ascontiguousarray(lines))).digest()
+    return hashlib.blake2b(np.ascontiguousarray(lines).data).digest()
 
 
 def _changed(unit: bytes, mask: int) -> bytes:
