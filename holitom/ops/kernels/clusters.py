@@ -2,9 +2,6 @@
 
 One program works on one row of distances, which it holds whole, so groups are limited to ``LARGEST_GROUP`` points. The
 arithmetic is that of :mod:`holitom.ops.clustering`: distances in float32, everything that is compared in float64.
-
-A video has few groups of few points but thousands of channels. Their inner products are cut into tiles of points and
-shares of the channels, so that they fill a GPU; what reads them adds up the shares, always in the same order.
 """
 
 import numpy as np
@@ -17,13 +14,11 @@ from holitom.ops.clustering import SAME_POINT
 from holitom.ops.group_clustering import GroupBatch, GroupClusters
 from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
+from holitom.ops.kernels.products import shared_products
 from holitom.ops.kernels.ranking import highest
 
 LARGEST_GROUP = 2048  # points
 _SLICE = 512
-_TILE = 32  # points
-_DEPTH = 32  # channels that a program multiplies at once
-_PROGRAMS = 256  # enough for two on each multiprocessor of an H100; fixed, so that no sum depends on the device
 
 
 def row_width(n: int) -> int:
@@ -70,40 +65,6 @@ def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Ten
             features, firsts, lengths, chosen, positions, means, width, dim, *strides, SLICE=_SLICE
         )
     return means
-
-
-def product_grid(batch: int, n: int, dim: int) -> tuple[tuple[int, int, int], int]:
-    """Programs of :func:`partial_products`, and channels of a share; all by the shapes alone.
-
-    Returns:
-        Tiles on and below the diagonal, shares of the channels and groups; and channels, a multiple of the depth.
-    """
-    across = triton.cdiv(n, _TILE)
-    tiles = across * (across + 1) // 2
-    share = _DEPTH * triton.cdiv(dim, _DEPTH * triton.cdiv(_PROGRAMS, tiles * batch))
-    return (tiles, triton.cdiv(dim, share), batch), share
-
-
-@triton.jit(do_not_specialize=["n"])
-def partial_products(points, products, n, dim, share, TILE: tl.constexpr, DEPTH: tl.constexpr):
-    """Inner products of two tiles of points over a share of the channels."""
-    tile, part, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    across = 0
-    while (across + 1) * (across + 2) // 2 <= tile:
-        across += 1
-    row = across * TILE + tl.arange(0, TILE)
-    column = (tile - across * (across + 1) // 2) * TILE + tl.arange(0, TILE)
-    points += batch * n * dim
-    total = tl.zeros([TILE, TILE], tl.float64)
-    for first in range(part * share, tl.minimum((part + 1) * share, dim), DEPTH):
-        depth = first + tl.arange(0, DEPTH)
-        inside = (depth < dim)[None, :]
-        left = tl.load(points + row[:, None] * dim + depth[None, :], mask=inside & (row < n)[:, None], other=0.0)
-        right = tl.load(points + column[:, None] * dim + depth[None, :], mask=inside & (column < n)[:, None], other=0.0)
-        total = tl.dot(left.to(tl.float64), tl.trans(right.to(tl.float64)), total, out_dtype=tl.float64)
-    products += (batch * tl.num_programs(1) + part) * n * n
-    within = (row < n)[:, None] & (column < n)[None, :]
-    tl.store(products + row[:, None] * n + column[None, :], total, mask=within)
 
 
 @triton.jit(do_not_specialize=["sizes", "n", "parts", "most"])
@@ -231,15 +192,13 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
         (batch, n, n) float32 and (batch, n) float64.
     """
     batch, n, dim = points.shape
-    grid, share = product_grid(batch, n, dim)
-    products = torch.empty(batch, grid[1], n, n, dtype=torch.float64, device=points.device)
+    products = shared_products(points)
     squares = torch.empty(batch, n, n, dtype=torch.float32, device=points.device)
     density, scores = (torch.empty(batch, n, dtype=torch.float64, device=points.device) for _ in range(2))
     width = row_width(n)
     with on_device(points):
-        partial_products[grid](points, products, n, dim, share, TILE=_TILE, DEPTH=_DEPTH)
         distances_and_density[(batch * n,)](
-            products, sizes, neighbors, squares, density, n, grid[1], dim, min(most, n), SAME_POINT, N=width
+            products, sizes, neighbors, squares, density, n, products.shape[1], dim, min(most, n), SAME_POINT, N=width
         )
         peak_scores[(batch * n,)](squares, density, scores, n, N=width)
     return squares, scores

@@ -12,9 +12,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from holitom.ops.kernels import clusters, inner_merge, last_query, ranking, similarity, tower
+from holitom.ops.kernels import clusters, inner_merge, last_query, products, ranking, similarity, tower
 
-MODULES = (clusters, inner_merge, last_query, ranking, similarity, tower)
+MODULES = (clusters, inner_merge, last_query, products, ranking, similarity, tower)
 LONGS = "others kept target source runs counts firsts lengths chosen positions sizes neighbors offsets assignment heads"
 KINDS = {
     **dict.fromkeys(f"{LONGS} membership centers columns marked".split(), "*i64"),

@@ -9,7 +9,7 @@ from holitom.methods.holitom.temporal_merging import merge_static
 from holitom.methods.holitom.temporal_segmentation import fetch_cut, static_run_lengths
 from holitom.ops import clustering, kernels, token_ops
 from holitom.ops.group_clustering import ClusterRule, TokenGroups
-from holitom.ops.kernels import clusters, ranking, similarity
+from holitom.ops.kernels import clusters, products, ranking, similarity
 from holitom.ops.similarity import similarity_and_norms
 from tests.drawn import HealthCheck, given, settings, st
 from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
@@ -140,7 +140,7 @@ def test_packed_positions_of_a_row_of_many_blocks(random) -> None:
 @pytest.mark.parametrize("points", [119, 196])
 def test_products_fill_a_gpu(frames, points) -> None:
     """By shapes alone: an H100 has 132 multiprocessors; 32 x 196 tokens are 4 groups of 119 points at any budget."""
-    (tiles, shares, groups), share = clusters.product_grid(frames, points, 3584)
+    (tiles, shares, groups), share = products.product_grid(frames, points, 3584)
     assert tiles * shares * groups >= 128
     assert (shares - 1) * share < 3584 <= shares * share, "a share without channels, or channels in none"
     assert shares * groups * points**2 * 8 <= 2**24, "more than 16 MiB of products"
