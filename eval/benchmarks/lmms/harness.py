@@ -3,6 +3,7 @@
 import difflib
 import os
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -86,6 +87,22 @@ def task_entry(name: str, manager: Any = None) -> str | dict[str, Any]:
     }
 
 
+def names_unless_mentioned(tasks: Sequence[str], folder: Path) -> set[str] | None:
+    """Names that definitions give to tasks, groups and tags; None if each of some tasks is mentioned in one of them.
+
+    Indexing them all takes seconds, which a name that stands nowhere need not wait for.
+
+    Args:
+        tasks: that the index should know.
+        folder: of the definitions, with all folders below it.
+    """
+    text = "\n".join(path.read_text("utf-8", "replace") for path in sorted(folder.rglob("*yaml")) if path.is_file())
+    if all(re.search(rf"(?<![\w.-]){re.escape(task)}(?![\w.-])", text) for task in tasks):
+        return None
+    name = r"""^["']?(?:task|group|tag)["']?[ \t]*:(?:\s*-)?[ \t]*["']?(\w[\w.-]*)"""
+    return set(re.findall(name, text, re.MULTILINE))
+
+
 @cache
 def task_manager(
     stock_id: str, tasks: tuple[str, ...], include_path: str | None, definitions: str | None = None
@@ -109,11 +126,16 @@ def task_manager(
     manager = lmms_eval.tasks.TaskManager(
         "ERROR", [*(str(packaged / folder) for folder in sorted(few)), *own], False, model_name=stock_id
     )
-    if definitions is None and any(task not in manager.all_tasks for task in tasks):
-        manager = lmms_eval.tasks.TaskManager("ERROR", own or None, model_name=stock_id)
+    names = set(manager.all_tasks)
+    absent = [task for task in tasks if task not in names]
+    if definitions is None and absent:
+        more = names_unless_mentioned(absent, packaged)
+        if more is None:
+            manager = lmms_eval.tasks.TaskManager("ERROR", own or None, model_name=stock_id)
+        names |= set(manager.all_tasks) if more is None else more
     for task in tasks:
-        if task not in manager.all_tasks:
-            close = difflib.get_close_matches(task, manager.all_tasks, 3)
+        if task not in names:
+            close = difflib.get_close_matches(task, sorted(names), 3)
             if definitions is not None and not close:
                 raise InputError(
                     f"task {task!r} is none that --harness {PAPER_HARNESS} runs: it knows {', '.join(BY_TASK)}; "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval.benchmarks.lmms import models
-from eval.benchmarks.lmms.harness import HarnessOutput, evaluate
+from eval.benchmarks.lmms.harness import HarnessOutput, evaluate, names_unless_mentioned, task_manager
 from llava.errors import InputError
 from llava.video import load_video
 from tests.clips import ClipSpec, write_clip
@@ -191,6 +191,29 @@ def test_unknown_tasks_and_missing_questions(tiny: Path, tmp_path: Path, closing
         evaluate(model, "llava_onevision", ["videomm"])
     with pytest.raises(InputError, match="is no folder"):
         evaluate(model, "llava_onevision", ["videomme"], include_path=str(tmp_path / "absent"))
+
+
+def test_a_name_in_no_definition_waits_for_no_index(tmp_path: Path) -> None:
+    """One that stands in a definition, in whatever role, is left to the index; part of a name is no mention."""
+    (tmp_path / "a").mkdir()
+    one = 'task: "first_task"\ntag:\n  - listed\ngroup: all-of-it\ninclude: base_yaml\n'
+    (tmp_path / "a" / "one.yaml").write_text(one)
+    (tmp_path / "a" / "base_yaml").write_text("task : second\n")
+    (tmp_path / "a" / "code.py").write_text("third")
+    for task in ("first_task", "second", "listed", "all-of-it", "include"):
+        assert names_unless_mentioned([task], tmp_path) is None
+    for task in ("first", "all-of", "third", "fir.t_task"):
+        assert names_unless_mentioned(["second", task], tmp_path) == {"first_task", "listed", "second", "all-of-it"}
+
+
+def test_no_name_of_the_harness_is_taken_for_unknown() -> None:
+    """Those of the paper's folders, by its own index."""
+    import lmms_eval.tasks  # noqa: PLC0415 - slow
+
+    folder = Path(str(lmms_eval.tasks.__file__)).parent
+    manager = task_manager("llava_onevision", ("mvbench", "videomme", "lvbench"), None)
+    assert len(manager.all_tasks) > 20
+    assert names_unless_mentioned(manager.all_tasks, folder) is None
 
 
 def test_frames_are_those_the_stock_reader_takes(benchmarks: Path) -> None:
