@@ -30,7 +30,7 @@ from tests.eval.benchmarks.lmms_runs import (
 
 TASKS = f"mvbench_action_antonym,{THREE}"  # 3 + 2 + 4 + 6 questions
 PATIENCE = 600.0  # seconds, on a machine that does other things
-Call = Callable[[list[str]], tuple[int, str, str]]
+Call = Callable[..., tuple[int, str, str]]
 
 
 def start(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
@@ -40,18 +40,11 @@ def start(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for a run that succeeds; the line of JSON it ends in."""
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
-
-
 @pytest.fixture
 def call(benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """The command in this process, in the place of the first of its processes: exit status, output and errors.
 
-    Those that answer with ``--num-processes`` are processes of their own.
+    Those that answer with ``--num-processes`` are processes of their own; with ``started`` so is what it becomes.
     """
 
     def become(program: str, words: list[str], env: dict[str, str]) -> NoReturn:
@@ -59,13 +52,19 @@ def call(benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         worker.main(words[3:])
         sys.exit(0)
 
-    def called(words: list[str]) -> tuple[int, str, str]:
+    def start_instead(program: str, words: list[str], env: dict[str, str]) -> NoReturn:
+        done = subprocess.run(words, executable=program, env=env, capture_output=True, text=True, timeout=PATIENCE)
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+        sys.exit(done.returncode)
+
+    def called(words: list[str], started: bool = False) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             enter(None, tmp_path / "cache", patch)
             patch.setenv("HF_HOME", str(benchmarks / "hf"))
             patch.chdir(tmp_path)
             patch.setenv("OMP_NUM_THREADS", "1")
-            patch.setattr(os, "execve", become)
+            patch.setattr(os, "execve", start_instead if started else become)
             patch.setattr(sys, "argv", ["run", *words])
             capsys.readouterr()
             with pytest.raises(SystemExit) as end:
@@ -136,7 +135,7 @@ def test_killed_and_started_again(
     assert last["scores"]["videomme"] == one["tasks"]["videomme"]["score"]
     assert len(samples) == 15
 
-    finish(start(arguments(HOLITOM, "shared", "--num-processes", "2")))
+    last_line(call(arguments(HOLITOM, "shared", "--num-processes", "2"), started=True))
     two, _ = load_result(shared)
     assert two["times"]["questions_resumed"] == done
     assert two["times"]["questions_computed"] == 15 - done
