@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,10 +14,7 @@ from holitom.ops.similarity import average_frames
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
-BATCH_ELEMENTS = 2**20
-GPU_BATCH_ELEMENTS = 2**25
-
-LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
+BATCH_ELEMENTS, GPU_BATCH_ELEMENTS = 2**20, 2**25
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Points:
         dtype: dtype of the merged vectors.
     """
 
-    load: LoadPoints
+    load: Callable[[list[int], Tensor, Tensor], Tensor]
     dim: int
     dtype: torch.dtype
 
@@ -87,11 +84,13 @@ class TokenGroups:
         mask: which tokens belong to each group.
         sizes: tokens per group, known on the host.
         clusters: clusters per group, at most its tokens; a group of 0 clusters vanishes.
+        uploaded: their :func:`group_columns`, where the device of the mask has them already.
     """
 
     mask: Bool[Tensor, "groups tokens"]
     sizes: Sequence[int]
     clusters: Sequence[int]
+    uploaded: Sequence[Int[Tensor, " chosen"]] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,9 @@ def cluster_groups(groups: TokenGroups, points: Points, rule: ClusterRule) -> Gr
     Returns:
         All clusters.
     """
-    sizes, clusters, device = groups.sizes, groups.clusters, groups.mask.device
-    total, starts = sum(clusters), [0, *accumulate(clusters)]
+    device, total = groups.mask.device, sum(groups.clusters)
+    columns = group_columns(groups.sizes, groups.clusters, rule.scored)
+    order, sizes, clusters = (column.tolist() for column in columns[:3])
     # The last row and column collect what padding writes.
     tables = GroupClusters(
         torch.empty(total + 1, points.dim, dtype=points.dtype, device=device),
@@ -133,25 +133,30 @@ def cluster_groups(groups: TokenGroups, points: Points, rule: ClusterRule) -> Gr
         torch.full((len(groups.mask), groups.mask.shape[1] + 1), -1, device=device),
         torch.full((total + 1,), torch.nan, dtype=torch.float64, device=device),
     )
-    # Groups of similar size share a batch, so little of it is padding; those that keep all their points come apart.
-    whole = [not rule.scored and size == count for size, count in zip(sizes, clusters, strict=True)]
-    order = sorted((g for g, count in enumerate(clusters) if count), key=lambda g: (whole[g], -sizes[g]))
-    if order:
-        columns = order, [sizes[g] for g in order], [clusters[g] for g in order], [starts[g] for g in order]
-        uploaded = upload(device, *columns)
-    parted = sum(not whole[group] for group in order)
-    for first, last in batches([sizes[group] for group in order], points.dim, device.type == "cuda", parted):
-        hosts = order[first:last]
+    uploaded = groups.uploaded or (upload(device, *columns) if order else [])
+    parted = sum(rule.scored or size > count for size, count in zip(sizes, clusters, strict=True))
+    for first, last in batches(sizes, points.dim, device.type == "cuda", parted):
         chosen, sized, counts, offsets = (column[first:last] for column in uploaded)
-        positions = packed_positions(groups.mask.index_select(0, chosen), sizes[hosts[0]])
+        positions = packed_positions(groups.mask.index_select(0, chosen), sizes[first])
         valid = torch.arange(positions.shape[1], device=device) < sized[:, None]
-        loaded = points.load(hosts, chosen, positions)
-        width = max(clusters[group] for group in hosts)
+        loaded = points.load(order[first:last], chosen, positions)
+        width = max(clusters[first:last])
         batch = GroupBatch(loaded, valid, sized, positions, chosen, counts, offsets, width)
         (keep_batch if first >= parted else cluster_batch)(batch, rule, tables)
     return GroupClusters(
         tables.features[:total], tables.centers[:total], tables.membership[:, :-1], tables.scores[:total]
     )
+
+
+def group_columns(sizes: Sequence[int], clusters: Sequence[int], scored: bool = False) -> tuple[np.ndarray, ...]:
+    """Numbers, sizes, clusters and first rows of the groups that have clusters, in the order they are worked on.
+
+    Groups of similar size share a batch, so little of it is padding; those that keep all their points come apart.
+    """
+    sized, counts = np.asarray(sizes, dtype=np.int64), np.asarray(clusters, dtype=np.int64)
+    order = np.lexsort((-sized, (sized == counts) & (not scored)))
+    order = order[counts[order] > 0]
+    return order, sized[order], counts[order], (np.cumsum(counts) - counts)[order]
 
 
 def batches(sizes: list[int], dim: int, on_gpu: bool = False, parted: int = 0) -> list[tuple[int, int]]:
@@ -207,11 +212,10 @@ def write_clusters(batch: GroupBatch, merged: MergedClusters, tables: GroupClust
 def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> Points:
     """A frame's own tokens."""
     tokens, dim = features.shape[1:]
-    flat = features.flatten(0, 1)
 
     def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
         rows = chosen[:, None] * tokens + positions
-        return flat.index_select(0, rows.flatten()).view(*positions.shape, dim)
+        return features.flatten(0, 1).index_select(0, rows.flatten()).view(*positions.shape, dim)
 
     return Points(load, dim, features.dtype)
 

@@ -1,7 +1,8 @@
 """One decode step over tensors that never move, run as it is or captured once as a CUDA graph and replayed.
 
-The step calls the decoder's own modules for everything that has weights. Token, position and every layer's write entry
-lie on the device and are advanced there, so a step asks nothing of the host, and its replay launches one graph.
+The step calls the decoder's own modules for everything that has weights but plain norms. Token, position and every
+layer's write entry lie on the device and are advanced there, so a step asks nothing of the host, and its replay
+launches one graph.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from llava.errors import InputError
 from llava.model.decode_attention import attend_to_cache
+from llava.model.decode_norm import normalize
 from llava.model.finite_logits import all_finite
 from llava.model.static_cache import LayerGroup, PromptCache, allocate, capacities, rotate, table_length
 from llava.model.static_checks import check_graphs
@@ -126,7 +128,7 @@ class StaticDecoder:
             rotary = group.open_slot(self.step_number)
             for number, keys, values in zip(group.layers, group.keys, group.values, strict=True):
                 hidden = _layer(decoder.layers[number], hidden, rotary, keys, values, group)
-        self.logits.copy_(self.model.lm_head(decoder.norm(hidden)))
+        self.logits.copy_(self.model.lm_head(normalize(decoder.norm, hidden)))
         self.sound.logical_and_(all_finite(self.logits))
         for counter in (self.step_number, *(group.slot for group in self.groups)):
             counter.add_(1)
@@ -178,7 +180,7 @@ def _layer(
     layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, group: LayerGroup
 ) -> Tensor:
     """One decoder layer on one token per row, (batch, dim)."""
-    attention, states = layer.self_attn, layer.input_layernorm(hidden)
+    attention, states = layer.self_attn, normalize(layer.input_layernorm, hidden)
     query, key, value = (
         projection(states).unflatten(-1, (-1, attention.head_dim))
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -188,7 +190,7 @@ def _layer(
     keys.index_copy_(1, group.slot, key.reshape(-1, 1, attention.head_dim))
     values.index_copy_(1, group.slot, value.reshape(-1, 1, attention.head_dim))
     hidden = hidden + attention.o_proj(attend_to_cache(query, keys, values, group.bias, attention.scaling))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return hidden + layer.mlp(normalize(layer.post_attention_layernorm, hidden))
 
 
 def layout(model: Any, prompt: PromptCache) -> tuple[Any, ...]:

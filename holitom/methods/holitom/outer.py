@@ -148,10 +148,11 @@ class OuterCompression:
         if config.static_rule == "attention":
             static = select_static(features, received_attention, masks, segments, plan.static_kept)
         else:
-            groups = TokenGroups(masks, plan.segmentation.static_counts, plan.static_kept.tolist())
+            counts, kept = plan.segmentation.static_counts, plan.static_kept.tolist()
+            groups = TokenGroups(masks, counts, kept, uploaded.static_groups)
             static = merge_static(features, segments, groups, rule, (uploaded.last, uploaded.length))
         rest = (plan.dynamic - plan.selected).tolist()
-        left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist())
+        left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist(), uploaded.contextual_groups)
         contextual = cluster_groups(left, frame_tokens(features), rule)
         parts = OuterParts(similarity, masks, static, selected, contextual)
         tokens = assemble(features, plan, uploaded, parts, order)

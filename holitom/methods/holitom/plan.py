@@ -12,8 +12,9 @@ from holitom.checks import require_finite
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import dynamic_budget
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
-from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, window_table
-from holitom.ops.token_ops import to_host, upload
+from holitom.methods.holitom.temporal_segmentation import Segmentation, fetch_cut
+from holitom.ops.group_clustering import group_columns
+from holitom.ops.token_ops import upload
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class OuterPlan:
         Block order is segment by segment: its static tokens, then its frames, each with the selected tokens before
         the contextual ones.
         """
-        firsts = self.segmentation.first_frames()
+        firsts, _ = self.segmentation.extents
         ahead = np.zeros_like(self.selected)
         ahead[firsts] = self.static_kept
         per_frame = ahead + self.selected + self.contextual
@@ -56,22 +57,28 @@ class OuterPlan:
     def upload(self, device: torch.device) -> "UploadedPlan":
         """What the device must know, in one transfer."""
         found = self.segmentation
-        columns = (
-            [last for _, last in found.segments],
-            found.frames(),
+        first, last = found.extents
+        moved = upload(
+            device,
+            *group_columns(found.static_counts, self.static_kept.tolist()),
+            *group_columns((self.dynamic - self.selected).tolist(), self.contextual.tolist()),
+            last,
+            last - first + 1,
             found.segment_of_frame(),
             self.selected,
             np.concatenate(self.rows()),
-            np.repeat(found.first_frames(), self.static_kept),
+            np.repeat(first, self.static_kept),
             np.repeat(np.arange(len(self.contextual)), self.contextual),
         )
-        return UploadedPlan(*upload(device, *columns))
+        return UploadedPlan(moved[:4], moved[4:8], *moved[8:])
 
 
 class UploadedPlan(NamedTuple):
     """The numbers of an :class:`OuterPlan` on the device of the features.
 
     Attributes:
+        static_groups: see :class:`~holitom.ops.group_clustering.TokenGroups`.
+        contextual_groups: the same.
         last: last frame of every segment.
         length: frames of every segment.
         segment: segment of every frame.
@@ -81,6 +88,8 @@ class UploadedPlan(NamedTuple):
         contextual_frame: frame of every contextual output token.
     """
 
+    static_groups: list[Int[Tensor, " merging_segments"]]
+    contextual_groups: list[Int[Tensor, " merging_frames"]]
     last: Int[Tensor, " segments"]
     length: Int[Tensor, " segments"]
     segment: Int[Tensor, " frames"]
@@ -97,7 +106,7 @@ def make_plan(
     config: OuterConfig,
     features: Tensor | None = None,
 ) -> OuterPlan:
-    """Fetch the static counts, the only transfer from the device, and settle all sizes on the host.
+    """Fetch the segmentation, the only transfer from the device, and settle all sizes on the host.
 
     Args:
         runs: run lengths of static pairs.
@@ -113,10 +122,10 @@ def make_plan(
         InputError: if features or attention are not finite.
     """
     frames, tokens = norms.shape
-    fetched = to_host(window_table(runs, norms, received_attention, min(frames, config.max_segment_frames)))
-    for name, finite in zip(("features", "received_attention"), fetched[:, :2].T.tolist(), strict=True):
-        require_finite(name, finite, features if name == "features" else received_attention)
-    found = SEGMENTERS[config.segmentation](fetched[:, 2:], config.max_segment_frames)
+    longest = min(frames, config.max_segment_frames)
+    finite, found = fetch_cut(runs, norms, received_attention, config.segmentation, longest)
+    require_finite("features", finite[0], features)
+    require_finite("received_attention", finite[1], received_attention)
     ratio = adjusted_ratio(config.retain_ratio, frames * tokens, found.removable)
     static = np.asarray(found.static_counts, dtype=np.int64)
     dynamic = tokens - static[found.segment_of_frame()]

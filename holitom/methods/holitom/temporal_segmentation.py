@@ -1,7 +1,9 @@
 """Temporal segmentation of HoliTom: which frames form a segment, found globally (HoliTom, Sec. 3.1)."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.ops.kernels import kernel_for
+from holitom.ops.token_ops import to_host
 
 
 def static_run_lengths(similarity: Float[Tensor, "pairs tokens"], threshold: float) -> Int[Tensor, "pairs tokens"]:
@@ -50,30 +53,6 @@ def static_counts(run_lengths: Int[Tensor, "pairs tokens"], longest: int) -> Int
     return histogram.flip(1).cumsum(1, dtype=torch.int32).flip(1)
 
 
-def window_table(
-    run_lengths: Int[Tensor, "pairs tokens"],
-    norms: Float[Tensor, "frames tokens"],
-    received_attention: Float[Tensor, "frames tokens"],
-    longest: int,
-) -> Int[Tensor, "frames columns"]:
-    """All that the host must know of a video, in one table: whether its values are finite, and :func:`static_counts`.
-
-    Args:
-        run_lengths: result of :func:`static_run_lengths`.
-        norms: lengths of the features, not finite where a feature is not.
-        received_attention: attention each token receives.
-        longest: longest window in frames.
-
-    Returns:
-        int32, (frames, 2 + longest); per frame 1 if all norms are finite, 1 if all attention is, and the counts.
-    """
-    if kernel := kernel_for("window_table", run_lengths, norms, received_attention):
-        return kernel(run_lengths, norms, received_attention, longest)
-    counts = static_counts(run_lengths, longest)
-    sound = [values.isfinite().all(1, keepdim=True).to(counts.dtype) for values in (norms, received_attention)]
-    return torch.cat([*sound, counts], dim=1)
-
-
 @dataclass(frozen=True)
 class Segmentation:
     """A video cut into segments.
@@ -88,17 +67,15 @@ class Segmentation:
     static_counts: list[int]
     removable: int
 
-    def first_frames(self) -> np.ndarray:
-        """First frame of every segment."""
-        return np.fromiter((first for first, _ in self.segments), np.int64, len(self.segments))
-
-    def frames(self) -> np.ndarray:
-        """Number of frames of every segment."""
-        return np.fromiter((last - first + 1 for first, last in self.segments), np.int64, len(self.segments))
+    @cached_property
+    def extents(self) -> np.ndarray:
+        """First frame and last frame of every segment, (2, segments) int64."""
+        return np.array(self.segments, dtype=np.int64).T
 
     def segment_of_frame(self) -> np.ndarray:
         """Number of the segment each frame belongs to."""
-        return np.repeat(np.arange(len(self.segments)), self.frames())
+        first, last = self.extents
+        return np.repeat(np.arange(len(first)), last - first + 1)
 
 
 def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
@@ -114,48 +91,39 @@ def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_f
     Returns:
         The best segmentation.
     """
-    counts = static_counts.numpy().astype(np.int64)
-    frames = counts.shape[0]
-    longest = min(counts.shape[1], max_segment_frames)
-    gains = counts[:, :longest] * np.arange(longest)
-    # No window that saves nothing is longer than the shortest one, so only those up to the last that saves matter.
-    longest = int(np.flatnonzero(gains.any(axis=0)).max(initial=0)) + 1
-    gains = gains[:, :longest]
+    counts = static_counts.numpy()
+    frames, longest = counts.shape[0], min(counts.shape[1], max_segment_frames)
+    # Only lengths at which some window saves tokens matter, and no window has more static tokens than a part of it.
+    longest = max(1, bisect_left(range(longest), True, key=lambda column: not counts[:, column].any()))
+    gains = counts[:, :longest] * np.arange(longest, dtype=np.int32)  # no more than the video has tokens
     # What the best cut of so many frames saves stands in reverse: options ordered by length then lie side by side.
-    best, lengths = np.zeros(frames + longest, dtype=np.int64), np.zeros(frames, dtype=np.int64)
-    for last in range(frames):
+    best, steps = np.zeros(frames + longest, dtype=np.int32), np.zeros(frames, dtype=np.int32)
+    for last, gain in enumerate(gains):
         before = frames - last  # what lies beyond the video's beginning gains and saves nothing
-        totals = best[before : before + longest] + gains[last]
-        lengths[last] = step = totals.argmax()  # the first of equal values, hence the shortest
+        totals = best[before : before + longest] + gain
+        steps[last] = step = totals.argmax()  # the first of equal values, hence the shortest
         best[before - 1] = totals[step]
-    lengths += 1
-    segments = []
-    last = frames - 1
+    return walk_back(steps, counts)
+
+
+def walk_back(steps: np.ndarray, counts: np.ndarray) -> Segmentation:
+    """The cut whose last window has ``steps[last]`` + 1 frames, whichever frame is last; ``counts`` as below."""
+    segments, last, back = [], len(steps) - 1, steps.tolist()
     while last >= 0:
-        segments.append((last + 1 - int(lengths[last]), last))
-        last -= int(lengths[last])
-    segments.reverse()
-    return segmentation(segments, counts)
+        segments.append((last - back[last], last))
+        last -= back[last] + 1
+    return segmentation(segments[::-1], counts)
 
 
 def greedy_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
     """Cut the video from its start, each time where the segment at hand saves most by itself (ablation of Sec. 3.1).
 
     Of equally good lengths the shortest is taken. What follows is not looked at, so fewer tokens become redundant than
-    with :func:`optimal_segments`, never more.
-
-    Args:
-        static_counts: result of :func:`static_counts`, in host memory.
-        max_segment_frames: longest segment allowed, in frames.
-
-    Returns:
-        The segmentation.
+    with :func:`optimal_segments`, which takes and returns the same, never more.
     """
-    counts = static_counts.numpy().astype(np.int64)
-    frames = counts.shape[0]
-    longest = min(counts.shape[1], max_segment_frames)
-    segments = []
-    first = 0
+    counts = static_counts.numpy()
+    frames, longest = counts.shape[0], min(counts.shape[1], max_segment_frames)
+    segments, first = [], 0
     while first < frames:
         steps = np.arange(min(longest, frames - first))  # length - 1 of every window that begins here
         last = first + int((counts[first + steps, steps] * steps).argmax())
@@ -165,17 +133,8 @@ def greedy_segments(static_counts: Int[Tensor, "frames longest"], max_segment_fr
 
 
 def fixed_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
-    """Cut the video every ``max_segment_frames`` frames, whatever it shows (ablation of Sec. 3.1).
-
-    Args:
-        static_counts: result of :func:`static_counts`, in host memory.
-        max_segment_frames: frames of every segment but the last, which may be shorter.
-
-    Returns:
-        The segmentation.
-    """
-    counts = static_counts.numpy().astype(np.int64)
-    frames = counts.shape[0]
+    """Cut the video every ``max_segment_frames`` frames, whatever it shows (ablation of Sec. 3.1)."""
+    counts, frames = static_counts.numpy(), len(static_counts)
     segments = [(first, min(first + max_segment_frames, frames) - 1) for first in range(0, frames, max_segment_frames)]
     return segmentation(segments, counts)
 
@@ -192,3 +151,26 @@ SEGMENTERS: dict[str, Callable[[Tensor, int], Segmentation]] = {
     "greedy": greedy_segments,
     "fixed": fixed_segments,
 }
+
+
+def fetch_cut(
+    runs: Tensor, norms: Tensor, received_attention: Tensor, rule: str, longest: int
+) -> tuple[list[list[int]], Segmentation]:
+    """Cut a video in one transfer; where there is a kernel for it, the device itself finds the best cut.
+
+    The tensors are those of :func:`~holitom.methods.holitom.plan.make_plan`; no segment is longer than ``longest``
+    frames, at most the video's.
+
+    Returns:
+        Per frame 1 if all norms are finite, and 1 if all attention is; and what ``SEGMENTERS[rule]`` finds.
+    """
+    segment, given = SEGMENTERS[rule], (runs, norms, received_attention)
+    if segment is optimal_segments and (kernel := kernel_for("best_windows", *given)):
+        table = to_host(kernel(*given, longest))
+        steps, counts = table[:, 2:].T.numpy()
+        found = walk_back(steps, np.broadcast_to(counts[:, None], (len(counts), longest)))
+    else:
+        finite = [values.isfinite().all(1, keepdim=True) for values in (norms, received_attention)]
+        table = to_host(torch.cat([*finite, static_counts(runs, longest)], dim=1))
+        found = segment(table[:, 2:], longest)
+    return table[:, :2].T.tolist(), found

@@ -1,4 +1,4 @@
-"""Density-peak clustering of a padded batch of groups: everything around the matrix of inner products.
+"""Density-peak clustering of a padded batch of groups.
 
 One program works on one row of distances, which it holds whole, so groups are limited to ``LARGEST_GROUP`` points. The
 arithmetic is that of :mod:`holitom.ops.clustering`: distances in float32, everything that is compared in float64.
@@ -14,6 +14,7 @@ from holitom.ops.clustering import SAME_POINT
 from holitom.ops.group_clustering import GroupBatch, GroupClusters
 from holitom.ops.kernels import kernel
 from holitom.ops.kernels.launching import as_bytes, on_device, packed_rows
+from holitom.ops.kernels.products import shared_products
 from holitom.ops.kernels.ranking import highest
 
 LARGEST_GROUP = 2048  # points
@@ -66,17 +67,25 @@ def segment_means(features: Tensor, firsts: Tensor, lengths: Tensor, chosen: Ten
     return means
 
 
-@triton.jit(do_not_specialize=["sizes", "n", "most"])
-def distances_and_density(gram, sizes, neighbors, squares, density, n, dim, most, same_point, N: tl.constexpr):
+@triton.jit(do_not_specialize=["sizes", "n", "parts", "most"])
+def distances_and_density(
+    products, sizes, neighbors, squares, density, n, parts, dim, most, same_point, N: tl.constexpr
+):
     """A row of squared distances, and minus the mean of its smallest ones."""
     batch, row = tl.program_id(0) // n, tl.program_id(0) % n
     other = tl.arange(0, N)
     inside = other < n
-    gram += batch.to(tl.int64) * n * n
-    across = tl.load(gram + row * n + other, mask=inside, other=0.0)
-    down = tl.load(gram + other * n + row, mask=inside, other=0.0)
-    lengths = tl.load(gram + row * n + row) + tl.load(gram + other * n + other, mask=inside, other=0.0)
-    square = lengths - (across + down)
+    products += batch.to(tl.int64) * parts * n * n
+    # Of a pair's two products only one is there, and both of its points take that one.
+    pair = tl.maximum(row, other) * n + tl.minimum(row, other)
+    product, own, theirs = tl.zeros([N], tl.float64), tl.zeros([1], tl.float64), tl.zeros([N], tl.float64)
+    for _ in range(0, parts):
+        product += tl.load(products + pair, mask=inside, other=0.0)
+        own += tl.load(products + row * n + row)
+        theirs += tl.load(products + other * n + other, mask=inside, other=0.0)
+        products += n * n
+    lengths = own + theirs
+    square = lengths - 2 * product
     square = tl.where(square > same_point * lengths, square / dim, 0.0).to(tl.float32)
     tl.store(squares + (batch.to(tl.int64) * n + row) * n + other, square, mask=inside)
     size = tl.load(sizes + batch)
@@ -141,7 +150,7 @@ def merge_members(
     if slot < tl.load(counts + batch):
         points += batch.to(tl.int64) * n * dim
         head = tl.load(heads + batch * n + slot)
-        leader = tl.load(points + head * dim + depth, mask=depth < dim, other=0.0)
+        leader = tl.load(points + head * dim + depth, mask=depth < dim, other=0.0).to(tl.float64)
         total = tl.zeros([SLICE], tl.float64)
         members = 0
         for first in range(0, n, CHUNK):
@@ -152,7 +161,8 @@ def merge_members(
             members += left
             while left > 0:
                 earliest = tl.min(tl.where(mine, at, n), 0)
-                total += tl.load(points + earliest.to(tl.int64) * dim + depth, mask=depth < dim, other=0.0)
+                member = points + earliest.to(tl.int64) * dim + depth
+                total += tl.load(member, mask=depth < dim, other=0.0).to(tl.float64)
                 mine = mine & (at != earliest)
                 left -= 1
         if PLAIN:
@@ -170,10 +180,10 @@ def merge_members(
 
 
 def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """:func:`holitom.ops.clustering.squared_distances` and ``density_peak_scores`` in a product and two launches.
+    """:func:`holitom.ops.clustering.squared_distances` and ``density_peak_scores`` in three launches.
 
     Args:
-        points: (batch, n, dim) float64.
+        points: (batch, n, dim) float32 or float64, contiguous.
         sizes: (batch,) int64, points that exist, which come first.
         neighbors: (batch,) int64, k of the density.
         most: largest k.
@@ -182,13 +192,13 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
         (batch, n, n) float32 and (batch, n) float64.
     """
     batch, n, dim = points.shape
-    gram = points @ points.mT
+    products = shared_products(points)
     squares = torch.empty(batch, n, n, dtype=torch.float32, device=points.device)
     density, scores = (torch.empty(batch, n, dtype=torch.float64, device=points.device) for _ in range(2))
     width = row_width(n)
     with on_device(points):
         distances_and_density[(batch * n,)](
-            gram, sizes, neighbors, squares, density, n, dim, min(most, n), SAME_POINT, N=width
+            products, sizes, neighbors, squares, density, n, products.shape[1], dim, min(most, n), SAME_POINT, N=width
         )
         peak_scores[(batch * n,)](squares, density, scores, n, N=width)
     return squares, scores
@@ -198,7 +208,7 @@ def score_points(points: Tensor, sizes: Tensor, neighbors: Tensor, most: int) ->
 def cluster_batch(
     batch: GroupBatch, near: Tensor, most: int, center_weight: float | None, tables: GroupClusters
 ) -> None:
-    """One padded batch of :func:`holitom.ops.group_clustering.cluster_groups` in six launches and one matrix product.
+    """One padded batch of :func:`holitom.ops.group_clustering.cluster_groups` in seven launches.
 
     Args:
         batch: the groups; at most ``LARGEST_GROUP`` points each.
@@ -207,7 +217,9 @@ def cluster_batch(
         center_weight: see :func:`holitom.ops.clustering.merge_clusters`.
         tables: where the clusters go; what padding would write is not written at all.
     """
-    points, sizes, positions = batch.points.double().contiguous(), batch.sizes, batch.positions.contiguous()
+    points, sizes, positions = batch.points.contiguous(), batch.sizes, batch.positions.contiguous()
+    if points.dtype != torch.float64:
+        points = points.float()  # Triton turns no halves into factors of a product in float64
     (count, n), dim, device = positions.shape, points.shape[2], points.device
     squares, scores = score_points(points, sizes, near, most)
     peaks = highest(scores, batch.valid, batch.counts)

@@ -1,4 +1,4 @@
-"""What the segmentation of a video needs: similarity of neighbouring frames, run lengths and the table of counts."""
+"""What the segmentation of a video needs: similarity of neighbouring frames, run lengths, counts and the best cut."""
 
 import torch
 import triton
@@ -9,6 +9,7 @@ from holitom.ops.kernels import kernel, readable
 from holitom.ops.kernels.launching import on_device, packed_rows
 
 LARGEST_DIM = 16384
+LARGEST_VIDEO = 4096  # frames
 _FRAMES = 8
 _TOKENS = 64
 
@@ -102,8 +103,10 @@ def static_run_lengths(similarity: Tensor, threshold: float) -> Tensor:
 
 
 @triton.jit(do_not_specialize=["received", "longest"])
-def count_windows(runs, norms, received, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr):
-    """One frame's row of the table: two flags, then ``LENGTHS`` counts of the windows that end with the frame."""
+def count_windows(
+    runs, norms, received, counts, table, tokens, longest, r_frame, BLOCK: tl.constexpr, LENGTHS: tl.constexpr
+):
+    """Two flags of one frame, and the counts of ``LENGTHS`` windows that end with it, stored by their first frame."""
     frame, part = tl.program_id(0), tl.program_id(1)
     length = part * LENGTHS + tl.arange(0, LENGTHS)
     count = tl.zeros([LENGTHS], tl.int32)
@@ -119,29 +122,62 @@ def count_windows(runs, norms, received, table, tokens, longest, r_frame, BLOCK:
         bad = tl.sum((~(norm - norm == 0)).to(tl.int32), 0)
         bad_weight = tl.sum((~(weight - weight == 0)).to(tl.int32), 0)
         broken += tl.where(tl.arange(0, 2) == 0, bad, bad_weight)
-    row = table + frame.to(tl.int64) * (longest + 2)
+    row = table + frame * 4
     tl.store(row + tl.arange(0, 2), (broken == 0).to(tl.int32), mask=tl.arange(0, 2) < tl.where(part == 0, 2, 0))
-    tl.store(row + 2 + length, count, mask=length < longest)
+    began = (frame - length).to(tl.int64)
+    tl.store(counts + began * longest + length, count, mask=(length < longest) & (length <= frame))
 
 
-@kernel(lambda runs, norms, received_attention: readable(received_attention))
-def window_table(runs: Tensor, norms: Tensor, received_attention: Tensor, longest: int) -> Tensor:
-    """:func:`holitom.methods.holitom.temporal_segmentation.window_table` in one launch.
+@triton.jit(do_not_specialize=["frames", "longest"])
+def best_cuts(counts, table, frames, longest, N: tl.constexpr):
+    """What the best cut of a video that ends with a frame saves, for all frames at once, one first frame at a time."""
+    frame = tl.arange(0, N)
+    best, steps, static = (tl.full([N], -1, tl.int32), tl.zeros([N], tl.int32), tl.zeros([N], tl.int32))
+    saved = 0  # by the best cut of what lies before ``first``
+    count = tl.load(counts + frame, mask=frame < tl.minimum(frames, longest), other=0)
+    for first in range(0, frames):
+        length = frame - first
+        counts += longest
+        # The next row is under way while this one is worked on.
+        inside = (length > 0) & (length <= longest) & (frame < frames)
+        following = tl.load(counts + length - 1, mask=inside, other=0)
+        total = saved + count * length
+        # Of equal ones the latest, hence the one whose last window is shortest.
+        better = (length >= 0) & (length < longest) & (total >= best)
+        best = tl.where(better, total, best)
+        steps, static = tl.where(better, length, steps), tl.where(better, count, static)
+        saved = tl.sum(tl.where(length == 0, best, 0), 0)
+        count = following
+    tl.store(table + frame * 4 + 2, steps, mask=frame < frames)
+    tl.store(table + frame * 4 + 3, static, mask=frame < frames)
+
+
+@kernel(lambda runs, norms, received_attention: readable(received_attention) and len(norms) <= LARGEST_VIDEO)
+def best_windows(runs: Tensor, norms: Tensor, received_attention: Tensor, longest: int) -> Tensor:
+    """What :func:`holitom.methods.holitom.temporal_segmentation.optimal_segments` walks back, in two launches.
+
+    The second is one program, which steps through the frames: 1,024 short steps are less than the table of counts takes
+    to the host, not to speak of as many steps there.
 
     Args:
         runs: (frames - 1, tokens) int64 run lengths.
-        norms: (frames, tokens) float32.
+        norms: (frames, tokens) float32, at most ``LARGEST_VIDEO`` frames.
         received_attention: (frames, tokens) in any floating dtype that kernels read.
         longest: longest window in frames.
 
     Returns:
-        (frames, 2 + longest) int32.
+        (frames, 4) int32: 1 if all norms of the frame are finite, 1 if all its attention is, and of the best cut of the
+        frames up to it the length - 1 of the last window and the tokens that stand still over it.
     """
     frames, tokens = norms.shape
     runs, norms, received_attention = runs.contiguous(), norms.contiguous(), packed_rows(received_attention)
-    table = torch.empty(frames, longest + 2, dtype=torch.int32, device=norms.device)
+    counts = torch.empty(frames, longest, dtype=torch.int32, device=norms.device)
+    table = torch.empty(frames, 4, dtype=torch.int32, device=norms.device)
+    width = max(128, triton.next_power_of_2(frames))
     with on_device(norms):
         count_windows[(frames, triton.cdiv(longest, 32))](
-            runs, norms, received_attention, table, tokens, longest, received_attention.stride(0), BLOCK=64, LENGTHS=32
-        )
+            runs, norms, received_attention, counts, table, tokens, longest, received_attention.stride(0),
+            BLOCK=64, LENGTHS=32,
+        )  # fmt: skip
+        best_cuts[(1,)](counts, table, frames, longest, N=width, num_warps=min(8, max(1, width // 256)))
     return table

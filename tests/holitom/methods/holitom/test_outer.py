@@ -1,5 +1,7 @@
 """The whole outer stage: naive loops, worked examples, properties, precision, errors, and reads of the device."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from holitom.methods.holitom import outer
-from holitom.methods.holitom import plan as outer_plan
+from holitom.methods.holitom import outer, temporal_segmentation
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
+from holitom.ops import token_ops
 from holitom.tokens import TokenKind
 from llava.errors import InputError
 from tests.references import outer as reference
@@ -284,12 +286,14 @@ def test_one_transfer_to_the_host(monkeypatch, order, contextual):
     features, attention = video()
     fetched, devices = [], []
     compression = OuterCompression(OuterConfig(retain_ratio=0.4, contextual_ratio=contextual))
-    monkeypatch.setattr(outer_plan, "to_host", lambda values: fetched.append(values) or values)
+    monkeypatch.setattr(temporal_segmentation, "to_host", lambda values: fetched.append(values) or values)
     real = compression(features, attention, order)
     assert len(fetched) == 1
     assert fetched[0].shape == (8, 2 + 8)
 
-    monkeypatch.setattr(outer_plan, "to_host", lambda values: devices.append(values.device.type) or fetched[0])
+    monkeypatch.setattr(
+        temporal_segmentation, "to_host", lambda values: devices.append(values.device.type) or fetched[0]
+    )
     found = compression(features.to("meta"), attention.to("meta"), order)
     details = found.details
     assert devices == ["meta"]
@@ -298,6 +302,21 @@ def test_one_transfer_to_the_host(monkeypatch, order, contextual):
     assert details.source_map().shape == (8, 24)
     with pytest.raises(RuntimeError, match="meta"):
         found.index.tolist()
+
+
+@pytest.mark.parametrize("contextual", [0.0, 0.4])
+def test_one_transfer_to_the_device(monkeypatch, contextual):
+    """Whoever uploads, whatever module that is in: all the device must know goes there together."""
+    uploads, upload = [], token_ops.upload
+    counted = lambda device, *columns: uploads.append(len(columns)) or upload(device, *columns)  # noqa: E731
+    for name, module in list(sys.modules.items()):
+        if name.startswith("holitom.") and getattr(module, "upload", None) is upload:
+            monkeypatch.setattr(module, "upload", counted)
+    details = compress(*video(), retain_ratio=0.4, contextual_ratio=contextual).details
+    assert len(uploads) == 1
+    assert max(details.static_kept) > 0, "no static tokens were clustered"
+    details.source_map()
+    assert len(uploads) == 2, "what is asked for later would be seen"
 
 
 @pytest.mark.parametrize("tokens", [1, 3])
@@ -313,6 +332,6 @@ def test_smallest_videos(frames, tokens, contextual):
 def test_counts_past_the_longest_segment_are_not_made(monkeypatch):
     """The transfer follows the longest segment, not the square of the frames."""
     shapes = []
-    monkeypatch.setattr(outer_plan, "to_host", lambda values: shapes.append(values.shape) or values)
+    monkeypatch.setattr(temporal_segmentation, "to_host", lambda values: shapes.append(values.shape) or values)
     compress(*video(frames=40, cut_every=40), max_segment_frames=4)
     assert shapes == [(40, 2 + 4)]

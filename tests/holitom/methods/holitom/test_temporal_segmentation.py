@@ -83,6 +83,32 @@ def test_no_segmentation_is_better_and_ties_follow_the_rule(frames, tokens, long
     assert found.static_counts == expected
 
 
+CONSTANT = {"still": 0.9, "at the threshold": 0.8, "all zero": 0.0}
+
+
+@pytest.mark.parametrize("longest", [1, 3, 1024])
+@pytest.mark.parametrize("frames", [1, 2, 3, 30])
+@pytest.mark.parametrize("kind", [*CONSTANT, "alternating"])
+def test_ties_of_regular_videos(kind, frames, longest):
+    """Where many cuts save alike, every last frame and length is a tie; similarities of one float32 value."""
+    similarity = np.full((frames - 1, 4), CONSTANT.get(kind, 0.9), dtype=np.float32)
+    if kind == "alternating":
+        similarity[::2, 1:] = 0.1
+    found = segment(similarity, np.float32(0.8).item(), longest)
+    value, segments = reference.segment_by_prefixes(similarity, np.float32(0.8), longest)
+    assert (found.removable, found.segments) == (value, segments)
+    if kind != "still" and kind != "alternating":
+        assert segments == [(frame, frame) for frame in range(frames)]
+
+
+def test_a_window_much_longer_than_all_others_is_found():
+    """One token stands still for 1,024 frames, the others from time to time: savings beyond 16 bits in one window."""
+    similarity = np.random.default_rng(0).choice([0.9, 0.1], (1023, 40), p=[0.3, 0.7])
+    similarity[:, :30] = 0.9
+    found = segment(similarity)
+    assert (found.segments, found.static_counts, found.removable) == ([(0, 1023)], [30], 30 * 1023)
+
+
 @pytest.mark.parametrize(("frames", "tokens", "dim"), [(1, 3, 4), (2, 1, 1), (7, 5, 16), (33, 4, 8)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_similarity_matches_the_loop(frames, tokens, dim, dtype):

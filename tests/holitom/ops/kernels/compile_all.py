@@ -12,15 +12,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from holitom.ops.kernels import clusters, inner_merge, last_query, ranking, similarity, tower
+from holitom.ops.kernels import clusters, inner_merge, last_query, products, ranking, similarity, tower
 
-MODULES = (clusters, inner_merge, last_query, ranking, similarity, tower)
+MODULES = (clusters, inner_merge, last_query, products, ranking, similarity, tower)
 LONGS = "others kept target source runs counts firsts lengths chosen positions sizes neighbors offsets assignment heads"
 KINDS = {
     **dict.fromkeys(f"{LONGS} membership centers columns marked".split(), "*i64"),
     **dict.fromkeys(["eligible", "marks", "mask", "peaks"], "*u8"),
     **dict.fromkeys(["nearest", "table"], "*i32"),
-    **dict.fromkeys(["gram", "density", "scores", "center_scores", "points"], "*fp64"),
+    **dict.fromkeys(["products", "density", "scores", "center_scores"], "*fp64"),
     **dict.fromkeys(["log_sums", "received", "logits", "largest", "totals", "similarity", "norms", "squares"], "*fp32"),
     **dict.fromkeys(["scale", "threshold", "smallest", "same_point", "weight", "rest_of_weight"], "fp32"),
 }
@@ -38,6 +38,7 @@ TILES = {
     "H": 32,
     "PARTS": 16,
     "TILE": 32,
+    "DEPTH": 32,
     "N": 256,
 }
 TILES |= {"SLICE": 512, "CHUNK": 128, "BLOCK": 64, "FRAMES": 8, "PAIRS": 32, "TOKENS": 64, "LENGTHS": 32}
@@ -48,7 +49,8 @@ OTHER_KINDS = {
     "row_log_sums": {"heads": "i32"},
     "column_sums": {"heads": "i32", "received": "*fp32"},
     "best_in_block": {"nearest": "*i32"},
-    "count_windows": {"received": "*fp32"},
+    "count_windows": {"received": "*fp32", "counts": "*i32"},
+    "best_cuts": {"counts": "*i32"},
 }
 # what is no multiple of 16 in a launch, of the integers that are specialized; all others and every pointer are
 ODD = {
@@ -87,6 +89,8 @@ def compile_kernel(kernel: triton.JITFunction, dtype: str, flag: bool, architect
     signature = {}
     for name in kernel.arg_names:
         kind = f"*{dtype}" if name in FEATURES else KINDS.get(name, "i32")
+        if name == "points":  # which are never halves
+            kind = "*fp32" if dtype == "fp32" else "*fp64"
         signature[name] = "constexpr" if name in constants else kind
     signature |= OTHER_KINDS.get(kernel.__name__, {})
     told = attributes(kernel, signature)
@@ -105,7 +109,7 @@ def main() -> None:
             if not own or name.startswith("_"):
                 continue
             for dtype, flag in (("bf16", True), ("fp32", False)):
-                for architecture in (80, 90) if "PRECISION" in kernel.arg_names else (90,):
+                for architecture in (80, 90) if "tl.dot" in kernel.src or "PRECISION" in kernel.arg_names else (90,):
                     print(name, architecture, dtype, *compile_kernel(kernel, dtype, flag, architecture))  # noqa: T201
 
 

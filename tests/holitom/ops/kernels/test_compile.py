@@ -17,6 +17,7 @@ WIDE = (
     "adjacent",
     "fold",
     "mean_over_frames",
+    "partial_products",
     "merge_members",
 )
 

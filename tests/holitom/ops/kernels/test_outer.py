@@ -6,13 +6,13 @@ import torch
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import merge_static
-from holitom.methods.holitom.temporal_segmentation import static_run_lengths, window_table
-from holitom.ops import token_ops
+from holitom.methods.holitom.temporal_segmentation import fetch_cut, static_run_lengths
+from holitom.ops import clustering, kernels, token_ops
 from holitom.ops.group_clustering import ClusterRule, TokenGroups
-from holitom.ops.kernels import ranking, similarity
+from holitom.ops.kernels import clusters, products, ranking, similarity
 from holitom.ops.similarity import similarity_and_norms
 from tests.drawn import HealthCheck, given, settings, st
-from tests.holitom.ops.kernels.support import DTYPES, REAL, within_twice
+from tests.holitom.ops.kernels.support import DTYPES, REAL, watched, within_twice
 
 VIDEOS = [(1, 3, 5), (2, 1, 1), (9, 70, 33), (17, 5, 130)] + ([(32, 196, 3584), (33, 169, 896)] if REAL else [])
 
@@ -62,20 +62,39 @@ def test_what_is_not_finite_stays_so(random, broken) -> None:
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 40), st.integers(1, 70), st.integers(1, 40), st.floats(0, 1))
-def test_runs_and_table(random, device, pairs, tokens, longest, share) -> None:
+@given(st.integers(1, 40), st.integers(1, 70), st.floats(0, 1))
+def test_runs(random, pairs, tokens, share) -> None:
     still = torch.where(random(pairs, tokens) * 0.5 + 0.5 < share, 0.9, 0.8)  # 0.8 itself is not above
     runs = similarity.static_run_lengths(still, 0.8)
     assert torch.equal(runs.cpu(), static_run_lengths(still.cpu(), 0.8))
-    norms, received = random(pairs + 1, tokens).abs(), random(pairs + 1, tokens).half()
-    norms[pairs // 2, tokens - 1], received[pairs, tokens // 2] = torch.inf, torch.nan
-    table = similarity.window_table(runs, norms, received, longest)
-    assert torch.equal(table.cpu(), window_table(runs.cpu(), norms.cpu(), received.cpu(), longest))
 
 
-def test_table_of_a_video_of_one_frame(random) -> None:
-    runs = torch.zeros(0, 7, dtype=torch.int64, device=random(1).device)
-    assert similarity.window_table(runs, random(1, 7).abs(), random(1, 7), 1).tolist() == [[1, 1, 7]]
+def scene(random, kind: str, pairs: int, tokens: int) -> torch.Tensor:
+    """Run lengths of a video with many ties between cuts: nothing moves, everything does, or chance decides."""
+    share = {"still": 1.0, "restless": 0.0}.get(kind, 0.7)
+    moves = torch.rand(pairs, tokens, generator=torch.Generator().manual_seed(pairs * tokens)) >= share
+    return static_run_lengths(torch.where(moves, 0.1, 0.9), 0.8).to(random(1).device)
+
+
+SCENES = [(kind, *shape) for kind in ("still", "restless", "mixed") for shape in [(1, 7, 1), (2, 1, 2), (30, 4, 30)]]
+
+
+@pytest.mark.parametrize(("kind", "frames", "tokens", "longest"), [*SCENES, ("mixed", 130, 1, 3)])
+def test_the_best_cut(random, kernels_off, monkeypatch, kind, frames, tokens, longest) -> None:
+    """The same segments, budgets and broken frames as on the host, ties included."""
+    runs, norms, received = (
+        scene(random, kind, frames - 1, tokens),
+        random(frames, tokens).abs(),
+        random(frames, tokens),
+    )
+    received = received.half()
+    norms[frames // 2, tokens - 1], received[frames - 1, tokens // 2] = torch.inf, torch.nan
+    kernels_off()
+    wanted = fetch_cut(runs.cpu(), norms.cpu(), received.cpu(), "global", longest)
+    monkeypatch.setattr(kernels, "supported", lambda device: True)
+    calls = watched(monkeypatch, "best_windows")
+    assert fetch_cut(runs, norms, received, "global", longest) == wanted
+    assert len(calls) == 1
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,6 +136,35 @@ def test_packed_positions_of_a_row_of_many_blocks(random) -> None:
     assert torch.equal(ranking.packed_positions(mask, most).cpu(), token_ops.packed_positions(mask.cpu(), most))
 
 
+@pytest.mark.parametrize("frames", [1, 4, 8, 32])
+@pytest.mark.parametrize("points", [119, 196])
+def test_products_fill_a_gpu(frames, points) -> None:
+    """By shapes alone: an H100 has 132 multiprocessors; 32 x 196 tokens are 4 groups of 119 points at any budget."""
+    (tiles, shares, groups), share = products.product_grid(frames, points, 3584)
+    assert tiles * shares * groups >= 128
+    assert (shares - 1) * share < 3584 <= shares * share, "a share without channels, or channels in none"
+    assert shares * groups * points**2 * 8 <= 2**24, "more than 16 MiB of products"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("batch", "n", "dim"), [(1, 1, 1), (3, 33, 40), (1, 70, 130), (2, 64, 64)])
+def test_distances_of_shared_products(fixed, dtype, batch, n, dim) -> None:
+    """Tiles, shares and edges of both come together to what torch computes at once; equal points are at no distance."""
+    points = fixed(batch, n, dim).to(dtype) + 30
+    points[:, n // 2] = points[:, 0]
+    sizes = torch.tensor([n, max(1, n - 5), n // 2 + 1][:batch], device=points.device)
+    near = torch.full_like(sizes, 3)
+    squares, scores = clusters.score_points(points, sizes, near, 3)
+    valid = torch.arange(n, device=points.device) < sizes[:, None]
+    wanted = clustering.squared_distances(points.cpu())
+    torch.testing.assert_close(squares.cpu(), wanted, rtol=1e-6, atol=1e-10)
+    assert torch.equal(squares, squares.mT)
+    assert not squares.diagonal(dim1=1, dim2=2).any()
+    assert not squares[:, 0, n // 2].any()
+    exact = clustering.density_peak_scores(wanted, valid.cpu(), near.cpu(), 3)
+    torch.testing.assert_close(scores.cpu()[valid.cpu()], exact[valid.cpu()], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weight", [None, 0.6])
 def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None:
@@ -127,11 +175,11 @@ def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None
     masks[1] = False
     masks[1, 5] = True
     sizes = masks.sum(1).tolist()
-    clusters = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
+    counts = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
     segments, rule = [(0, 3), (4, 4), (5, 6), (7, 8)], ClusterRule(7, weight, scored=True)
-    found = merge_static(features, segments, TokenGroups(masks, sizes, clusters), rule)
+    found = merge_static(features, segments, TokenGroups(masks, sizes, counts), rule)
     kernels_off()
-    wanted = merge_static(features.cpu(), segments, TokenGroups(masks.cpu(), sizes, clusters), rule)
+    wanted = merge_static(features.cpu(), segments, TokenGroups(masks.cpu(), sizes, counts), rule)
     assert torch.equal(found.centers.cpu(), wanted.centers)
     assert torch.equal(found.membership.cpu(), wanted.membership)
     assert found.features.dtype == dtype

@@ -47,7 +47,7 @@ def test_outer_stage(random, variants: Variants, monkeypatch) -> None:
         features[:, :moving] = random(frames, moving, 8)
         features[cut:] *= random(1, 20, 1).sign()
         stage(features, random(frames, 20).abs())
-    assert len(variants) == 10
+    assert len(variants) == 12
     # Attention is ranked in float32, density in float64.
     assert {name: len(kinds) for name, kinds in variants.items() if len(kinds) > 1} == {"mark_highest": 2}
 
