@@ -7,6 +7,7 @@ logarithm, which orders points in the same way and cannot underflow.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,24 +20,29 @@ from holitom.tokens import CompressedTokens
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
 
-# A gram matrix of this many points or more is computed in so many strips of one triangle.
-SMALLEST_STRIPPED, STRIPS = 64, 4
+# A gram matrix of this many points or more is computed in so many strips of one triangle, so many channels at a time.
+SMALLEST_STRIPPED, STRIPS, CHANNELS = 64, 4, 896
 
 
 def gram_matrix(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
-    """Inner products of all pairs; on a CPU only those of one triangle are computed, the others mirrored."""
-    count = points.shape[1]
-    if points.is_cuda or count < SMALLEST_STRIPPED:
-        return points @ points.mT
-    gram = points.new_empty(len(points), count, count)
-    step = -(-count // STRIPS)
-    for first in range(0, count, step):
-        last = min(first + step, count)
-        gram[:, first:last, :last] = points[:, first:last] @ points[:, :last].mT
+    """Inner products of all pairs in float64; on a CPU only those of one triangle are computed, the others mirrored."""
+    batch, count, dim = points.shape
+    at_once = points.is_cuda or count < SMALLEST_STRIPPED
+    size, channels = (count, dim) if at_once else (-(-count // STRIPS), CHANNELS)
+    strips = [(first, min(first + size, count)) for first in range(0, count, size)]
+    gram = torch.empty(batch, count, count, dtype=torch.float64, device=points.device)
+    for start in range(0, dim, channels):
+        some = points[:, :, start : start + channels]
+        wide = work_buffer(some.shape, torch.float64, points.device).copy_(some)
+        for first, last in strips:
+            part = gram[:, first:last, :last]
+            torch.baddbmm(part, wide[:, first:last], wide[:, :last].mT, beta=min(start, 1), out=part)
+    for first, last in strips[1:]:
         gram[:, :first, first:last] = gram[:, first:last, :first].mT
     return gram
 
 
+@torch.no_grad()
 def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
     """Squared Euclidean distances per channel, |x - y|^2 / dim.
 
@@ -49,12 +55,11 @@ def squared_distances(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "ba
     Returns:
         float32, exactly symmetric, with an exactly zero diagonal.
     """
-    wide = work_buffer(points.shape, torch.float64, points.device).copy_(points)
-    gram = gram_matrix(wide)
+    gram = gram_matrix(points)
     lengths = gram.diagonal(dim1=-2, dim2=-1)
     lengths = lengths[:, :, None] + lengths[:, None, :]
     squares = lengths - (gram + gram.mT)
-    return torch.where(squares > SAME_POINT * lengths, squares / points.shape[-1], 0).float()
+    return torch.where(squares > lengths.mul_(SAME_POINT), squares.div_(points.shape[-1]), 0).float()
 
 
 def log_density(
@@ -76,7 +81,11 @@ def log_density(
     """
     distances = squares.masked_fill(~valid[:, None, :], torch.inf)
     count = neighbors.minimum(valid.sum(1)).clamp_min(1)
-    nearest = distances.topk(min(most_neighbors, squares.shape[-1]), dim=-1, largest=False).values
+    most = min(most_neighbors, squares.shape[-1])
+    if squares.device.type == "cpu":  # NumPy's sort of a row is faster than torch's topk of it
+        nearest = torch.from_numpy(np.sort(distances.detach().numpy())[..., :most])
+    else:
+        nearest = distances.topk(most, dim=-1, largest=False).values
     used = torch.arange(nearest.shape[-1], device=nearest.device) < count[:, None, None]
     mean = nearest.double().masked_fill(~used, 0).sum(-1) / count[:, None]
     return (-mean).masked_fill(~valid, -torch.inf)
@@ -245,3 +254,8 @@ def bags(owner: Int[Tensor, "batch n"], width: int) -> tuple[Tensor, Tensor, Ten
     order = bag.argsort(stable=True)
     bag = bag.index_select(0, order)
     return order, bag, torch.searchsorted(bag, torch.arange(len(owner) * width + 1, device=owner.device))
+
+
+def rows_of(membership: Int[Tensor, "groups tokens"], rows: Int[Tensor, " clusters"]) -> Int[Tensor, "groups tokens"]:
+    """Output row of each token from its cluster's row; -1 for tokens in no cluster."""
+    return torch.cat([rows, rows.new_full((1,), -1)])[membership]

@@ -8,16 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.clustering import density_peak_scores, merge_clusters, squared_distances
-from holitom.ops.cpu_memory import CACHED_ELEMENTS, work_buffer
+from holitom.ops.clustering import MergedClusters, density_peak_scores, merge_clusters, squared_distances
 from holitom.ops.kernels import kernel_for
+from holitom.ops.similarity import average_frames
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
-BATCH_ELEMENTS = 2**20
-GPU_BATCH_ELEMENTS = 2**25
-
-LoadPoints = Callable[[list[int], Tensor, Tensor], Tensor]
+BATCH_ELEMENTS, GPU_BATCH_ELEMENTS = 2**20, 2**25
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Points:
         dtype: dtype of the merged vectors.
     """
 
-    load: LoadPoints
+    load: Callable[[list[int], Tensor, Tensor], Tensor]
     dim: int
     dtype: torch.dtype
 
@@ -178,7 +175,7 @@ def batches(sizes: list[int], dim: int, on_gpu: bool = False, parted: int = 0) -
 
 def cluster_batch(batch: GroupBatch, rule: ClusterRule, tables: GroupClusters) -> None:
     """Cluster a batch of groups and write their rows of the tables."""
-    points, positions, valid, counts = batch.points, batch.positions, batch.valid, batch.counts
+    points, valid, counts = batch.points, batch.valid, batch.counts
     limited, most = rule.clusters_limit_neighbors, rule.neighbors
     near = counts.clamp_max(most) if limited else torch.full_like(counts, most)
     most = min(most, batch.width) if limited else most
@@ -189,44 +186,36 @@ def cluster_batch(batch: GroupBatch, rule: ClusterRule, tables: GroupClusters) -
     scores = density_peak_scores(squares, valid, near, most)
     peaks = highest(scores, valid, counts)
     merged = merge_clusters(points, squares, valid, peaks, batch.width, rule.center_weight)
-    slot = torch.arange(batch.width, device=points.device)
-    rows = torch.where(slot < counts[:, None], slot + batch.offsets[:, None], len(tables.centers) - 1).flatten()
-    tables.features.index_copy_(0, rows, merged.features.flatten(0, 1).to(tables.features.dtype))
-    tables.centers.index_copy_(0, rows, positions.gather(1, merged.centers).flatten())
+    rows = write_clusters(batch, merged, tables)
     tables.scores.index_copy_(0, rows, scores.gather(1, merged.centers).flatten())
-    note_members(batch, merged.assignment, tables)
 
 
 def keep_batch(batch: GroupBatch, _: ClusterRule, tables: GroupClusters) -> None:
     """Write a batch of groups whose every point is the centre of a cluster of its own."""
     own = torch.arange(batch.positions.shape[1], device=batch.points.device).expand_as(batch.positions)
-    rows = torch.where(batch.valid, own + batch.offsets[:, None], len(tables.centers) - 1).flatten()
-    tables.features.index_copy_(0, rows, batch.points.flatten(0, 1).to(tables.features.dtype))
-    tables.centers.index_copy_(0, rows, batch.positions.flatten())
-    note_members(batch, own, tables)
+    write_clusters(batch, MergedClusters(batch.points, own, own), tables)
 
 
-def note_members(batch: GroupBatch, assignment: Int[Tensor, "batch n"], tables: GroupClusters) -> None:
-    """Write the cluster of every point, numbered within its group, into the table of memberships."""
+def write_clusters(batch: GroupBatch, merged: MergedClusters, tables: GroupClusters) -> Int[Tensor, " slots"]:
+    """Write a batch of clusters but for their scores; returns the row of each."""
+    slot = torch.arange(merged.centers.shape[1], device=batch.points.device)
+    rows = torch.where(slot < batch.counts[:, None], slot + batch.offsets[:, None], len(tables.centers) - 1).flatten()
+    tables.features.index_copy_(0, rows, merged.features.flatten(0, 1).to(tables.features.dtype))
+    tables.centers.index_copy_(0, rows, batch.positions.gather(1, merged.centers).flatten())
     last = tables.membership.shape[1] - 1
     table = tables.membership.new_full((len(batch.positions), last + 1), -1)
-    table.scatter_(1, batch.positions.masked_fill(~batch.valid, last), assignment + batch.offsets[:, None])
+    table.scatter_(1, batch.positions.masked_fill(~batch.valid, last), merged.assignment + batch.offsets[:, None])
     tables.membership.index_copy_(0, batch.chosen, table)
-
-
-def rows_of(membership: Int[Tensor, "groups tokens"], rows: Int[Tensor, " clusters"]) -> Int[Tensor, "groups tokens"]:
-    """Output row of each token from its cluster's row; -1 for tokens in no cluster."""
-    return torch.cat([rows, rows.new_full((1,), -1)])[membership]
+    return rows
 
 
 def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> Points:
     """A frame's own tokens."""
     tokens, dim = features.shape[1:]
-    flat = features.flatten(0, 1)
 
     def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
         rows = chosen[:, None] * tokens + positions
-        return flat.index_select(0, rows.flatten()).view(*positions.shape, dim)
+        return features.flatten(0, 1).index_select(0, rows.flatten()).view(*positions.shape, dim)
 
     return Points(load, dim, features.dtype)
 
@@ -253,38 +242,8 @@ def segment_means(
         return means
 
     if kernel := kernel_for("segment_means", features):
-        if extent is None:
-            ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
-            lasts, lengths = upload(features.device, *ends)
-        else:
-            lasts, lengths = extent
+        ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
+        lasts, lengths = upload(features.device, *ends) if extent is None else extent
         firsts = lasts - lengths + 1
-
-        def load_at_once(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
-            return kernel(features, firsts, lengths, chosen, positions)
-
-        return Points(load_at_once, dim, features.dtype)
+        return Points(lambda _, *places: kernel(features, firsts, lengths, *places), dim, features.dtype)
     return Points(load, dim, features.dtype)
-
-
-def average_frames(
-    frames: Float[Tensor, "frames tokens dim"], places: Int[Tensor, " n"], out: Float[Tensor, "n dim"]
-) -> None:
-    """Average some tokens over all frames; only they are read and converted, a cache's worth at a time.
-
-    Args:
-        frames: token features in any floating dtype.
-        places: the tokens.
-        out: float32, overwritten.
-    """
-    step = max(1, CACHED_ELEMENTS // max(1, out.numel()))
-    for start in range(0, len(frames), step):
-        block = frames[start : start + step].index_select(1, places)
-        if block.dtype != out.dtype:
-            block = work_buffer(block.shape, out.dtype, out.device).copy_(block)
-        if len(block) == len(frames):
-            torch.mean(block, 0, out=out)
-            return
-        total = block[0] if step == 1 else block.sum(0)
-        out.add_(total) if start else out.copy_(total)
-    out.div_(len(frames))

@@ -17,12 +17,12 @@ from torch.linalg import vector_norm
 from holitom.ops.cpu_memory import row_dots, work_buffer
 
 SMALLEST_NORM = 1e-12
-# Below this many rows on either side rounding and comparing cost more than the product saves.
-SHORTLIST_FROM = 512
-SHORTLIST_NARROW_FROM = 128
+# Below this many rows on either side, or channels, rounding and comparing cost more than the product saves.
+SHORTLIST_FROM, SHORTLIST_NARROW_FROM = 256, 128
+SHORTLIST_CHANNELS = 256
 # More candidates than this for each row (all rows together): one product of everything is cheaper.
 MOST_CANDIDATES = 24
-CHUNK_ELEMENTS = 2**17  # float32 rows that stay in the second-level cache
+CHUNK_ELEMENTS = 2**18  # float32 rows that stay in the second-level cache
 SAMPLED_ROWS = 32  # their mean stands for what all rows share
 UNIT = 2.0**-8  # relative rounding error of bfloat16
 # Share of the vectors' lengths that float32 sums of thousands of products may err by; their largest error seen is 1e-6.
@@ -63,7 +63,7 @@ def by_product(rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others di
 def shortlist_pays(vectors: Tensor, count: int) -> bool:
     """Whether a low-precision product is faster, with ``count`` rows or others, whichever are fewer."""
     smallest = SHORTLIST_NARROW_FROM if vectors.dtype == torch.bfloat16 else SHORTLIST_FROM
-    return count >= smallest and has_units(vectors.device)
+    return count >= smallest and vectors.shape[1] >= SHORTLIST_CHANNELS and has_units(vectors.device)
 
 
 @cache

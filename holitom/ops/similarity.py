@@ -1,9 +1,10 @@
-"""Cosine similarity of tokens to those at the same place one frame later."""
+"""What reads a whole video: similarity of tokens to those at the same place one frame later, averages over frames."""
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from holitom.ops.cpu_memory import CACHED_ELEMENTS, row_dots, work_buffer
 from holitom.ops.kernels import kernel_for
@@ -79,3 +80,26 @@ def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[T
         float32 similarities in [-1, 1]; 0 where one of the two is a zero vector.
     """
     return similarity_and_norms(features)[0]
+
+
+def average_frames(
+    frames: Float[Tensor, "frames tokens dim"], places: Int[Tensor, " n"], out: Float[Tensor, "n dim"]
+) -> None:
+    """Average some tokens over all frames; only they are read, and what is not float32 is widened in the cache.
+
+    Args:
+        frames: token features in any floating dtype.
+        places: the tokens.
+        out: float32, overwritten.
+    """
+    if frames.dtype == out.dtype:
+        rows = places[:, None] + torch.arange(len(frames), device=places.device) * frames.shape[1]
+        out.copy_(embedding_bag(rows, frames.flatten(0, 1), mode="mean"))
+        return
+    step = max(1, CACHED_ELEMENTS // max(1, out.numel()))
+    for start in range(0, len(frames), step):
+        block = frames[start : start + step].index_select(1, places)
+        wide = work_buffer(block.shape, out.dtype, out.device).copy_(block)
+        total = wide[0] if step == 1 else wide.sum(0)
+        out.add_(total) if start else out.copy_(total)
+    out.div_(len(frames))

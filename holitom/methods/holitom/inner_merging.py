@@ -124,15 +124,15 @@ def add_bags(
     out: Float[Tensor, "bags dim"],
 ) -> Float[Tensor, "bags dim"]:
     """Weighted sums of bags of rows in fp32, without weights means; on a CPU as many at a time as its cache holds."""
-    add = partial(embedding_bag, mode="mean" if weights is None else "sum")
-    step = max(1, CACHED_ELEMENTS * len(first) // max(1, states.numel()))
+    add, wide = partial(embedding_bag, mode="mean" if weights is None else "sum"), states.dtype == torch.float32
+    step = max(1, (8 if wide else 1) * CACHED_ELEMENTS * len(first) // max(1, states.numel()))
     if states.device.type != "cpu" or step >= len(first) or (states.requires_grad and torch.is_grad_enabled()):
         return out.copy_(add(rows, states.float(), first, per_sample_weights=weights))
     bounds = pairwise([*first.numpy()[::step].tolist(), len(rows)])
     for (start, stop), some, part in zip(bounds, first.split(step), out.split(step), strict=True):
-        used, own, wide = rows[start:stop], None if weights is None else weights[start:stop], states
-        if states.dtype != torch.float32:
-            narrow = states.index_select(0, used)
-            wide, used = work_buffer(narrow.shape, torch.float32, states.device).copy_(narrow), torch.arange(len(used))
-        part.copy_(add(used, wide, some - start, per_sample_weights=own))
+        used, table, own = rows[start:stop], states, None if weights is None else weights[start:stop]
+        if not wide:
+            narrow, used = states.index_select(0, used), torch.arange(len(used))
+            table = work_buffer(narrow.shape, torch.float32, states.device).copy_(narrow)
+        part.copy_(add(used, table, some - start, per_sample_weights=own))
     return out

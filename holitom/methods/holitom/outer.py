@@ -20,13 +20,12 @@ from torch import Tensor
 from holitom.errors import InputError
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.plan import OuterPlan, UploadedPlan, make_plan
-from holitom.methods.holitom.spatial_merging import merge_contextual, select_dynamic
 from holitom.methods.holitom.temporal_merging import merge_static, select_static, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
-from holitom.ops.clustering import clusters_again
-from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, rows_of
+from holitom.ops.clustering import clusters_again, rows_of
+from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, frame_tokens
 from holitom.ops.similarity import similarity_and_norms
-from holitom.ops.token_ops import packed_positions, upload
+from holitom.ops.token_ops import highest, packed_positions, upload
 from holitom.tokens import CompressedTokens, Order, TokenKind
 
 
@@ -144,7 +143,7 @@ class OuterCompression:
         segments, uploaded = plan.segmentation.segments, plan.upload(features.device)
         masks = static_masks(runs, uploaded.last, uploaded.length)
         dynamic = ~masks.index_select(0, uploaded.segment)
-        selected = select_dynamic(received_attention, dynamic, uploaded.selected)
+        selected = highest(received_attention, dynamic, uploaded.selected)  # of the tokens that move, in each frame
         rule = ClusterRule(config.neighbors, None if config.plain_mean else config.center_weight)
         if config.static_rule == "attention":
             static = select_static(features, received_attention, masks, segments, plan.static_kept)
@@ -154,7 +153,8 @@ class OuterCompression:
             static = merge_static(features, segments, groups, rule, (uploaded.last, uploaded.length))
         rest = (plan.dynamic - plan.selected).tolist()
         left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist(), uploaded.contextual_groups)
-        parts = OuterParts(similarity, masks, static, selected, merge_contextual(features, left, rule))
+        contextual = cluster_groups(left, frame_tokens(features), rule)
+        parts = OuterParts(similarity, masks, static, selected, contextual)
         tokens = assemble(features, plan, uploaded, parts, order)
         return replace(tokens, merge_again=partial(tokens.details.merge_again, center_weight=rule.center_weight))
 

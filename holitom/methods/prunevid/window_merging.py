@@ -12,14 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import (
-    ClusterRule,
-    TokenGroups,
-    cluster_groups,
-    frame_tokens,
-    rows_of,
-    segment_means,
-)
+from holitom.ops.clustering import rows_of
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens, segment_means
 from holitom.ops.token_ops import upload
 from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
 

@@ -7,9 +7,10 @@ import torch
 
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.ops import group_clustering
+from holitom.ops import group_clustering, similarity
 from holitom.ops.cpu_memory import LARGEST_KEPT, work_buffer
-from holitom.ops.group_clustering import ClusterRule, TokenGroups, average_frames, cluster_groups, frame_tokens
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens
+from holitom.ops.similarity import average_frames
 
 CPU = torch.device("cpu")
 
@@ -53,7 +54,7 @@ def test_memory_of_inference_mode_is_written_outside_of_it() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_averages_in_pieces(dtype: torch.dtype, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of one, two, four and all seven frames."""
-    monkeypatch.setattr(group_clustering, "CACHED_ELEMENTS", elements)
+    monkeypatch.setattr(similarity, "CACHED_ELEMENTS", elements)
     frames, places = torch.randn(7, 5, 4, generator=torch.Generator().manual_seed(0)).to(dtype), torch.tensor([4, 1])
     found = torch.full((2, 4), torch.nan)
     average_frames(frames, places, found)

@@ -165,7 +165,7 @@ def test_a_cache_full_of_bags_at_a_time_changes_no_number(dtype, rule, monkeypat
     monkeypatch.setattr(
         inner_merging, "embedding_bag", lambda *given, **named: sizes.append(1) or plain(*given, **named)
     )
-    monkeypatch.setattr(inner_merging, "CACHED_ELEMENTS", 100)
+    monkeypatch.setattr(inner_merging, "CACHED_ELEMENTS", 20)
     parts = merge_into_nearest(hidden, scores, spans, 0.5, rule)
     assert len(sizes) > 6
     assert torch.equal(parts.hidden, at_once.hidden)
