@@ -19,7 +19,7 @@ from eval.claims.judging import (
     half_digit,
     not_here,
 )
-from eval.paper.config_names import config_name, slug
+from eval.paper.config_names import config_stem, slug
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
 
@@ -111,7 +111,7 @@ def tokens_removed(evidence: Evidence) -> Judgement:
 def token_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """Whether a row's nominal tokens are what its configuration really leaves on a clip."""
     rows = {one["config"]: one for one in _result(evidence, "token_counts")["rows"]}
-    found = rows.get(config_name(row))
+    found = rows.get(config_stem(*row.key))
     if found is None or found["nominal"] is None:
         return not_here("the row was not measured", "python -m eval.efficiency.token_counts configs/llava_onevision_7b")
     paper, real = ([int(count) for count in found[key].split(" > ")] for key in ("nominal", "measured"))
@@ -144,7 +144,7 @@ _SECOND_TABLE = {"LLaVA-Video-7B": "video-7b", "LLaVA-OneVision-72B": "ov-72b"}
 def flops_identity(row: PaperRow) -> str:
     """Name of the claim about a row's FLOPs."""
     model = _SECOND_TABLE.get(row.model.name)
-    return f"{'table1' if model is None else f'table2-{model}'}-flops-{slug(row)}"
+    return f"{'table1' if model is None else f'table2-{model}'}-flops-{slug(*row.key)}"
 
 
 def _row_claim(row: PaperRow, table: str) -> Claim:
@@ -160,7 +160,7 @@ def _token_claim(row: PaperRow) -> Claim:
     text = f"{row.method} leaves {row.retained} % of the visual tokens before the LLM"
     paper = {"percent": float(row.retained)}
     judge = partial(token_row, row)
-    return Claim(f"table1-tokens-{slug(row)}", "table 1", text, paper, ("token_counts",), judge, CONTRADICTED)
+    return Claim(f"table1-tokens-{slug(*row.key)}", "table 1", text, paper, ("token_counts",), judge, CONTRADICTED)
 
 
 def abstract_claims() -> list[Claim]:

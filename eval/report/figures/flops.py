@@ -16,7 +16,7 @@ from typing import Any
 from eval.efficiency.flops.real import MAIN
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.rows import PaperRow, main_rows, scores_of
 from eval.report.figures.tiny import score_by_flops
 from llava.errors import InputError
@@ -66,10 +66,9 @@ def accuracy_by_flops(counted: Sequence[dict[str, Any]]) -> Any:
     """The paper's accuracies against FLOPs: by its formula, and real ones of the whole prefill."""
     real = {row["config"]: row["prefill"]["total"] for row in counted if row["geometry"] == MAIN}
     figure, (left, right) = _new(2, "LLaVA-OneVision-7B: accuracies as printed by the paper, not measured here")
-    rows = main_rows()
-    _lines(left, [(row, row.percent) for row in rows])
+    _lines(left, [(row, row.percent) for row in main_rows()])
     left.set_xlabel("FLOPs by the paper's formula (language model, visual tokens), % of vanilla")
-    named = [(row, config_name(row)) for row in rows]
+    named = [(row, config_stem(*row.key)) for row in main_rows()]
     _lines(right, [(row, 100 * real[name] / real["vanilla"]) for row, name in named if name in real])
     right.set_xlabel("real FLOPs of the whole prefill (tower included), % of vanilla")
     return figure
