@@ -78,6 +78,11 @@ class PaperTimes:
         """The whole bar: time to first token."""
         return self.tower_ms + self.other_ms + self.llm_ms
 
+    @property
+    def bar(self) -> str:
+        """Tower, other and LLM in words."""
+        return f"{self.tower_ms} + {self.other_ms} + {self.llm_ms}"
+
     def against(self, full: PaperTimes) -> dict[str, float]:
         """How many times faster than ``full``, by the names that ``eval.efficiency.latency`` gives the same ratios."""
         return {

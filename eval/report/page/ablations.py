@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.paper.grids import Grid
-from eval.report.page.blocks import NOT_MEASURED, Block, Cell, Column, Notice, Section, Sheet, slugged
+from eval.report.page.blocks import NOT_MEASURED, Block, Cell, Column, Notice, Section, Sheet, sheet_of, slugged
 from eval.report.page.charts import Series, curves
 from eval.report.page.findings import score_findings
-from eval.report.page.paper import three
+from eval.report.page.paper import TRIPLE, three
 from eval.report.page.sources import ResultFile, Sources
-from eval.report.page.tiny import NO_EVIDENCE, score_cells, score_columns, score_notes
+from eval.report.page.tiny import NO_EVIDENCE, score_notes
 from eval.report.tables.scores import ScoreSection, title_of
 from eval.report.tables.scores import score_columns as tasks_of
+from eval.report.tables.tiny import SCORES, scored
 
 
 def ablation_section(sources: Sources, grids: Sequence[Grid]) -> Section:
@@ -47,7 +48,7 @@ def _paper_ablation(sources: Sources, section: ScoreSection, grids: Sequence[Gri
     tasks = tasks_of(section.runs)
     columns = [Column("point")]
     for task in tasks:
-        columns += [Column(name, title_of(task)) for name in ("paper", "ours", "diff.")]
+        columns += [Column(name, title_of(task)) for name in TRIPLE]
     rows, names = [], [row.label for row in section.rows]
     values: dict[str, list[float | None]] = {task: [] for task in tasks}
     errors: dict[str, list[float | None]] = {task: [] for task in tasks}
@@ -80,9 +81,7 @@ def _tiny_ablations(record: ResultFile) -> list[Block]:
 def _tiny_ablation(slug: str, record: ResultFile, grid: Mapping[str, Any]) -> list[Block]:
     rows, points = record.result["rows"], grid["points"]
     title = f"Tiny model: {grid['title']}"
-    sheet = Sheet(
-        slug, title, score_columns(), [score_cells(point, rows[point]) for point in points], score_notes(record)
-    )
+    sheet = sheet_of(slug, title, SCORES, scored(record.result, points), score_notes(record))
     said = "Score of every point on the tiny model with its standard error, beside all tokens of as many frames."
     axis, series = ablation_lines(points, rows)
     return [curves(f"{slug}-chart", title, series, (axis, "score, %"), said, _band(record, points)), sheet]

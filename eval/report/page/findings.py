@@ -16,12 +16,12 @@ from eval.claims.score_claims import scores_identity
 from eval.claims.speed_claims import figure_identity
 from eval.paper.config_names import config_stem
 from eval.paper.grids import Grid
-from eval.paper.rows import as_record, main_rows, other_backbone_rows, scores_of
+from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from eval.paper.scores import EFFICIENCY, is_timed_geometry
 from eval.report.page.blocks import NOT_JUDGED, NOT_MEASURED
 from eval.report.page.claims import MAKE, judged_claim
 from eval.report.page.sources import ResultFile, Sources
-from eval.report.tables.scores import ScoreRow, ScoreSection, score_columns, title_of
+from eval.report.tables.scores import ScoreRow, ScoreSection, compared, score_columns, title_of
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 TALLIED = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_JUDGED, NOT_MEASURED)
@@ -68,22 +68,18 @@ def command_of(point: str, grids: Sequence[Grid]) -> str:
 
 def score_findings(sources: Sources, section: ScoreSection, row: ScoreRow, grids: Sequence[Grid]) -> list[Finding]:
     """Our scores of one line of a table beside the paper's, for each of its benchmarks."""
-    printed = scores_of(row.paper)
     found = []
     command = command_of(row.point, grids) if row.run is None else ""
     for task in score_columns(section.runs):
-        paper = None if printed is None else printed.of(task)
-        common = (section.title, row.full_label, title_of(task), paper)
-        score = None if row.run is None or task in row.withheld else row.run.score(task)
-        if score is None:
+        score = compared(section, row, task)
+        common = (section.title, row.full_label, title_of(task), score.paper)
+        if row.run is None or score.ours is None:
             found.append(Finding(*common, None, NOT_MEASURED, _missing(row, task, command)))
             continue
         verdict, why = NOT_MEASURED, "the paper's number is not known here"
-        if paper is not None:
-            assert row.paper is not None
-            verdict, why = taken_over(sources, scores_identity(*row.paper.key), score.value, task)
-        assert row.run is not None
-        found.append(Finding(*common, score.value, verdict, why, score.error, sources.named(row.run.folder)))
+        if row.paper is not None and score.paper is not None:
+            verdict, why = taken_over(sources, scores_identity(*row.paper.key), score.ours, task)
+        found.append(Finding(*common, score.ours, verdict, why, score.error, sources.named(row.run.folder)))
     return found
 
 
