@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.efficiency.sheets import METHODS, OUTER, OUTER_NAMES, STAGE_TIMES, STAGES, TOKENS
+from eval.efficiency.sheets import METHODS, OUTER, STAGE_TIMES, STAGES, TOKENS, outer_rows
 from eval.report.page.blocks import Block, Notice, Section, sheet_of
 from eval.report.page.charts import stacked
 from eval.report.page.sources import ResultFile, Sources
@@ -73,11 +73,10 @@ def _methods(record: ResultFile) -> list[Block]:
 def _outer(record: ResultFile) -> list[Block]:
     result = record.result
     size = result["settings"]
-    rows = [{"name": OUTER_NAMES.get(name, name), **times} for name, times in result["times"].items()]
     shape = f"{size['frames']} x {size['tokens']} x {size['dim']} {size['dtype']}"
     title = f"HoliTom's outer stage: {shape}, {record.data['device']}"
     note = f"{size['repetitions']} repetitions, {size['threads']} thread(s). {source_note(record)}"
-    return [sheet_of(record.slug, title, OUTER, rows, (note,))]
+    return [sheet_of(record.slug, title, OUTER, outer_rows(result), (note,))]
 
 
 def _tokens(record: ResultFile) -> list[Block]:
