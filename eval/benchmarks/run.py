@@ -41,7 +41,7 @@ from eval.instruments.cli import Parser, require_least, user_errors
 from eval.instruments.fingerprints import local_checkpoint
 from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
 from eval.paper.grids import point_name
-from holitom.settings import load_config
+from holitom.settings import RunConfig, load_config
 from holitom.shipped import config_file
 from holitom.strict_yaml import parse_yaml
 from llava.errors import InputError, shown
@@ -179,6 +179,25 @@ def _check_counts(options: argparse.Namespace) -> None:
         raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")
 
 
+def _engine(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    """Arguments of the engine; none for the runtime, whose answers depend on no engine."""
+    if options.engine == RUNTIME and not options.engine_args:
+        return {}
+    found = {"engine": options.engine, "engine_args": assignments(options.engine_args)}
+    if options.num_processes > 1:
+        raise InputError("--engine vllm runs in one process: --engine-args tensor_parallel_size=N takes more GPUs")
+    check_engine(options.engine, found["engine_args"], config)
+    return found
+
+
+def _definitions(options: argparse.Namespace) -> str | None:
+    """Folder of the harness whose definitions ask; None for the installed one."""
+    if options.harness != PAPER_HARNESS:
+        return None
+    definitions_of(options.harness_folder)
+    return str(options.harness_folder.resolve())
+
+
 def make_job(options: argparse.Namespace) -> Job:
     """Check the options and find the checkpoint.
 
@@ -194,47 +213,33 @@ def make_job(options: argparse.Namespace) -> Job:
     if named is None:
         raise InputError(f"{options.config} names no checkpoint: give --checkpoint")
     video = "llava-video" in str(config.model.pretrained or named).lower()
-    checkpoint = local_checkpoint(named)
-    model = options.model or ("llava_vid" if video else "llava_onevision")
-    engine: dict[str, Any] = {}  # an answer of the runtime depends on no engine
-    if options.engine != RUNTIME or options.engine_args:
-        engine = {"engine": options.engine, "engine_args": assignments(options.engine_args)}
-        if options.num_processes > 1:
-            raise InputError("--engine vllm runs in one process: --engine-args tensor_parallel_size=N takes more GPUs")
-    check_engine(options.engine, engine.get("engine_args"), config)
     arguments = {
-        "pretrained": str(checkpoint),
+        "pretrained": str(local_checkpoint(named)),
         "config": str(config_file(options.config).resolve()),
         **assignments(options.set),
         **model_arguments(options.model_args, config.method),
-        **engine,
+        **_engine(options, config),
     }
-    fixture = options.data is not None and fixture_marker(options.data) is not None
     include = options.include_path or own_tasks(tasks)
-    definitions = None
-    if options.harness == PAPER_HARNESS:
-        definitions_of(options.harness_folder)
-        definitions = str(options.harness_folder.resolve())
-    output = options.output or default_output(options, tasks)
     return Job(
-        model,
-        arguments,
-        tasks,
-        options.limit,
-        None if include is None else str(include.resolve()),
-        str(output.resolve()),
-        options.config,
-        options.set,
-        str(named),
-        fixture,
-        options.on_bad_video,
-        options.num_processes,
-        time.time(),
-        options.save_records,
-        options.harness,
-        definitions,
-        options.reuse,
-        options.prefetch,
+        model=options.model or ("llava_vid" if video else "llava_onevision"),
+        arguments=arguments,
+        tasks=tasks,
+        limit=options.limit,
+        include_path=None if include is None else str(include.resolve()),
+        output=str((options.output or default_output(options, tasks)).resolve()),
+        config_file=options.config,
+        overrides=options.set,
+        checkpoint=str(named),
+        fixture=options.data is not None and fixture_marker(options.data) is not None,
+        on_bad_video=options.on_bad_video,
+        processes=options.num_processes,
+        started=time.time(),
+        save_records=options.save_records,
+        harness=options.harness,
+        definitions=_definitions(options),
+        reuse=options.reuse,
+        prefetch=options.prefetch,
     )
 
 
@@ -243,17 +248,15 @@ def main() -> None:
     """Command line."""
     options = parser().parse_args()
     job = make_job(options)
-    group = node_group(options)
+    group, env = node_group(options), environment(job, options.data)
+    folder = (options.data / "data" if options.data is not None else Path.cwd()).absolute()
     if options.share is not None or options.merge is not None:
-        enter_share(job, options, environment(job, options.data))
+        enter_share(job, options, env)
     if group is not None:
-        folder = (options.data / "data" if options.data is not None else Path.cwd()).absolute()
         with interruptible(job.folder):
-            answer_on_node(job, group, environment(job, options.data), folder)
+            answer_on_node(job, group, env, folder)
         return
     prepare_own_data(job.tasks)
-    env = environment(job, options.data)
-    folder = options.data / "data" if options.data is not None else Path.cwd()
     path = prepare(job, options.resume)
     step = []
     if job.processes > 1:

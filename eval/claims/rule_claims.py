@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -104,67 +106,67 @@ def guard(evidence: Evidence) -> Judgement:
     return all_hold(facts, ours, f"answers of {found['samples']} questions")
 
 
+def _claim(
+    identity: str, source: str, text: str, paper: dict[str, float], step: str, judge: Callable[[Evidence], Judgement]
+) -> Claim:
+    """A claim about what the code does: a check that breaks down contradicts it."""
+    return Claim(identity, source, text, paper, (step,), judge, CONTRADICTED)
+
+
+_SEGMENTATION = "method, temporal segmentation"
+_WHOLE = (
+    _claim(
+        "rule-outer",
+        "method, outer stage",
+        "the video is shortened to its share before the LLM",
+        {f"percent at {share}": share for share in THRESHOLDS},
+        "rules",
+        outer_stage,
+    ),
+    _claim(
+        "rule-training-free",
+        "abstract",
+        "training-free, and here deterministic and reversible",
+        {},
+        "rules",
+        reversibility,
+    ),
+    _claim(
+        "optimal-segmentation",
+        _SEGMENTATION,
+        "the segmentation is globally optimal: no other makes more tokens redundant",
+        {"shortfall": 0},
+        "optimality",
+        optimal,
+    ),
+)
+
+
+def _threshold_claim(share: int, paper: float) -> Claim:
+    text = f"at {share} % a token stands still above a cosine similarity of {paper}"
+    judge = partial(threshold, share)
+    return _claim(f"rule-threshold-r{share}", _SEGMENTATION, text, {"threshold": paper}, "rules", judge)
+
+
+def _inner_claim(name: str, where: str, share: str | None, layer: int) -> Claim:
+    text = f"inside the LLM half of the video's tokens are merged away before layer {layer} ({name})"
+    paper, judge = {"layer": layer, "share": MERGE_RATIO}, partial(inner_stage, where, share, layer)
+    return _claim(f"rule-inner-{name}", "method, inner stage", text, paper, "rules", judge)
+
+
+def _release_claim(kind: str, what: str) -> Claim:
+    text = f"this code does what the release does; {what}"
+    return _claim(f"release-{kind}", "authors' release", text, {}, "parity", partial(recording, kind))
+
+
 def rule_claims() -> list[Claim]:
     """Rules of the method, its optimality, the recordings of the release, and the retention guard."""
-    claims = [
-        Claim(
-            f"rule-threshold-r{share}",
-            "method, temporal segmentation",
-            f"at {share} % a token stands still above a cosine similarity of {paper}",
-            {"threshold": paper},
-            ("rules",),
-            partial(threshold, share),
-            CONTRADICTED,
-        )
-        for share, paper in THRESHOLDS.items()
+    guarded = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
+    return [
+        *(_threshold_claim(share, paper) for share, paper in THRESHOLDS.items()),
+        *(_inner_claim(f"r{share}", "stages", str(share), MERGE_LAYER) for share in THRESHOLDS),
+        _inner_claim("72b", "stages_72b", None, MERGE_LAYER_72B),
+        *_WHOLE,
+        *(_release_claim(kind, what) for kind, what in _KINDS.items()),
+        replace(_claim("tiny-guard", "this project", guarded, {}, "guard", guard), kind=ACCURACY),
     ]
-    stages = [("stages", str(share), MERGE_LAYER, f"r{share}") for share in THRESHOLDS]
-    for where, share, layer, name in [*stages, ("stages_72b", None, MERGE_LAYER_72B, "72b")]:
-        text = f"inside the LLM half of the video's tokens are merged away before layer {layer} ({name})"
-        paper = {"layer": layer, "share": MERGE_RATIO}
-        judge = partial(inner_stage, where, share, layer)
-        claims.append(Claim(f"rule-inner-{name}", "method, inner stage", text, paper, ("rules",), judge, CONTRADICTED))
-    claims += [
-        Claim(
-            "rule-outer",
-            "method, outer stage",
-            "the video is shortened to its share before the LLM",
-            {f"percent at {share}": share for share in THRESHOLDS},
-            ("rules",),
-            outer_stage,
-            CONTRADICTED,
-        ),
-        Claim(
-            "rule-training-free",
-            "abstract",
-            "training-free, and here deterministic and reversible",
-            {},
-            ("rules",),
-            reversibility,
-            CONTRADICTED,
-        ),
-        Claim(
-            "optimal-segmentation",
-            "method, temporal segmentation",
-            "the segmentation is globally optimal: no other makes more tokens redundant",
-            {"shortfall": 0},
-            ("optimality",),
-            optimal,
-            CONTRADICTED,
-        ),
-    ]
-    for kind, what in _KINDS.items():
-        claims.append(
-            Claim(
-                f"release-{kind}",
-                "authors' release",
-                f"this code does what the release does; {what}",
-                {},
-                ("parity",),
-                partial(recording, kind),
-                CONTRADICTED,
-            )
-        )
-    text = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
-    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED, ACCURACY))
-    return claims
