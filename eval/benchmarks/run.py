@@ -56,7 +56,7 @@ _OF_OPTIONS = frozenset(
 
 def parser() -> Parser:
     """The options."""
-    found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = Parser(description=__doc__)
     found.add_argument("config", help="YAML file, or the name of one of configs/")
     found.add_argument("--tasks", required=True, help="names of lmms-eval, separated by commas")
     found.add_argument("-o", "--output", type=Path, help=f"folder of the result; default: one of its own in {OUTPUTS}")

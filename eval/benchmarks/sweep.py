@@ -39,7 +39,7 @@ REHEARSALS = Path("outputs/rehearsal")
 
 def parser() -> Parser:
     """The options."""
-    found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = Parser(description=__doc__)
     found.add_argument("grid", help=f"YAML file, or the name of one in {SWEEPS.parent.name}/{SWEEPS.name}")
     found.add_argument("-o", "--output", type=Path, help=f"default: {RESULTS}, or a folder of {REHEARSALS}")
     found.add_argument("--tasks", help="names with commas between them; default: the grid's")

