@@ -19,7 +19,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from eval.benchmarks.data.fixtures import fixture_marker
 from eval.benchmarks.launching import answer_in_processes, environment, prepare
 from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.lmms.records import RECORDS
-from eval.benchmarks.lmms.settings import setting_path
+from eval.benchmarks.lmms.settings import assignments, model_arguments
 from eval.benchmarks.lmms.vllm_engine import ENGINES, RUNTIME, check_engine
 from eval.benchmarks.lmms.worker import Job, interruptible
 from eval.benchmarks.nodes import answer_on_node, node_group
@@ -43,15 +42,9 @@ from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
 from eval.paper.grids import point_name
 from holitom.settings import RunConfig, load_config
 from holitom.shipped import config_file
-from holitom.strict_yaml import parse_yaml
-from llava.errors import InputError, shown
+from llava.errors import InputError
 
 OUTPUTS = Path("outputs/lmms")
-# a result is named and compared by its configuration and --set: --model-args must not change them unseen
-_OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
-_OF_OPTIONS = frozenset(
-    {"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch", "engine", "engine_args"}
-)
 
 
 def parser() -> Parser:
@@ -124,43 +117,6 @@ def parser() -> Parser:
         metavar="KEY=VALUE",
         help="of the stock model, e.g. torch_dtype=bfloat16",
     )
-    return found
-
-
-def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts as a mapping, values read as YAML.
-
-    Raises:
-        InputError: for a text without a sign or with a value that is no YAML.
-    """
-    found = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise InputError(f"{shown(text)} is not of the form key=value")
-        try:
-            found[key] = parse_yaml(value)
-        except InputError as error:
-            raise InputError(f"{shown(text)}: {error}") from None
-    return found
-
-
-def model_arguments(texts: Sequence[str], method: str | None) -> dict[str, Any]:
-    """The stock model's arguments; what the configuration or an option decides is refused.
-
-    Raises:
-        InputError: for such an argument: the result would bear the name of a configuration it was not made with.
-    """
-    found = assignments(texts)
-    for name in found:
-        setting = _OF_THE_CONFIG.get(name) or (name if name.startswith("model.") else None)
-        if setting is None and method is not None:
-            with suppress(InputError):  # none of the method's
-                setting = setting_path(method, name)
-        if setting is not None:
-            raise InputError(f"--model-args {name}: the configuration decides it, use --set {setting}=VALUE")
-        if name in _OF_OPTIONS:
-            raise InputError(f"--model-args {name}: the command line has it elsewhere, see --help")
     return found
 
 

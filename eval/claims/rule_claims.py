@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from eval.claims.judging import ACCURACY, CONTRADICTED, REPRODUCED, Claim, Evidence, Judgement, all_hold
+from eval.claims.judging import ACCURACY, CONTRADICTED, REPRODUCED, Claim, Evidence, Judgement, all_hold, result_of
 
 THRESHOLDS = {25: 0.80, 20: 0.80, 15: 0.80, 10: 0.65}  # similarity above which a token stands still, by share
 MERGE_LAYER, MERGE_LAYER_72B, MERGE_RATIO = 18, 60, 0.5
@@ -20,15 +20,9 @@ _KINDS = {
 _EPSILON = 1e-9
 
 
-def _result(evidence: Evidence, name: str) -> dict[str, Any]:
-    result = evidence[name].result
-    assert result is not None
-    return result
-
-
 def threshold(share: int, evidence: Evidence) -> Judgement:
     """The similarity at which tokens begin to count as static lies at the paper's threshold."""
-    found, paper = _result(evidence, "rules")["threshold"][str(share)], THRESHOLDS[share]
+    found, paper = result_of(evidence, "rules")["threshold"][str(share)], THRESHOLDS[share]
     holds = found["moving"] <= paper < found["static"]
     why = f"tokens of similarity {found['moving']:.3f} still move, those of {found['static']:.3f} stand still"
     middle = (found["moving"] + found["static"]) / 2
@@ -37,7 +31,7 @@ def threshold(share: int, evidence: Evidence) -> Judgement:
 
 def inner_stage(where: str, share: str | None, layer: int, evidence: Evidence) -> Judgement:
     """First layer that sees fewer tokens, and the share that is gone there, both counted at the layers themselves."""
-    found = _result(evidence, "rules")[where]
+    found = result_of(evidence, "rules")[where]
     found = found if share is None else found[share]
     facts = {
         f"the sequence becomes shorter once, at layer {layer}": found["layer"] == layer and found["changes"] == 1,
@@ -50,7 +44,7 @@ def inner_stage(where: str, share: str | None, layer: int, evidence: Evidence) -
 
 def outer_stage(evidence: Evidence) -> Judgement:
     """Fewer rows enter the first layer than the video has, and without the inner stage they stay as many."""
-    rules = _result(evidence, "rules")
+    rules = result_of(evidence, "rules")
     rows = {f"{share} %": rules["stages"][str(share)] for share in THRESHOLDS}
     facts = {
         f"at {name} no more than {name} enter, but for rounding": row["entering"] <= _most(share, row)
@@ -67,13 +61,13 @@ def _most(share: int, row: dict[str, Any]) -> float:
 
 def reversibility(evidence: Evidence) -> Judgement:
     """Training-free, deterministic, and really in effect."""
-    facts = _result(evidence, "rules")["reversibility"]
+    facts = result_of(evidence, "rules")["reversibility"]
     return all_hold(facts, dict(facts), "bit by bit")
 
 
 def optimal(evidence: Evidence) -> Judgement:
     """No segmentation removes more tokens, on random similarities."""
-    found = _result(evidence, "optimality")
+    found = result_of(evidence, "optimality")
     facts = {
         f"in all {found['samples']} samples the chosen segmentation is the best of all": found["optimal"]
         == found["samples"],
@@ -84,7 +78,7 @@ def optimal(evidence: Evidence) -> Judgement:
 
 def recording(kind: str, evidence: Evidence) -> Judgement:
     """The recordings of one kind."""
-    found = _result(evidence, "parity")["kinds"][kind]
+    found = result_of(evidence, "parity")["kinds"][kind]
     facts = {
         "selections are equal and numbers within the limit in all cases": not found["failed"],
         "there are cases": found["cases"] > 0,
@@ -97,7 +91,7 @@ def recording(kind: str, evidence: Evidence) -> Judgement:
 
 def guard(evidence: Evidence) -> Judgement:
     """The tiny model loses as many answers as it did when its bands were measured."""
-    found = _result(evidence, "guard")
+    found = result_of(evidence, "guard")
     facts = {f"all tokens: at least {found['least_full']} right": found["full"] >= found["least_full"]}
     for name, (least, most) in found["bands"].items():
         lost = found["checks"][name]["lost"]

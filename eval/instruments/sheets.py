@@ -1,6 +1,6 @@
 """One description of a table for every place that shows it: key, heading and form of each column, and two renderers.
 
-Markdown and the terminal are here; :func:`eval.report.page.blocks.sheet_of` sets the same columns on the page.
+Markdown and the terminal are here; :func:`eval.report.page.sheets.sheet_of` sets the same columns on the page.
 """
 
 from __future__ import annotations

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.paper.grids import Grid
-from eval.report.page.blocks import NOT_MEASURED, Block, Cell, Column, Notice, Section, Sheet, sheet_of, slugged
+from eval.report.figures.tiny import changed_values
+from eval.report.page.blocks import NOT_MEASURED, Block, Cell, Column, Notice, Section, Sheet, slugged
 from eval.report.page.charts import Series, curves
 from eval.report.page.findings import score_findings
 from eval.report.page.paper import TRIPLE, three
+from eval.report.page.sheets import sheet_of
 from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import NO_EVIDENCE, score_notes
 from eval.report.tables.scores import ScoreSection, title_of
@@ -118,18 +119,3 @@ def short(point: str) -> str:
     # outer.retain_ratio=0.2: the value may hold a dot as well
     words = re.sub(r"[^,=]*\.(?=[^,.=]*=)", "", changes).replace(",", ", ") if changes else name
     return words if len(words) < 45 else words[:44] + "…"
-
-
-def changed_values(points: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]] | None:
-    """The one setting in which the points of a configuration differ, and its number for each point.
-
-    None when they differ in anything else, or in something that is no number.
-    """
-    changes = {name: [change.partition("=") for change in point["changes"]] for name, point in points.items()}
-    keys = {tuple(key for key, *_ in found) for found in changes.values()}
-    if len(keys) != 1 or len(next(iter(keys))) != 1:
-        return None
-    values = {name: json.loads(found[0][2]) for name, found in changes.items()}
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
-        return None
-    return next(iter(keys))[0], values

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.efficiency.sheets import METHODS, OUTER, STAGE_TIMES, STAGES, TOKENS, outer_rows
-from eval.report.page.blocks import Block, Notice, Section, sheet_of
+from eval.report.page.blocks import Block, Notice, Section
 from eval.report.page.charts import stacked
+from eval.report.page.sheets import sheet_of
 from eval.report.page.sources import ResultFile, Sources
 from eval.report.page.tiny import source_note
 

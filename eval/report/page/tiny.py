@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.instruments.significance import paired_p
-from eval.report.page.blocks import Block, Notice, Section, Sheet, sheet_of
+from eval.report.page.blocks import Block, Notice, Section, Sheet
 from eval.report.page.charts import Series, curves, method_label
 from eval.report.page.samples import SampleSet
+from eval.report.page.sheets import sheet_of
 from eval.report.page.sources import ResultFile, Sources
 from eval.report.tables.tiny import DUELS, SCORES, about, duels, family_columns, in_main_table, scored
 from llava.errors import InputError

@@ -6,7 +6,8 @@ import pytest
 
 from eval.efficiency.sheets import METHODS, OUTER, STAGE_TIMES, TOKENS
 from eval.instruments.sheets import OnPage, TableColumn, listed
-from eval.report.page.blocks import ABSENT, Cell, sheet_of
+from eval.report.page.blocks import ABSENT, Cell
+from eval.report.page.sheets import sheet_of
 from eval.report.tables.tiny import DUELS, SCORES, duels, family_columns, scored
 from llava.errors import InputError
 from tests.eval.report.page.made import TINY, latency, tiny
