@@ -12,6 +12,7 @@ import numpy as np
 
 from llava.video_files import MAX_PIXELS, open_container
 from llava.video_probe import VideoTrack
+from llava.video_slices import SliceChecker
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Decoder:
 
         self.container = container
         self.stream = stream
+        self._slices = SliceChecker(track.codec, stream.codec_context, STRICT)
         self._checker: Any = None
         self._checked: dict[int, Any] = {}
         name = CHECKERS.get(track.codec)
@@ -59,8 +61,12 @@ class Decoder:
 
         Raises:
             FFmpegError: the data are damaged.
-            CorruptFrame: they ask for more memory than there is, or two decoders make different pictures of them.
+            CorruptFrame: they ask for more memory than there is, hold what no encoder writes, or two decoders make
+                different pictures of them.
         """
+        fault = self._slices.fault(packet)
+        if fault is not None:
+            raise CorruptFrame(fault)
         try:
             if self._checker is not None and packet.size:
                 self._checked.update((frame.pts, frame) for frame in self._checker.decode(packet))

@@ -12,8 +12,8 @@ frames are loaded in a process of its own. Each picture is compared with the int
 
 None of these codecs carries a checksum, nor do MP4, AVI and WebM (FFmpeg writes one in Matroska, which is compared): a
 changed bit of a coefficient or a vector can decode without any error to another picture. VP8 and VP9 are decoded by two
-decoders, whose pictures must be the same; FFmpeg alone decodes HEVC, which is the worst of the rest. What no check of
-ours sees is the number "wrong".
+decoders, whose pictures must be the same; keyframes of H.264 and HEVC must be read to the end of their data. What no
+check of ours sees is the number "wrong".
 The last line is JSON; the exit status is 1 if any failed. The suite runs a slice.
 """
 

@@ -28,6 +28,7 @@ from llava.video import ReaderChoice, load_video
 KINDS: dict[str, tuple[str, dict[str, str], int]] = {
     "h264.mp4": ("libx264", {"preset": "veryfast", "bf": "2"}, 250),
     "h264.mkv": ("libx264", {"preset": "veryfast", "bf": "2"}, 50),
+    "hevc.mp4": ("libx265", {"preset": "veryfast", "x265-params": "log-level=none"}, 50),
     "vp9.webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "b": "500000"}, 128),
     "mpeg4.avi": ("mpeg4", {"b": "1000000"}, 12),
     "h264.ts": ("libx264", {"preset": "veryfast"}, 50),
