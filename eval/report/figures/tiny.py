@@ -6,17 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eval.report.figures import new_figure
 from eval.synthetic.answers.scores import NOTICE
 from holitom.methods import belongs, title_of
-
-
-def _new(width: float, height: float) -> tuple[Any, Any]:
-    """A figure with the notice above everything, and its axes; no display is needed."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(NOTICE, fontsize=7)
-    return figure, figure.subplots()
 
 
 def _full(axes: Any, row: dict[str, Any]) -> None:
@@ -28,7 +20,7 @@ def _full(axes: Any, row: dict[str, Any]) -> None:
 def score_by_flops(record: dict[str, Any]) -> Any:
     """Score of every method against the FLOPs of its prefill; bars are standard errors."""
     result = record["result"]
-    figure, axes = _new(8, 5)
+    figure, (axes,) = new_figure(1, 8, 5, NOTICE, 7)
     rows = result["rows"]
     full = next(row for name, row in rows.items() if name.startswith("vanilla"))
     _full(axes, full)
@@ -74,7 +66,7 @@ def ablation(name: str, grid: dict[str, Any], rows: dict[str, dict[str, Any]]) -
     """Score over the values of a setting, or a bar for each point."""
     points = grid["points"]
     numbers = changed_values(points) if len({point.partition(",")[0] for point in points}) == 1 else None
-    figure, axes = _new(6.5, 4)
+    figure, (axes,) = new_figure(1, 6.5, 4, NOTICE, 7)
     _full(axes, next(row for point, row in rows.items() if point.startswith("vanilla_f")))
     heights, errors = ([100 * rows[point][key] for point in points] for key in ("score", "error"))
     axes.errorbar(

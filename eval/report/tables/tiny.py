@@ -8,7 +8,6 @@ Reads every JSON file of the folder that ``python -m eval.instruments.record`` w
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from eval.instruments.sheets import OnPage, TableColumn, listed
 from eval.report.figures.tiny import figures
 from eval.report.tables.layout import Interval, Table, markdown
 from eval.synthetic.answers.scores import NOTICE
+from holitom.files import whole_file
 from llava.errors import InputError
 
 Row = Mapping[str, Any]
@@ -189,12 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_whole(options.results / "tables.md", text)
     pictures = []
     for name, figure in figures(records):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
         path = options.results / f"{name}.png"
-        part = path.with_suffix(".png.part")
-        part.write_bytes(buffer.getvalue())
-        part.replace(path)
+        with whole_file(path) as part:
+            figure.savefig(part, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
         pictures.append(str(path))
     print(json.dumps({"tables": len(tables), "page": str(options.results / "tables.md"), "pictures": pictures}))
 
