@@ -13,7 +13,13 @@ from holitom.files import disk_trouble
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are an :class:`InputError` like every other mistake: one line, without the usage."""
+    """A parser whose complaints are an :class:`InputError` like every other mistake: one line, without the usage.
+
+    Its description stays as it is written.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for a wrong command line."""

@@ -39,7 +39,7 @@ _QUESTION = "What happens in this video?"
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(prog="holitom.show", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="holitom.show", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path, help="video file")
     parser.add_argument("--config", action="append", default=[], help="shipped name or YAML file; may be repeated")
     parser.add_argument("--checkpoint", help=f"folder or hub id (default: {TINY.parent.name}/{TINY.name})")

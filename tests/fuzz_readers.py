@@ -24,7 +24,7 @@ from typing import Any
 
 from eval.benchmarks.lmms.answer_log import AnswerLog, Entry
 from eval.benchmarks.lmms.results import RESULT, SAMPLES, load_result
-from eval.benchmarks.run import assignments, model_arguments
+from eval.benchmarks.lmms.settings import assignments, model_arguments
 from eval.paper.grids import load_grid
 from holitom.record.file import load_record
 from holitom.settings import load_config, parse_config

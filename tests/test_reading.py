@@ -14,8 +14,8 @@ BUDGETS = {
     "holitom.methods": (4, 300),
     "eval.report.tables.scores": (10, 1550),
     "eval.claims.flops_claims": (9, 1100),
-    "eval.claims.score_claims": (10, 1300),
-    "eval.claims.speed_claims": (9, 1000),
+    "eval.claims.score_claims": (8, 1000),
+    "eval.claims.speed_claims": (7, 700),
 }
 
 

@@ -53,7 +53,7 @@ _SHOWN = 12  # how often each frame of a fixture's clip is repeated
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--videos", type=int, default=3, help="each is asked about three times (default 3)")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--tower-layers", type=int, default=6, help="of the so400m tower (default 6, the whole has 26)")

@@ -19,7 +19,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from eval.benchmarks.data.fixtures import fixture_marker
 from eval.benchmarks.launching import answer_in_processes, environment, prepare
 from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.lmms.records import RECORDS
-from eval.benchmarks.lmms.settings import setting_path
+from eval.benchmarks.lmms.settings import assignments, model_arguments
 from eval.benchmarks.lmms.vllm_engine import ENGINES, RUNTIME, check_engine
 from eval.benchmarks.lmms.worker import Job, interruptible
 from eval.benchmarks.nodes import answer_on_node, node_group
@@ -41,22 +40,16 @@ from eval.instruments.cli import Parser, require_least, user_errors
 from eval.instruments.fingerprints import local_checkpoint
 from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
 from eval.paper.grids import point_name
-from holitom.settings import load_config
+from holitom.settings import RunConfig, load_config
 from holitom.shipped import config_file
-from holitom.strict_yaml import parse_yaml
-from llava.errors import InputError, shown
+from llava.errors import InputError
 
 OUTPUTS = Path("outputs/lmms")
-# a result is named and compared by its configuration and --set: --model-args must not change them unseen
-_OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
-_OF_OPTIONS = frozenset(
-    {"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch", "engine", "engine_args"}
-)
 
 
 def parser() -> Parser:
     """The options."""
-    found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = Parser(description=__doc__)
     found.add_argument("config", help="YAML file, or the name of one of configs/")
     found.add_argument("--tasks", required=True, help="names of lmms-eval, separated by commas")
     found.add_argument("-o", "--output", type=Path, help=f"folder of the result; default: one of its own in {OUTPUTS}")
@@ -127,43 +120,6 @@ def parser() -> Parser:
     return found
 
 
-def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts as a mapping, values read as YAML.
-
-    Raises:
-        InputError: for a text without a sign or with a value that is no YAML.
-    """
-    found = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise InputError(f"{shown(text)} is not of the form key=value")
-        try:
-            found[key] = parse_yaml(value)
-        except InputError as error:
-            raise InputError(f"{shown(text)}: {error}") from None
-    return found
-
-
-def model_arguments(texts: Sequence[str], method: str | None) -> dict[str, Any]:
-    """The stock model's arguments; what the configuration or an option decides is refused.
-
-    Raises:
-        InputError: for such an argument: the result would bear the name of a configuration it was not made with.
-    """
-    found = assignments(texts)
-    for name in found:
-        setting = _OF_THE_CONFIG.get(name) or (name if name.startswith("model.") else None)
-        if setting is None and method is not None:
-            with suppress(InputError):  # none of the method's
-                setting = setting_path(method, name)
-        if setting is not None:
-            raise InputError(f"--model-args {name}: the configuration decides it, use --set {setting}=VALUE")
-        if name in _OF_OPTIONS:
-            raise InputError(f"--model-args {name}: the command line has it elsewhere, see --help")
-    return found
-
-
 def default_output(options: argparse.Namespace, tasks: Sequence[str]) -> Path:
     """Below ``outputs/lmms``: model, configuration with its changes, tasks with their limit."""
     limit = [] if options.limit is None else [f"limit={options.limit}"]
@@ -177,6 +133,25 @@ def _check_counts(options: argparse.Namespace) -> None:
     gpus = torch.cuda.device_count()
     if 0 < gpus < options.num_processes:
         raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")
+
+
+def _engine(options: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    """Arguments of the engine; none for the runtime, whose answers depend on no engine."""
+    if options.engine == RUNTIME and not options.engine_args:
+        return {}
+    found = {"engine": options.engine, "engine_args": assignments(options.engine_args)}
+    if options.num_processes > 1:
+        raise InputError("--engine vllm runs in one process: --engine-args tensor_parallel_size=N takes more GPUs")
+    check_engine(options.engine, found["engine_args"], config)
+    return found
+
+
+def _definitions(options: argparse.Namespace) -> str | None:
+    """Folder of the harness whose definitions ask; None for the installed one."""
+    if options.harness != PAPER_HARNESS:
+        return None
+    definitions_of(options.harness_folder)
+    return str(options.harness_folder.resolve())
 
 
 def make_job(options: argparse.Namespace) -> Job:
@@ -194,47 +169,33 @@ def make_job(options: argparse.Namespace) -> Job:
     if named is None:
         raise InputError(f"{options.config} names no checkpoint: give --checkpoint")
     video = "llava-video" in str(config.model.pretrained or named).lower()
-    checkpoint = local_checkpoint(named)
-    model = options.model or ("llava_vid" if video else "llava_onevision")
-    engine: dict[str, Any] = {}  # an answer of the runtime depends on no engine
-    if options.engine != RUNTIME or options.engine_args:
-        engine = {"engine": options.engine, "engine_args": assignments(options.engine_args)}
-        if options.num_processes > 1:
-            raise InputError("--engine vllm runs in one process: --engine-args tensor_parallel_size=N takes more GPUs")
-    check_engine(options.engine, engine.get("engine_args"), config)
     arguments = {
-        "pretrained": str(checkpoint),
+        "pretrained": str(local_checkpoint(named)),
         "config": str(config_file(options.config).resolve()),
         **assignments(options.set),
         **model_arguments(options.model_args, config.method),
-        **engine,
+        **_engine(options, config),
     }
-    fixture = options.data is not None and fixture_marker(options.data) is not None
     include = options.include_path or own_tasks(tasks)
-    definitions = None
-    if options.harness == PAPER_HARNESS:
-        definitions_of(options.harness_folder)
-        definitions = str(options.harness_folder.resolve())
-    output = options.output or default_output(options, tasks)
     return Job(
-        model,
-        arguments,
-        tasks,
-        options.limit,
-        None if include is None else str(include.resolve()),
-        str(output.resolve()),
-        options.config,
-        options.set,
-        str(named),
-        fixture,
-        options.on_bad_video,
-        options.num_processes,
-        time.time(),
-        options.save_records,
-        options.harness,
-        definitions,
-        options.reuse,
-        options.prefetch,
+        model=options.model or ("llava_vid" if video else "llava_onevision"),
+        arguments=arguments,
+        tasks=tasks,
+        limit=options.limit,
+        include_path=None if include is None else str(include.resolve()),
+        output=str((options.output or default_output(options, tasks)).resolve()),
+        config_file=options.config,
+        overrides=options.set,
+        checkpoint=str(named),
+        fixture=options.data is not None and fixture_marker(options.data) is not None,
+        on_bad_video=options.on_bad_video,
+        processes=options.num_processes,
+        started=time.time(),
+        save_records=options.save_records,
+        harness=options.harness,
+        definitions=_definitions(options),
+        reuse=options.reuse,
+        prefetch=options.prefetch,
     )
 
 
@@ -243,17 +204,15 @@ def main() -> None:
     """Command line."""
     options = parser().parse_args()
     job = make_job(options)
-    group = node_group(options)
+    group, env = node_group(options), environment(job, options.data)
+    folder = (options.data / "data" if options.data is not None else Path.cwd()).absolute()
     if options.share is not None or options.merge is not None:
-        enter_share(job, options, environment(job, options.data))
+        enter_share(job, options, env)
     if group is not None:
-        folder = (options.data / "data" if options.data is not None else Path.cwd()).absolute()
         with interruptible(job.folder):
-            answer_on_node(job, group, environment(job, options.data), folder)
+            answer_on_node(job, group, env, folder)
         return
     prepare_own_data(job.tasks)
-    env = environment(job, options.data)
-    folder = options.data / "data" if options.data is not None else Path.cwd()
     path = prepare(job, options.resume)
     step = []
     if job.processes > 1:

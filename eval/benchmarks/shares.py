@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -160,7 +160,7 @@ def score_once(job: Job) -> None:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("job", type=Path, help="written by eval.benchmarks.run --share or --merge; removed at the end")
     parser.add_argument("cache", type=Path, help="folder for the library of the questions; removed at the end")
     parser.add_argument("--share", type=int, metavar="I", help="answer this share; without it, score")

@@ -18,7 +18,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eval.benchmarks.data.__main__ import show_reports, verify
 from eval.benchmarks.data.fixtures import fixture_marker, make_fixtures
@@ -28,7 +30,7 @@ from eval.benchmarks.shares import share_words
 from eval.benchmarks.sweep_runs import Request, finished, run_all
 from eval.instruments.cli import Parser, provenance, require_least, user_errors
 from eval.paper.benchmarks import BY_TASK, HARNESS, MVBENCH, PAPER_HARNESS
-from eval.paper.grids import SWEEPS, Grid, load_grid
+from eval.paper.grids import SWEEPS, Grid, Point, load_grid
 from llava.errors import InputError
 
 RESULTS = Path("results/lmms")
@@ -37,7 +39,7 @@ REHEARSALS = Path("outputs/rehearsal")
 
 def parser() -> Parser:
     """The options."""
-    found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = Parser(description=__doc__)
     found.add_argument("grid", help=f"YAML file, or the name of one in {SWEEPS.parent.name}/{SWEEPS.name}")
     found.add_argument("-o", "--output", type=Path, help=f"default: {RESULTS}, or a folder of {REHEARSALS}")
     found.add_argument("--tasks", help="names with commas between them; default: the grid's")
@@ -89,6 +91,17 @@ def check_data(data: Path, tasks: Sequence[str], on_bad_video: str) -> None:
         )
 
 
+def _scaled(point: Point, options: argparse.Namespace, data: str) -> dict[str, Any]:
+    """What a rehearsal changes of a request: its checkpoint, the settings that fit it, and why it is one."""
+    folder = Path(options.checkpoint) if options.checkpoint else rehearsal_checkpoint(point.model, REHEARSALS)
+    what = "the learned tiny checkpoint" if folder == CHECKPOINT else f"checkpoint {folder.name}"
+    return {
+        "checkpoint": str(folder),
+        "overrides": (*point.overrides, *rehearsal_overrides(point, folder)),
+        "rehearsal": f"{data}, {what}, scaled layers and frames",
+    }
+
+
 def requests(options: argparse.Namespace, grid: Grid) -> list[Request]:
     """What to run for each point, with everything a rehearsal needs made first.
 
@@ -109,33 +122,31 @@ def requests(options: argparse.Namespace, grid: Grid) -> list[Request]:
     default = REHEARSALS / ("fixture" if options.fixture else "_".join(tasks)) if rehearse else RESULTS
     output, include = options.output or default, options.include_path or own_tasks(tasks)
     limit = options.limit if options.limit is not None or not rehearse else (1 if options.fixture else 20)
-    found = []
-    for point in grid.points:
-        checkpoint, overrides, why = options.checkpoint, point.overrides, None
-        if rehearse:
-            folder = Path(checkpoint) if checkpoint else rehearsal_checkpoint(point.model, REHEARSALS)
-            checkpoint, overrides = str(folder), (*overrides, *rehearsal_overrides(point, folder))
-            what = "the learned tiny checkpoint" if folder == CHECKPOINT else f"checkpoint {folder.name}"
-            why = f"{'miniature data' if options.fixture else ', '.join(tasks)}, {what}, scaled layers and frames"
-        found.append(
-            Request(
-                name=point.name,
-                config=str(point.config),
-                overrides=overrides,
-                output=str(output / point.name),
-                tasks=tasks,
-                data=None if data is None else str(data),
-                checkpoint=checkpoint,
-                limit=limit,
-                rehearsal=why,
-                include_path=None if include is None else str(include),
-                on_bad_video=options.on_bad_video,
-                model_args=tuple(options.model_args),
-                harness=options.harness,
-                harness_folder=None if options.harness == HARNESS else str(options.harness_folder),
-            )
+    found = [
+        Request(
+            name=point.name,
+            config=str(point.config),
+            overrides=point.overrides,
+            output=str(output / point.name),
+            tasks=tasks,
+            data=None if data is None else str(data),
+            checkpoint=options.checkpoint,
+            limit=limit,
+            rehearsal=None,
+            include_path=None if include is None else str(include),
+            on_bad_video=options.on_bad_video,
+            model_args=tuple(options.model_args),
+            harness=options.harness,
+            harness_folder=None if options.harness == HARNESS else str(options.harness_folder),
         )
-    return found
+        for point in grid.points
+    ]
+    if not rehearse:
+        return found
+    what = "miniature data" if options.fixture else ", ".join(tasks)
+    return [
+        replace(request, **_scaled(point, options, what)) for request, point in zip(found, grid.points, strict=True)
+    ]
 
 
 @user_errors

@@ -54,24 +54,18 @@ class Request:
 
     name: str
     config: str
-    overrides: tuple[str, ...]
+    overrides: Sequence[str]
     output: str
-    tasks: tuple[str, ...]
+    tasks: Sequence[str]
     data: str | None
     checkpoint: str | None
     limit: int | None
     rehearsal: str | None
     include_path: str | None = None
     on_bad_video: str = "stop"
-    model_args: tuple[str, ...] = ()
+    model_args: Sequence[str] = ()
     harness: str = HARNESS
     harness_folder: str | None = None
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Request:
-        """The request that ``asdict`` and JSON have made a mapping with lists of."""
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-        return cls(**fields)
 
     def shown_config(self) -> str:
         """The configuration's file as results name it: relative to this project where it lies in it."""
@@ -95,28 +89,26 @@ class Request:
 
     def arguments(self) -> list[str]:
         """The command line of ``eval.benchmarks.run``, with absolute paths."""
-        words = [
-            str(Path(self.config).resolve()),
-            "--tasks",
-            ",".join(self.tasks),
-            "-o",
-            str(Path(self.output).resolve()),
-        ]
-        words += ["--on-bad-video", self.on_bad_video, "--harness", self.harness]
-        folders = (
-            ("--data", self.data),
-            ("--include-path", self.include_path),
-            ("--harness-folder", self.harness_folder),
-        )
-        for option, value in folders:
-            words += [] if value is None else [option, str(Path(value).resolve())]
-        if self.checkpoint is not None:  # a folder here, or a name of the hub
-            local = Path(self.checkpoint)
-            words += ["--checkpoint", str(local.resolve()) if local.is_dir() else self.checkpoint]
-        words += [] if self.limit is None else ["--limit", str(self.limit)]
-        for option, values in (("--set", self.overrides), ("--model-args", self.model_args)):
-            words += [word for value in values for word in (option, value)]
-        return words
+        local = Path(self.checkpoint or "")  # a folder here, or a name of the hub
+        given = {
+            "--tasks": ",".join(self.tasks),
+            "-o": _absolute(self.output),
+            "--on-bad-video": self.on_bad_video,
+            "--harness": self.harness,
+            "--data": _absolute(self.data),
+            "--include-path": _absolute(self.include_path),
+            "--harness-folder": _absolute(self.harness_folder),
+            "--checkpoint": _absolute(self.checkpoint) if local.is_dir() else self.checkpoint,
+            "--limit": None if self.limit is None else str(self.limit),
+        }
+        pairs = [(option, value) for option, value in given.items() if value is not None]
+        pairs += [("--set", change) for change in self.overrides]
+        pairs += [("--model-args", argument) for argument in self.model_args]
+        return [str(Path(self.config).resolve()), *(word for pair in pairs for word in pair)]
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def finished(request: Request) -> bool:
@@ -206,28 +198,24 @@ def _run_in_one_process(requests: Sequence[Request]) -> dict[str, str]:
         return found
 
 
-def _run_one(request: Request, words: Sequence[str]) -> None:
-    """One point in this process, where the harness' environment is set; ``words`` have absolute paths."""
-    from eval.benchmarks.launching import prepare  # noqa: PLC0415
+def _run_one(request: Request, words: Sequence[str], cache: str) -> None:
+    """One point in this process; ``words`` have absolute paths.
+
+    The first sets what the harness reads when it is imported, and goes where it finds the questions. One cache serves
+    all points: each point's own would vanish under a library that keeps the first it was told.
+    """
+    from eval.benchmarks.launching import environment, prepare  # noqa: PLC0415
     from eval.benchmarks.lmms import worker  # noqa: PLC0415
     from eval.benchmarks.run import make_job, parser  # noqa: PLC0415
 
-    job = make_job(parser().parse_args(words))
+    options = parser().parse_args(words)
+    job = make_job(options)
+    if os.environ.get("HF_DATASETS_CACHE") != cache:  # the first point
+        os.environ.update({**environment(job, options.data), "HF_DATASETS_CACHE": cache})
+        if options.data is not None:
+            os.chdir(options.data / "data")
     prepare(job, resume=True)
     worker.run(replace(job, config_file=request.shown_config(), checkpoint=request.checkpoint or job.checkpoint))
-
-
-def _enter_environment(words: Sequence[str], cache: str) -> None:
-    """Set what the harness reads when it is imported, and go where it finds the questions."""
-    from eval.benchmarks.launching import environment  # noqa: PLC0415
-    from eval.benchmarks.run import make_job, parser  # noqa: PLC0415
-
-    options = parser().parse_args(words)
-    os.environ.update(environment(make_job(options), options.data))
-    # one cache for all points: each point's own would vanish under a library that keeps the first it was told
-    os.environ["HF_DATASETS_CACHE"] = cache
-    if options.data is not None:
-        os.chdir(options.data / "data")
 
 
 @user_errors
@@ -237,19 +225,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("requests", type=Path)
     parser.add_argument("states", type=Path)
     options = parser.parse_args(arguments)
-    requests = [Request.from_json(raw) for raw in json.loads(options.requests.read_text())]
+    requests = [Request(**raw) for raw in json.loads(options.requests.read_text())]
     states = options.states.resolve()
     words = [request.arguments() for request in requests]  # before the current folder changes
-    entered, begun = False, time.monotonic()
+    begun = time.monotonic()
     for number, request in enumerate(requests):
         _say(states, {"name": request.name})
         print(f"point {number + 1} of {len(requests)}: {request.name}{_left(begun, number, len(requests))}", flush=True)
         reason = ""
         try:
-            if not entered:
-                _enter_environment(words[number], str(states.parent / "questions"))
-                entered = True
-            _run_one(request, words[number])
+            _run_one(request, words[number], str(states.parent / "questions"))
         except InputError as error:
             reason = str(error)
         except Exception as error:  # whatever it is, the other points are not to blame

@@ -11,7 +11,6 @@ score it gives the log of all of these, which no model made: its scores say noth
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -181,7 +180,7 @@ def table(found: Facts) -> str:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--harness-folder", type=Path, default=HARNESS_FOLDER, help="where lmms-eval 0.3.0 is")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as work:

@@ -46,7 +46,7 @@ _WHY = 170  # letters of a reason in the terminal; claims.json has all
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small samples: within ten minutes on two cores")
     parser.add_argument("--checkpoint", help="lmms-lab/llava-onevision-qwen2-7b-ov as a folder or hub id")
     parser.add_argument("--data", type=Path, help="folder of the benchmarks (python -m eval.benchmarks.data plan)")

@@ -20,7 +20,7 @@ from eval.efficiency.token_counts import measure_all
 from eval.instruments.clips import default_clip
 from eval.instruments.fingerprints import checkpoint_identity, file_digest, local_checkpoint
 from eval.paper import rows as paper_rows
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.scores import EFFICIENCY
 from holitom.shipped import CONFIGS
@@ -68,7 +68,7 @@ def parity(context: Context) -> dict[str, Any]:
 
 def token_counts(context: Context) -> dict[str, Any]:
     """Tokens of every row of the main table on the default clip, by a model of the true layers and frames."""
-    names = [config_name(row) for row in paper_rows.main_rows()]
+    names = [config_stem(*row.key) for row in paper_rows.main_rows()]
     files = [CONFIGS / "llava_onevision_7b" / f"{name}.yaml" for name in names]
     rows = measure_all(files, ONEVISION_7B, default_clip(), ONEVISION_7B.frames)
     return {"rows": rows, "video": default_clip().name, "frames": ONEVISION_7B.frames, "samples": 1}
@@ -89,7 +89,7 @@ def latency(context: Context) -> dict[str, Any]:
 def latency_arguments(context: Context) -> list[str]:
     """The paper's sizes on CUDA; on a CPU the smallest published model, or a tiny one in a quick run."""
     if torch.cuda.is_available():
-        names = [config_name(row) for row in paper_rows.main_rows() if (row.method, row.retained) in EFFICIENCY]
+        names = [config_stem(*row.key) for row in paper_rows.main_rows() if row.key in EFFICIENCY]
         geometry, folder, more = "llava-onevision-7b", "llava_onevision_7b", ["--repetitions", "10"]
     elif context.quick:
         names, geometry, folder, more = list(_TIMED), "tiny", "tiny", ["--repetitions", "3"]

@@ -18,8 +18,9 @@ from eval.claims.judging import (
     first,
     half_digit,
     not_here,
+    result_of,
 )
-from eval.paper.config_names import config_name, slug
+from eval.paper.config_names import config_stem, slug
 from eval.paper.formula import ONEVISION_7B
 from eval.paper.rows import PaperRow, main_rows, other_backbone_rows
 
@@ -30,15 +31,9 @@ _DIGITS = 1  # behind the point, in all of the paper's FLOPs and percentages
 _HALF_TOKEN, _WHOLE_TOKEN = 0.5, 1.0  # per frame: the rounding of a budget, and what no budget allows
 
 
-def _result(evidence: Evidence, name: str) -> dict[str, Any]:
-    result = evidence[name].result
-    assert result is not None
-    return result
-
-
 def _formula_row(evidence: Evidence, row: PaperRow) -> dict[str, Any]:
     wanted = (row.model.name, row.method, row.retained)
-    rows = _result(evidence, "formula")["rows"]
+    rows = result_of(evidence, "formula")["rows"]
     return next(r for r in rows if (r["model"], r["method"], r["retained_percent"]) == wanted)
 
 
@@ -58,7 +53,7 @@ def flops_share(evidence: Evidence) -> Judgement:
 
 def flops_with_real_tokens(evidence: Evidence) -> Judgement:
     """The same share with the tokens that the method really leaves on a clip."""
-    rows = {row["config"]: row for row in _result(evidence, "token_counts")["rows"]}
+    rows = {row["config"]: row for row in result_of(evidence, "token_counts")["rows"]}
     share = 100 * rows["holitom_r10"]["measured_tflops"] / rows["vanilla"]["measured_tflops"]
     return at_most(round(share, 3), FLOPS_PERCENT, "percent of FLOPs with the tokens measured on the clip", _DIGITS)
 
@@ -89,7 +84,7 @@ def flops_of_everything(evidence: Evidence) -> Judgement:
 
 def tokens_removed(evidence: Evidence) -> Judgement:
     """More than 90 % of the visual tokens: before the LLM, counted and measured, behind it, and over the layers."""
-    rows = {row["config"]: row for row in _result(evidence, "token_counts")["rows"]}
+    rows = {row["config"]: row for row in result_of(evidence, "token_counts")["rows"]}
     before = ONEVISION_7B.visual_tokens
     nominal = _row("HoliTom", 10).tokens_per_layer
     measured = [int(count) for count in rows["holitom_r10"]["measured"].split(" > ")]
@@ -110,8 +105,8 @@ def tokens_removed(evidence: Evidence) -> Judgement:
 
 def token_row(row: PaperRow, evidence: Evidence) -> Judgement:
     """Whether a row's nominal tokens are what its configuration really leaves on a clip."""
-    rows = {one["config"]: one for one in _result(evidence, "token_counts")["rows"]}
-    found = rows.get(config_name(row))
+    rows = {one["config"]: one for one in result_of(evidence, "token_counts")["rows"]}
+    found = rows.get(config_stem(*row.key))
     if found is None or found["nominal"] is None:
         return not_here("the row was not measured", "python -m eval.efficiency.token_counts configs/llava_onevision_7b")
     paper, real = ([int(count) for count in found[key].split(" > ")] for key in ("nominal", "measured"))
@@ -144,7 +139,7 @@ _SECOND_TABLE = {"LLaVA-Video-7B": "video-7b", "LLaVA-OneVision-72B": "ov-72b"}
 def flops_identity(row: PaperRow) -> str:
     """Name of the claim about a row's FLOPs."""
     model = _SECOND_TABLE.get(row.model.name)
-    return f"{'table1' if model is None else f'table2-{model}'}-flops-{slug(row)}"
+    return f"{'table1' if model is None else f'table2-{model}'}-flops-{slug(*row.key)}"
 
 
 def _row_claim(row: PaperRow, table: str) -> Claim:
@@ -160,7 +155,7 @@ def _token_claim(row: PaperRow) -> Claim:
     text = f"{row.method} leaves {row.retained} % of the visual tokens before the LLM"
     paper = {"percent": float(row.retained)}
     judge = partial(token_row, row)
-    return Claim(f"table1-tokens-{slug(row)}", "table 1", text, paper, ("token_counts",), judge, CONTRADICTED)
+    return Claim(f"table1-tokens-{slug(*row.key)}", "table 1", text, paper, ("token_counts",), judge, CONTRADICTED)
 
 
 def abstract_claims() -> list[Claim]:

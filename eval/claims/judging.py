@@ -164,6 +164,13 @@ def first(evidence: Evidence, names: Sequence[str]) -> tuple[str, dict[str, Any]
     return None
 
 
+def result_of(evidence: Evidence, name: str) -> dict[str, Any]:
+    """The result of a step that gave one."""
+    result = evidence[name].result
+    assert result is not None
+    return result
+
+
 def judged(claim: Claim, evidence: Evidence) -> Judgement:
     """The verdict on one claim; a broken-down or absent first step is spoken of, never passed over.
 

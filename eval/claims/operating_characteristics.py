@@ -12,7 +12,6 @@ of LongVideoBench's videos is assumed. The functions of the product are what is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections import Counter
@@ -250,7 +249,7 @@ def table(found: dict[str, Any]) -> str:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=2000, help="of the quickest parts (default 2000)")
     options = parser.parse_args(arguments)
     require_least(options, repetitions=1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from eval.claims.judging import ACCURACY, CONTRADICTED, REPRODUCED, Claim, Evidence, Judgement, all_hold
+from eval.claims.judging import ACCURACY, CONTRADICTED, REPRODUCED, Claim, Evidence, Judgement, all_hold, result_of
 
 THRESHOLDS = {25: 0.80, 20: 0.80, 15: 0.80, 10: 0.65}  # similarity above which a token stands still, by share
 MERGE_LAYER, MERGE_LAYER_72B, MERGE_RATIO = 18, 60, 0.5
@@ -18,15 +20,9 @@ _KINDS = {
 _EPSILON = 1e-9
 
 
-def _result(evidence: Evidence, name: str) -> dict[str, Any]:
-    result = evidence[name].result
-    assert result is not None
-    return result
-
-
 def threshold(share: int, evidence: Evidence) -> Judgement:
     """The similarity at which tokens begin to count as static lies at the paper's threshold."""
-    found, paper = _result(evidence, "rules")["threshold"][str(share)], THRESHOLDS[share]
+    found, paper = result_of(evidence, "rules")["threshold"][str(share)], THRESHOLDS[share]
     holds = found["moving"] <= paper < found["static"]
     why = f"tokens of similarity {found['moving']:.3f} still move, those of {found['static']:.3f} stand still"
     middle = (found["moving"] + found["static"]) / 2
@@ -35,7 +31,7 @@ def threshold(share: int, evidence: Evidence) -> Judgement:
 
 def inner_stage(where: str, share: str | None, layer: int, evidence: Evidence) -> Judgement:
     """First layer that sees fewer tokens, and the share that is gone there, both counted at the layers themselves."""
-    found = _result(evidence, "rules")[where]
+    found = result_of(evidence, "rules")[where]
     found = found if share is None else found[share]
     facts = {
         f"the sequence becomes shorter once, at layer {layer}": found["layer"] == layer and found["changes"] == 1,
@@ -48,7 +44,7 @@ def inner_stage(where: str, share: str | None, layer: int, evidence: Evidence) -
 
 def outer_stage(evidence: Evidence) -> Judgement:
     """Fewer rows enter the first layer than the video has, and without the inner stage they stay as many."""
-    rules = _result(evidence, "rules")
+    rules = result_of(evidence, "rules")
     rows = {f"{share} %": rules["stages"][str(share)] for share in THRESHOLDS}
     facts = {
         f"at {name} no more than {name} enter, but for rounding": row["entering"] <= _most(share, row)
@@ -65,13 +61,13 @@ def _most(share: int, row: dict[str, Any]) -> float:
 
 def reversibility(evidence: Evidence) -> Judgement:
     """Training-free, deterministic, and really in effect."""
-    facts = _result(evidence, "rules")["reversibility"]
+    facts = result_of(evidence, "rules")["reversibility"]
     return all_hold(facts, dict(facts), "bit by bit")
 
 
 def optimal(evidence: Evidence) -> Judgement:
     """No segmentation removes more tokens, on random similarities."""
-    found = _result(evidence, "optimality")
+    found = result_of(evidence, "optimality")
     facts = {
         f"in all {found['samples']} samples the chosen segmentation is the best of all": found["optimal"]
         == found["samples"],
@@ -82,7 +78,7 @@ def optimal(evidence: Evidence) -> Judgement:
 
 def recording(kind: str, evidence: Evidence) -> Judgement:
     """The recordings of one kind."""
-    found = _result(evidence, "parity")["kinds"][kind]
+    found = result_of(evidence, "parity")["kinds"][kind]
     facts = {
         "selections are equal and numbers within the limit in all cases": not found["failed"],
         "there are cases": found["cases"] > 0,
@@ -95,7 +91,7 @@ def recording(kind: str, evidence: Evidence) -> Judgement:
 
 def guard(evidence: Evidence) -> Judgement:
     """The tiny model loses as many answers as it did when its bands were measured."""
-    found = _result(evidence, "guard")
+    found = result_of(evidence, "guard")
     facts = {f"all tokens: at least {found['least_full']} right": found["full"] >= found["least_full"]}
     for name, (least, most) in found["bands"].items():
         lost = found["checks"][name]["lost"]
@@ -104,67 +100,67 @@ def guard(evidence: Evidence) -> Judgement:
     return all_hold(facts, ours, f"answers of {found['samples']} questions")
 
 
+def _claim(
+    identity: str, source: str, text: str, paper: dict[str, float], step: str, judge: Callable[[Evidence], Judgement]
+) -> Claim:
+    """A claim about what the code does: a check that breaks down contradicts it."""
+    return Claim(identity, source, text, paper, (step,), judge, CONTRADICTED)
+
+
+_SEGMENTATION = "method, temporal segmentation"
+_WHOLE = (
+    _claim(
+        "rule-outer",
+        "method, outer stage",
+        "the video is shortened to its share before the LLM",
+        {f"percent at {share}": share for share in THRESHOLDS},
+        "rules",
+        outer_stage,
+    ),
+    _claim(
+        "rule-training-free",
+        "abstract",
+        "training-free, and here deterministic and reversible",
+        {},
+        "rules",
+        reversibility,
+    ),
+    _claim(
+        "optimal-segmentation",
+        _SEGMENTATION,
+        "the segmentation is globally optimal: no other makes more tokens redundant",
+        {"shortfall": 0},
+        "optimality",
+        optimal,
+    ),
+)
+
+
+def _threshold_claim(share: int, paper: float) -> Claim:
+    text = f"at {share} % a token stands still above a cosine similarity of {paper}"
+    judge = partial(threshold, share)
+    return _claim(f"rule-threshold-r{share}", _SEGMENTATION, text, {"threshold": paper}, "rules", judge)
+
+
+def _inner_claim(name: str, where: str, share: str | None, layer: int) -> Claim:
+    text = f"inside the LLM half of the video's tokens are merged away before layer {layer} ({name})"
+    paper, judge = {"layer": layer, "share": MERGE_RATIO}, partial(inner_stage, where, share, layer)
+    return _claim(f"rule-inner-{name}", "method, inner stage", text, paper, "rules", judge)
+
+
+def _release_claim(kind: str, what: str) -> Claim:
+    text = f"this code does what the release does; {what}"
+    return _claim(f"release-{kind}", "authors' release", text, {}, "parity", partial(recording, kind))
+
+
 def rule_claims() -> list[Claim]:
     """Rules of the method, its optimality, the recordings of the release, and the retention guard."""
-    claims = [
-        Claim(
-            f"rule-threshold-r{share}",
-            "method, temporal segmentation",
-            f"at {share} % a token stands still above a cosine similarity of {paper}",
-            {"threshold": paper},
-            ("rules",),
-            partial(threshold, share),
-            CONTRADICTED,
-        )
-        for share, paper in THRESHOLDS.items()
+    guarded = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
+    return [
+        *(_threshold_claim(share, paper) for share, paper in THRESHOLDS.items()),
+        *(_inner_claim(f"r{share}", "stages", str(share), MERGE_LAYER) for share in THRESHOLDS),
+        _inner_claim("72b", "stages_72b", None, MERGE_LAYER_72B),
+        *_WHOLE,
+        *(_release_claim(kind, what) for kind, what in _KINDS.items()),
+        replace(_claim("tiny-guard", "this project", guarded, {}, "guard", guard), kind=ACCURACY),
     ]
-    stages = [("stages", str(share), MERGE_LAYER, f"r{share}") for share in THRESHOLDS]
-    for where, share, layer, name in [*stages, ("stages_72b", None, MERGE_LAYER_72B, "72b")]:
-        text = f"inside the LLM half of the video's tokens are merged away before layer {layer} ({name})"
-        paper = {"layer": layer, "share": MERGE_RATIO}
-        judge = partial(inner_stage, where, share, layer)
-        claims.append(Claim(f"rule-inner-{name}", "method, inner stage", text, paper, ("rules",), judge, CONTRADICTED))
-    claims += [
-        Claim(
-            "rule-outer",
-            "method, outer stage",
-            "the video is shortened to its share before the LLM",
-            {f"percent at {share}": share for share in THRESHOLDS},
-            ("rules",),
-            outer_stage,
-            CONTRADICTED,
-        ),
-        Claim(
-            "rule-training-free",
-            "abstract",
-            "training-free, and here deterministic and reversible",
-            {},
-            ("rules",),
-            reversibility,
-            CONTRADICTED,
-        ),
-        Claim(
-            "optimal-segmentation",
-            "method, temporal segmentation",
-            "the segmentation is globally optimal: no other makes more tokens redundant",
-            {"shortfall": 0},
-            ("optimality",),
-            optimal,
-            CONTRADICTED,
-        ),
-    ]
-    for kind, what in _KINDS.items():
-        claims.append(
-            Claim(
-                f"release-{kind}",
-                "authors' release",
-                f"this code does what the release does; {what}",
-                {},
-                ("parity",),
-                partial(recording, kind),
-                CONTRADICTED,
-            )
-        )
-    text = "compression costs the tiny model as many answers as recorded (an instrument, not the 7B model)"
-    claims.append(Claim("tiny-guard", "this project", text, {}, ("guard",), guard, CONTRADICTED, ACCURACY))
-    return claims

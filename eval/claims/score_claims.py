@@ -7,9 +7,8 @@ from typing import Any
 
 from eval.claims.judging import PARTLY, REPRODUCED, Claim, Evidence, Judgement, first, not_here
 from eval.claims.score_rule import Measured, ScoreVerdict, combined, judge_lead, judge_ratio, judge_score
-from eval.paper.config_names import config_name, slug
-from eval.paper.rows import PaperRow, main_rows, other_backbone_rows, scores_of
-from eval.paper.scores import PaperScores
+from eval.paper.config_names import config_stem, slug
+from eval.paper.scores import MAIN_SCORES, OTHER_BACKBONES, PaperScores
 
 ACCURACY_PERCENT = 99.1  # abstract: of the uncompressed model's mean score, at 10 % of the tokens
 _FEWEST = 2  # methods that make an order
@@ -73,14 +72,9 @@ def benchmark_row(evidence: Evidence, name: str) -> tuple[str, dict[str, Any], s
     return found[0], row, withheld
 
 
-def scores_identity(row: PaperRow) -> str:
-    """Name of the claim about a row's scores."""
-    return f"table1-scores-{slug(row)}"
-
-
-def score_row(row: PaperRow, evidence: Evidence) -> Judgement:
-    """The four benchmarks of one row of the main table, each by the rule, and the row as they say together."""
-    return judge_cells(config_name(row), dict.fromkeys(TASKS, config_name(row)), _paper(row), evidence)
+def scores_identity(method: str, share: int) -> str:
+    """Name of the claim about the scores of a row of the main table."""
+    return f"table1-scores-{slug(method, share)}"
 
 
 def judge_cells(name: str, configs: dict[str, str], printed: dict[str, float], evidence: Evidence) -> Judgement:
@@ -125,12 +119,16 @@ def retained_accuracy(evidence: Evidence) -> Judgement:
 
 def best_of_all(share: int, evidence: Evidence) -> Judgement:
     """Whether HoliTom has the best mean of its share, by paired differences of our own runs."""
-    rivals = [row for row in main_rows() if row.retained == share and not row.method.startswith("HoliTom")]
+    rivals = {
+        method: config_stem(method, at)
+        for method, at in MAIN_SCORES
+        if at == share and not method.startswith("HoliTom")
+    }
     step, ours, obstacle = benchmark_row(evidence, f"holitom_r{share}")
-    named = {row.method: f"llava_onevision_7b/{config_name(row)}" for row in rivals}
+    named = {method: f"llava_onevision_7b/{config}" for method, config in rivals.items()}
     leads = {method: tuple(ours["leads"][name]) for method, name in named.items() if name in ours.get("leads", {})}
     if obstacle or not leads:
-        reasons = (obstacle, *(benchmark_row(evidence, config_name(row))[2] for row in rivals))
+        reasons = (obstacle, *(benchmark_row(evidence, config)[2] for config in rivals.values()))
         why = next((reason for reason in reasons if reason), "the other methods were not run on all four benchmarks")
         return _tiny_order(evidence, share, why)
     verdict = judge_lead(leads)
@@ -158,22 +156,9 @@ def _tiny_order(evidence: Evidence, share: int, why: str) -> Judgement:
     return not_here(f"{why}; on the learned tiny model, an instrument and not the 7B model: {said}", NEEDS, ours, by)
 
 
-def _paper(row: PaperRow) -> dict[str, float]:
-    return printed_scores(scores_of(row))
-
-
-def printed_scores(scores: PaperScores | None) -> dict[str, float]:
+def printed_scores(scores: PaperScores) -> dict[str, float]:
     """Scores by benchmark, without those that are not printed."""
-    if scores is None:
-        return {}
-    printed = (scores.mvbench, scores.egoschema, scores.longvideobench, scores.videomme)
-    return {title: score for title, score in zip(TASKS, printed, strict=True) if score is not None}
-
-
-def _more(row: PaperRow) -> dict[str, float]:
-    scores = scores_of(row)
-    both = {} if scores is None else {"average": scores.average, "percent": scores.percent}
-    return {name: value for name, value in both.items() if value is not None}
+    return {title: score for title, task in TASKS.items() if (score := scores.of(task)) is not None}
 
 
 def accuracy_claims() -> list[Claim]:
@@ -189,14 +174,17 @@ def accuracy_claims() -> list[Claim]:
             retained_accuracy,
         )
     ]
-    for row in main_rows():
-        text = f"{row.method} at {row.retained} %: scores on the four benchmarks"
-        name, judge = scores_identity(row), partial(score_row, row)
-        found.append(Claim(name, "table 1", text, _paper(row) | _more(row), steps, judge))
+    for (method, share), scores in MAIN_SCORES.items():
+        text = f"{method} at {share} %: scores on the four benchmarks"
+        config, printed = config_stem(method, share), printed_scores(scores)
+        means = {"average": scores.average, "percent": scores.percent}
+        more = {name: value for name, value in means.items() if value is not None}
+        judge = partial(judge_cells, config, dict.fromkeys(TASKS, config), printed)
+        found.append(Claim(scores_identity(method, share), "table 1", text, printed | more, steps, judge))
     for share in (25, 20, 15, 10):
         text = f"HoliTom has the best mean score of all methods at {share} %"
         found.append(Claim(f"table1-best-r{share}", "table 1", text, {}, steps, partial(best_of_all, share)))
-    for model in dict.fromkeys(row.model.name for row in other_backbone_rows()):
+    for model in OTHER_BACKBONES:
         text = f"HoliTom keeps the accuracy of {model} at 15 %"
         name = f"table2-scores-{model.lower().replace('llava-', '')}"
         found.append(Claim(name, "table 2", text, {}, steps, partial(other_backbone, model)))

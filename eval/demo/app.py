@@ -9,13 +9,13 @@ On this machine alone: the page listens on 127.0.0.1, loads nothing from elsewhe
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,22 @@ def examples(folder: Path) -> list[list[str]]:
     return [[clip, item.question.prompt] for item in items]
 
 
+def respond(
+    session: Session, folder: Path, video: str | None, question: str, method: str, *settings: float
+) -> tuple[Any, ...]:
+    """Message, rows, picture and details of one request; ``settings`` are those of :func:`_inputs`, in their order."""
+    asked = DemoRequest(video, question or "", method, settings[0], settings[1], *map(int, settings[2:]))
+    try:
+        reply = session.ask(asked, Path(tempfile.mkdtemp(dir=folder)))
+    except InputError as error:
+        return f"Not answered: {error}", [], None, ""
+    except Exception as error:  # the app goes on, and whoever started it sees where it broke
+        traceback.print_exc()
+        return f"Not answered, {type(error).__name__}: {error}", [], None, ""
+    said = "The same answer." if reply.rows[0].answer == reply.rows[1].answer else "The answers differ."
+    return said, told(reply), str(reply.picture), as_text(reply)
+
+
 def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path) -> Any:
     """The page as Gradio blocks.
 
@@ -68,19 +84,6 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
         folder: for the pictures of this run.
     """
     gradio = import_gradio()
-
-    def respond(video: str | None, question: str, method: str, *settings: float) -> tuple[Any, ...]:
-        asked = DemoRequest(video, question or "", method, settings[0], settings[1], *map(int, settings[2:]))
-        try:
-            reply = session.ask(asked, Path(tempfile.mkdtemp(dir=folder)))
-        except InputError as error:
-            return f"Not answered: {error}", [], None, ""
-        except Exception as error:  # the app goes on, and whoever started it sees where it broke
-            traceback.print_exc()
-            return f"Not answered, {type(error).__name__}: {error}", [], None, ""
-        said = "The same answer." if reply.rows[0].answer == reply.rows[1].answer else "The answers differ."
-        return said, told(reply), str(reply.picture), as_text(reply)
-
     with gradio.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         note = f" {TINY_NOTE}" if _is_tiny(session.checkpoint) else ""
         gradio.Markdown(f"# {_TITLE}\nCheckpoint `{Path(session.checkpoint).name}`, on this machine.{note}")
@@ -109,7 +112,13 @@ def build_page(session: Session, samples: Sequence[Sequence[str]], folder: Path)
         if samples:
             shown = [list(sample) for sample in samples]
             gradio.Examples(shown, inputs[:2], label="A rendered clip", cache_examples=False)
-        ask.click(respond, inputs, [message, rows, picture, details], concurrency_limit=1, api_visibility="private")
+        ask.click(
+            partial(respond, session, folder),
+            inputs,
+            [message, rows, picture, details],
+            concurrency_limit=1,
+            api_visibility="private",
+        )
     page.queue(default_concurrency_limit=1)
     return page
 
@@ -169,7 +178,7 @@ def serve(page: Any, port: int, block: bool) -> str:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--checkpoint", default=str(TINY), help="folder or hub id (default: the learned tiny model)")
     parser.add_argument("--port", type=int, default=7860)
     options = parser.parse_args(arguments)

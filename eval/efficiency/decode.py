@@ -16,7 +16,6 @@ first answer, whose time stands apart. Beside them stand the bytes a step must r
 from one place to another, and its operations, both counted in a step that is run. Last line: JSON with the numbers.
 """
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +36,7 @@ from llava.model.builder import DTYPES
 
 def parse_arguments(arguments: list[str] | None) -> DecodeSettings:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--geometry", choices=GEOMETRIES, default="llava-onevision-0.5b")
     parser.add_argument("--configs", type=Path, nargs="*", default=[], help="YAML files beside the vanilla model")
     parser.add_argument("--frames", type=int, help="of the video; the geometry's by default")

@@ -160,7 +160,7 @@ def bench(name: str, case: KernelCase, dtype: str, device: str, repetitions: int
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the cases")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))

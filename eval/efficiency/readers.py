@@ -40,7 +40,7 @@ READERS: tuple[ReaderChoice, ...] = ("pyav", BASE, "decord")
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 60], help="lengths of the clips")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32, 128], help="how many are sampled")

@@ -6,7 +6,6 @@ Every clip is read in a process of its own; its peak is the largest resident siz
 (1e6 bytes, sampled), beside the bytes of the pictures that it got. Last line: JSON with the numbers.
 """
 
-import argparse
 import json
 import multiprocessing
 import tempfile
@@ -90,7 +89,7 @@ def measure(large: list[int], frames: list[int], long: int) -> list[dict[str, An
 @user_errors
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print a table and one line of JSON."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--large", type=int, nargs="+", default=[4096, 16000], help="sides of square pictures")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32], help="how many of these are read")
     parser.add_argument("--long", type=int, default=1024, help=f"frames of a clip of {LONG_SECONDS} s")

@@ -9,7 +9,6 @@ question after the other, tower and all; ``loop_shared`` as well, but a tower ru
 ``holitom.serving.CompressedLLM``. The engine's start is not counted. The last line of stdout is one JSON document.
 """
 
-import argparse
 import json
 import os
 import random
@@ -174,7 +173,7 @@ def _prompt_tokens(ways: Ways) -> list[int]:
 
 def parser() -> Parser:
     """The options."""
-    found = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = Parser(description=__doc__)
     found.add_argument("--geometry", default="llava-onevision-0.5b")
     found.add_argument("--layers", type=int, default=4, help="of the decoder (default 4)")
     found.add_argument("--tower-layers", type=int, default=2, help="that run (default 2)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eval.instruments.sheets import ABSENT, TableColumn, factor, milliseconds, per
+from eval.instruments.sheets import ABSENT, OnPage, TableColumn, factor, milliseconds, per
 
 Row = Mapping[str, Any]
 OUTER_NAMES = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
@@ -21,27 +21,37 @@ def spread(value: Mapping[str, float]) -> str:
     return f"{value['median']:.0f} {span(value)}"
 
 
+def first_count(text: str) -> float:
+    """Of counts such as ``6272 > 1254``."""
+    return float(text.partition(" ")[0])
+
+
+_ANY = (OnPage(optional=True),)
+_COUNTS, _TFLOPS, _SPREADS = "visual tokens", "TFLOPs", "ms, median (range)"
 TOKENS = (
-    TableColumn("config"),
-    TableColumn("nominal tokens", "nominal"),
-    TableColumn("real tokens", "measured"),
-    TableColumn("kept", "retained_before_llm", ".1%", detail=True),
-    TableColumn("nominal T", "nominal_tflops", ".2f"),
-    TableColumn("real T", "measured_tflops", ".2f"),
+    TableColumn("config", page=(OnPage("configuration", code=True),)),
+    TableColumn("nominal tokens", "nominal", page=(OnPage("nominal", _COUNTS, sorted_by=first_count, optional=True),)),
+    TableColumn("real tokens", "measured", page=(OnPage("measured", _COUNTS, sorted_by=first_count, optional=True),)),
+    TableColumn("kept", "retained_before_llm", ".1%", detail=True, page=(OnPage("kept, %"),)),
+    TableColumn("nominal T", "nominal_tflops", ".2f", page=(OnPage("nominal", _TFLOPS, optional=True),)),
+    TableColumn("real T", "measured_tflops", ".2f", page=(OnPage("measured", _TFLOPS, optional=True),)),
 )
+_OWN_MS = (OnPage(group="ms", optional=True),)
 METHODS = (
-    TableColumn("method"),
-    TableColumn("tokens to LLM", "tokens_to_llm", detail=True),
-    TableColumn("tower signals", "signals_ms", ".1f"),
-    TableColumn("outer stage", "outer_ms", ".1f"),
-    TableColumn("inner stage", "inner_ms", ".1f"),
-    TableColumn("total", "total_ms", ".1f"),
+    TableColumn("method", page=(OnPage(code=True),)),
+    TableColumn("tokens to LLM", "tokens_to_llm", detail=True, page=(OnPage("tokens to the LLM", optional=True),)),
+    TableColumn("tower signals", "signals_ms", ".1f", page=_OWN_MS),
+    TableColumn("outer stage", "outer_ms", ".1f", page=_OWN_MS),
+    TableColumn("inner stage", "inner_ms", ".1f", page=_OWN_MS),
+    TableColumn("total", "total_ms", ".1f", page=(OnPage(group="ms"),)),
     TableColumn("/ uniform", "ratio", ".1f"),
 )
 OUTER = (
-    TableColumn("", "name"),
-    TableColumn("CPU ms, median (range)", "cpu_ms", spread),
-    TableColumn("wall ms", "wall_ms.median", ".0f"),
+    TableColumn("", "name", page=(OnPage(),)),
+    TableColumn("CPU ms, median (range)", "cpu_ms", spread, page=_ANY),
+    TableColumn(
+        "wall ms", "wall_ms.median", ".0f", page=(OnPage("wall ms, median (range)", key="wall_ms", optional=True),)
+    ),
 )
 KERNELS = (
     TableColumn("", "name"),
@@ -139,6 +149,32 @@ LATENCY = (
     TableColumn("a later token", "stages_ms.time_per_output_token", milliseconds),
     TableColumn("faster", "against_vanilla.time_per_output_token", factor),
     TableColumn("peak MB", "peak_memory_mb", ".0f"),
+)
+
+
+# stages of a prompt in their order; the projector and the inner stage are part of what stands around them
+STAGES = ("video", "preprocess", "tower", "projector", "outer", "prefill")
+_TIMES = (*STAGES, "inner", "time_to_first_token", "time_per_output_token")
+_RATIOS = ("time_to_first_token", "tokens_per_second", "peak_memory")
+# the same rows stage by stage, on the page alone
+STAGE_TIMES = (
+    TableColumn("config", page=(OnPage("configuration", code=True),)),
+    TableColumn("to the LLM", "tokens.before_llm", page=(OnPage(group=_COUNTS, optional=True),)),
+    *(
+        TableColumn(name.replace("_", " "), f"stages_ms.{name}", page=(OnPage(group=_SPREADS, optional=True),))
+        for name in _TIMES
+    ),
+    TableColumn("tokens/s", "tokens_per_second", page=_ANY),
+    TableColumn("peak memory, MB", "peak_memory_mb", ".0f", page=_ANY),
+    *(
+        TableColumn(
+            name.replace("_", " "),
+            f"against_vanilla.{name}",
+            ".2f",
+            page=(OnPage(group="times better than all tokens", optional=True),),
+        )
+        for name in _RATIOS
+    ),
 )
 
 

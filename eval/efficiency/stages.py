@@ -165,7 +165,7 @@ def far(found: Tensor, wanted: Tensor) -> float:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--only", choices=("outer", "inner"), help="one stage")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="FILE", help="clips for outer cells")

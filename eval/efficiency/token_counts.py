@@ -11,7 +11,6 @@ belongs to this clip and these features, and a clip that hardly moves ends under
 FLOPs are the paper's formula at the checkpoint's sizes. A table, then one line of JSON.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -153,7 +152,7 @@ def measure(question: VideoPrompt, path: Path, geometry: Geometry, frames: int) 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("configs", nargs="+", type=Path, help="files or folders")
     parser.add_argument("--video", type=Path, help="default: the demo's clip")
     parser.add_argument("--frames", type=int, help="default: those of the checkpoint, 32 or 64")

@@ -52,6 +52,9 @@ class _Absent:
 class _Parser(argparse.ArgumentParser):
     """As :class:`holitom.cli.Parser` answers."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"error: {' '.join(f'{message}; see --help'.split())}\n")
         sys.exit(2)

@@ -8,7 +8,6 @@ and the working tree must be committed, so that the result names a commit that g
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shlex
@@ -65,7 +64,7 @@ def write_whole(path: Path, text: str) -> None:
 @user_errors
 def main() -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("path", type=Path, help="JSON file to write")
     parser.add_argument("--allow-dirty", action="store_true", help="also with changes that are not committed")
     words = sys.argv[1:]

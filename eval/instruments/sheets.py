@@ -1,6 +1,6 @@
 """One description of a table for every place that shows it: key, heading and form of each column, and two renderers.
 
-The page sets the same columns as HTML; Markdown and the terminal are here.
+Markdown and the terminal are here; :func:`eval.report.page.sheets.sheet_of` sets the same columns on the page.
 """
 
 from __future__ import annotations
@@ -10,6 +10,32 @@ from dataclasses import dataclass
 from typing import Any
 
 ABSENT = "-"
+Key = str | Callable[[Mapping[str, Any]], Any]
+Form = str | Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class OnPage:
+    """How the page sets a column, where that differs; a number keeps its exact value there, for sorting.
+
+    Attributes:
+        heading: above it.
+        group: a heading above several columns.
+        key, form: of the value, if others; a number's form tells its digits, its sign and whether it is in percent.
+        small: what stands below it in small print.
+        code: whether a text is a name.
+        optional: whether the value may be absent.
+        sorted_by: number of a text.
+    """
+
+    heading: str = ""
+    group: str = ""
+    key: Key = ""
+    form: str = ""
+    small: Callable[[Mapping[str, Any]], str] | None = None
+    code: bool = False
+    optional: bool = False
+    sorted_by: Callable[[str], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -22,22 +48,19 @@ class TableColumn:
         form: how a value is written: a format, or a function. None is written as a dash.
         short: the heading on a terminal, where another one is needed.
         detail: shown on the terminal and left out of the page of tables.
+        page: the columns that the reviewer's page makes of it.
     """
 
     heading: str
-    key: str | Callable[[Mapping[str, Any]], Any] = ""
-    form: str | Callable[[Any], str] = ""
+    key: Key = ""
+    form: Form = ""
     short: str = ""
     detail: bool = False
+    page: tuple[OnPage, ...] = ()
 
     def value(self, row: Mapping[str, Any]) -> Any:
-        """The value of a row; None where a part of the path is None."""
-        if callable(self.key):
-            return self.key(row)
-        found: Any = row
-        for part in (self.key or self.heading).split("."):
-            found = None if found is None else found.get(part)
-        return found
+        """The value of a row, see :func:`look_up`."""
+        return look_up(row, self.key or self.heading)
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The value as it is shown."""
@@ -45,6 +68,16 @@ class TableColumn:
         if value is None:
             return ABSENT
         return format(value, self.form) if isinstance(self.form, str) else self.form(value)
+
+
+def look_up(row: Mapping[str, Any], key: Key) -> Any:
+    """The value that a key names; None where a part of the path is None."""
+    if callable(key):
+        return key(row)
+    found: Any = row
+    for part in key.split("."):
+        found = None if found is None else found.get(part)
+    return found
 
 
 def milliseconds(value: Mapping[str, float]) -> str:
@@ -63,12 +96,17 @@ def per(unit: float, form: str) -> Callable[[float], str]:
     return lambda value: format(value / unit, form)
 
 
+def listed(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines of text, without the columns of detail."""
+    shown = [column for column in columns if not column.detail]
+    return [column.heading for column in shown], [[column.text(row) for column in shown] for row in rows]
+
+
 def markdown(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Lines of a table as GitHub shows it, without the columns of detail."""
-    shown = [column for column in columns if not column.detail]
-    lines = [[column.heading for column in shown], *([column.text(row) for column in shown] for row in rows)]
-    head, *rest = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines]
-    return [head, f"|{'---|' * len(shown)}", *rest]
+    header, lines = listed(columns, rows)
+    head, *rest = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in (header, *lines)]
+    return [head, f"|{'---|' * len(header)}", *rest]
 
 
 def terminal(columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.paper.rows import PaperRow, main_rows
+from eval.paper.scores import MAIN_SCORES
 from holitom.methods import paper_rows
 
 
@@ -12,16 +12,11 @@ def config_stem(method: str, retained: int) -> str:
     return stem if retained == 100 else f"{stem}_r{retained}"
 
 
-def config_name(row: PaperRow) -> str:
-    """:func:`config_stem` of a row."""
-    return config_stem(row.method, row.retained)
-
-
 def paper_methods() -> list[str]:
     """Stems of the main table's methods in its order, without the share."""
-    return list(dict.fromkeys(config_stem(row.method, 100) for row in main_rows()))
+    return list(dict.fromkeys(config_stem(method, 100) for method, _ in MAIN_SCORES))
 
 
-def slug(row: PaperRow) -> str:
-    """A row's configuration as identities of claims have it."""
-    return config_name(row).replace("_", "-")
+def slug(method: str, retained: int) -> str:
+    """:func:`config_stem` as identities of claims have it."""
+    return config_stem(method, retained).replace("_", "-")

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.rows import PaperRow, rows_of
 from holitom.settings import RunConfig, load_config
 from holitom.shipped import CONFIGS
@@ -177,7 +177,7 @@ def _config(name: str) -> Path:
 def _settings(model: str) -> list[tuple[PaperRow, dict[str, object]]]:
     found = []
     for row in rows_of(model):
-        path = CONFIGS / model / f"{config_name(row)}.yaml"
+        path = CONFIGS / model / f"{config_stem(*row.key)}.yaml"
         if path.is_file():  # DyCoke at 25 % is a row of the main table alone
             found.append((row, load_config(path).as_dict()))
     return found

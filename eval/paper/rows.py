@@ -42,6 +42,11 @@ class PaperRow:
     paper_percent: float | None = None
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Method and share, by which scores, times and configurations are found."""
+        return self.method, self.retained
+
+    @property
     def tflops(self) -> float:
         """TFLOPs by the paper's formula, not rounded."""
         return paper_flops(self.tokens_per_layer, self.model.hidden_size, self.model.intermediate_size) / TERA
@@ -107,7 +112,7 @@ def scores_of(row: PaperRow | None) -> PaperScores | None:
     """The printed scores of a row; None where they are not known here."""
     if row is None or row.model.name != MODELS["llava_onevision_7b"][0]:
         return None
-    return MAIN_SCORES[row.method, row.retained]
+    return MAIN_SCORES[row.key]
 
 
 def as_record(row: PaperRow) -> dict[str, Any]:

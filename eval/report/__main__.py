@@ -11,7 +11,6 @@ The same results give the same bytes. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
@@ -101,7 +100,7 @@ def require_packages() -> None:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, help="folder of results, searched with all folders below it")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the page")
     parser.add_argument("--claims", type=Path, help="file of eval.claims (default: claims.json in the results)")

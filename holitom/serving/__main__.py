@@ -3,7 +3,6 @@
 vllm serve "$(python -m holitom.serving CHECKPOINT)" --enable-prompt-embeds --served-model-name decoder
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from holitom.serving.decoder_folder import decoder_folder, default_cache
 @user_errors
 def main() -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a LLaVA-OneVision or LLaVA-Video checkpoint")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where to make it (default %(default)s)")
     options = parser.parse_args()

@@ -47,6 +47,15 @@ class SplicedBatch:
     labels: Tensor | None
     video_spans: Tensor
 
+    def arguments(self) -> dict[str, Tensor | None]:
+        """Of the decoder."""
+        return {
+            "inputs_embeds": self.inputs_embeds,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+            "video_spans": self.video_spans,
+        }
+
 
 @dataclass
 class _Row:
@@ -140,13 +149,17 @@ def splice(
     _check_ids(input_ids, attention_mask, labels)
     keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     ids = [row[mask] for row, mask in zip(input_ids, keep, strict=True)]
-    row_labels = (
-        [row[mask] for row, mask in zip(labels, keep, strict=True)] if labels is not None else [None] * len(ids)
-    )
-    rows, used = [], 0
-    for row_ids, row_label, count in zip(ids, row_labels, _check_counts(ids, visuals), strict=True):
-        rows.append(_splice_row(row_ids, row_label, visuals[used : used + count], embed))
-        used += count
+    row_labels = [None] * len(ids) if labels is None else [row[mask] for row, mask in zip(labels, keep, strict=True)]
+    left = iter(visuals)
+    rows = [
+        _splice_row(row_ids, row_label, list(itertools.islice(left, count)), embed)
+        for row_ids, row_label, count in zip(ids, row_labels, _check_counts(ids, visuals), strict=True)
+    ]
+    return _padded(rows, max_length)
+
+
+def _padded(rows: Sequence[_Row], max_length: int | None) -> SplicedBatch:
+    """The rows as one batch."""
     lengths = [row.embeds.shape[0] for row in rows]
     seq = max(lengths)
     if max_length is not None and seq > max_length:
@@ -154,20 +167,18 @@ def splice(
             f"the prompt has {seq} tokens, more than the {max_length} this checkpoint was made for: "
             "use fewer frames, or compress to a lower retain_ratio"
         )
-    device = input_ids.device
-    padding = torch.tensor([seq - length for length in lengths], device=device)[:, None]
-    real = torch.arange(seq, device=device)[None] >= padding
+    device, padding = rows[0].positions.device, [seq - length for length in lengths]
+    real = torch.arange(seq, device=device)[None] >= torch.tensor(padding, device=device)[:, None]
     most = max((len(row.spans) for row in rows), default=0)
     spans = torch.zeros(len(rows), most, 2, dtype=torch.long)
     for number, row in enumerate(rows):
         for place, (start, stop) in enumerate(row.spans):
-            spans[number, place] = torch.tensor([start, stop]) + (seq - lengths[number])
+            spans[number, place] = torch.tensor([start, stop]) + padding[number]
+    labels = [row.labels for row in rows if row.labels is not None]
     return SplicedBatch(
         inputs_embeds=_left_pad([row.embeds for row in rows], 0),
         attention_mask=real.long(),
         position_ids=_left_pad([row.positions for row in rows], 0),
-        labels=_left_pad([row.labels for row in rows if row.labels is not None], IGNORE_INDEX)
-        if labels is not None
-        else None,
+        labels=_left_pad(labels, IGNORE_INDEX) if labels else None,
         video_spans=spans,
     )

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eval.benchmarks.run import assignments
+from eval.benchmarks.lmms.settings import assignments
 from holitom import load_config
 from holitom.settings import parse_config
 from holitom.strict_yaml import parse_yaml, read_yaml, written

@@ -12,7 +12,6 @@ line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -187,7 +186,7 @@ def _record(report: Report) -> dict[str, Any]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("action", choices=("verify", "plan"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with data/ and hf/ (default: data)")
     parser.add_argument("--tasks", help="names with commas between them (default: verify the paper's four, plan all)")

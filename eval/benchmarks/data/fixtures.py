@@ -11,7 +11,6 @@ rehearsals and say nothing about the paper; the folder says so in ``fixture.json
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ def fixture_marker(folder: str | Path) -> dict[str, Any] | None:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips-per-task", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

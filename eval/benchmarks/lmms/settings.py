@@ -1,16 +1,23 @@
 """Method settings as ``--model_args`` carries them: a YAML file, or single values by their names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from holitom.compressor import Compressor
 from holitom.methods import method_config
 from holitom.settings import RunConfig, load_config, parse_config
-from llava.errors import InputError
+from holitom.strict_yaml import parse_yaml
+from llava.errors import InputError, shown
 
 VANILLA = "vanilla"
+# a result is named and compared by its configuration and --set: --model-args must not change them unseen
+_OF_THE_CONFIG = {"max_frames_num": "model.num_frames", "conv_template": "model.conv_template"}
+_OF_OPTIONS = frozenset(
+    {"pretrained", "config", "method", "answers", "on_bad_video", "reuse", "prefetch", "engine", "engine_args"}
+)
 
 
 def _paths(cls: type, prefix: str = "") -> list[str]:
@@ -86,4 +93,41 @@ def stages_that_compress(compressor: Compressor, frames: int, tokens_per_frame: 
         found.append("outer")
     if any(not stage.keeps_all for stage in getattr(inner, "stages", ())):
         found.append("inner")
+    return found
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` texts as a mapping, values read as YAML.
+
+    Raises:
+        InputError: for a text without a sign or with a value that is no YAML.
+    """
+    found = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise InputError(f"{shown(text)} is not of the form key=value")
+        try:
+            found[key] = parse_yaml(value)
+        except InputError as error:
+            raise InputError(f"{shown(text)}: {error}") from None
+    return found
+
+
+def model_arguments(texts: Sequence[str], method: str | None) -> dict[str, Any]:
+    """The stock model's arguments; what the configuration or an option decides is refused.
+
+    Raises:
+        InputError: for such an argument: the result would bear the name of a configuration it was not made with.
+    """
+    found = assignments(texts)
+    for name in found:
+        setting = _OF_THE_CONFIG.get(name) or (name if name.startswith("model.") else None)
+        if setting is None and method is not None:
+            with suppress(InputError):  # none of the method's
+                setting = setting_path(method, name)
+        if setting is not None:
+            raise InputError(f"--model-args {name}: the configuration decides it, use --set {setting}=VALUE")
+        if name in _OF_OPTIONS:
+            raise InputError(f"--model-args {name}: the command line has it elsewhere, see --help")
     return found

@@ -19,6 +19,7 @@ from eval.paper.benchmarks import HARNESS
 from llava.errors import InputError
 
 STAGES = ("before_llm", "inside_llm", "layer_mean")
+_HASHED = {"prompt_sha256": "prompt", "frames_sha256": "frames_sha256"}  # of every question together
 _PACKAGES = (
     "torch",
     "transformers",
@@ -205,15 +206,7 @@ def make_result(
     for sample in samples:
         by_task.setdefault(sample["subtask"], []).append(sample)
     tasks = {task: _task_result(outcome, task, members) for task, members in by_task.items()}
-    facts = {"tasks": asked.tasks, "limit": asked.limit, "on_bad_video": asked.on_bad_video, "seeds": SEEDS}
-    # what the method is compared under; the questions are told by each task's prompt_sha256, the code by the commit
-    compared = {name: value for name, value in served.setup.items() if name != "code_sha256"}
-    compared["harness"] = asked.harness
     compressor = served.config["compressor"]
-    questions = [(sample["subtask"], sample["doc_id"]) for sample in samples]
-    seconds = [entry.seconds for entry in served.entries.values() if entry.bad_video is None]
-    computed = {"questions_computed": served.computed, "questions_resumed": served.resumed}
-    computed["videos_encoded"] = served.encoded
     return {
         "schema": SCHEMA,
         "config": {
@@ -227,13 +220,11 @@ def make_result(
         "checkpoint": {"name": asked.checkpoint, **served.checkpoint},
         "fixture": asked.fixture,
         "harness": asked.harness,
-        "setup": {**compared, **facts, "num_frames": served.setup["arguments"]["max_frames_num"]},
-        "setup_hash": digest(compared),
+        **_setup(asked, served),
         "versions": _versions(),
         "commit": commit(),
         "code_sha256": served.setup["code_sha256"],
-        "prompt_sha256": digest([[*key, sample["prompt"]] for key, sample in zip(questions, samples, strict=True)]),
-        "frames_sha256": digest([[*k, sample["frames_sha256"]] for k, sample in zip(questions, samples, strict=True)]),
+        **{key: digest([[s["subtask"], s["doc_id"], s[of]] for s in samples]) for key, of in _HASHED.items()},
         **_token_facts(samples),
         "tasks": tasks,
         "groups": _group_results(tasks),
@@ -243,5 +234,24 @@ def make_result(
             if s["bad_video"] is not None
         ],
         "readers": dict(sorted(Counter(s["reader"] for s in samples if s["reader"] is not None).items())),
-        "times": {**asked.times, **computed, "seconds_per_question": _mean(seconds)},
+        "times": {**asked.times, **_work(served)},
+    }
+
+
+def _setup(asked: RunRequest, served: Served) -> dict[str, Any]:
+    """What the method is compared under; its prompts are told by each task's hash, the code by the commit."""
+    compared = {name: value for name, value in served.setup.items() if name != "code_sha256"}
+    compared["harness"] = asked.harness
+    facts = {"tasks": asked.tasks, "limit": asked.limit, "on_bad_video": asked.on_bad_video, "seeds": SEEDS}
+    setup = {**compared, **facts, "num_frames": served.setup["arguments"]["max_frames_num"]}
+    return {"setup": setup, "setup_hash": digest(compared)}
+
+
+def _work(served: Served) -> dict[str, Any]:
+    seconds = [entry.seconds for entry in served.entries.values() if entry.bad_video is None]
+    return {
+        "questions_computed": served.computed,
+        "questions_resumed": served.resumed,
+        "videos_encoded": served.encoded,
+        "seconds_per_question": _mean(seconds),
     }

@@ -5,7 +5,6 @@ python -m eval.benchmarks.lmms.worker JOB.json --share    answers the share of t
 python -m eval.benchmarks.lmms.worker JOB.json --score    writes the result from the shares
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -246,7 +245,7 @@ def _share_with_log(job: Job) -> None:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("job", type=Path)
     parser.add_argument("--share", action="store_true", help="answer the share of this process")
     parser.add_argument("--score", action="store_true", help="write the result from the shares")

@@ -9,7 +9,6 @@ The folder may hold any subset of ``outer_*``, ``inner_*`` and ``dpc_*`` (pairs 
 one line of JSON; exit status 1 if a case fails, 2 if there is nothing to compare.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -115,7 +114,7 @@ def compare(folder: Path) -> Iterator[CaseResult]:
 @user_errors
 def main() -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with recorded cases")
     outcomes = []
     for outcome in compare(parser.parse_args().folder):

@@ -119,7 +119,7 @@ def show(real: dict[str, Any]) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")
     parser.add_argument("--geometry", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS), help="default: all")
     parser.add_argument("--only", nargs="+", metavar="CONFIG", help="rows beside vanilla whose real graph is counted")

@@ -9,7 +9,7 @@ from eval.efficiency.flops.counted import Counted, MetaRuns, MethodFlops
 from eval.efficiency.flops.plans import Plan, newer_methods, plans_of
 from eval.efficiency.flops.sizes import model_config
 from eval.instruments.progress import progress
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.rows import main_rows
 from holitom.methods.holitom import HolitomOuter
 
@@ -73,7 +73,7 @@ def newer_records(text: tuple[int, int]) -> list[dict[str, Any]]:
 def shares(rows: Sequence[dict[str, Any]], config: str = "holitom_r10") -> dict[str, Any] | None:
     """What the headline row costs in percent of vanilla, by the paper's formula and really; None if it is absent."""
     found = {row["config"]: row for row in rows if row["geometry"] == MAIN}
-    paper = {config_name(row): row.percent for row in main_rows()}
+    paper = {config_stem(*row.key): row.percent for row in main_rows()}
     if not {config, "vanilla"} <= set(found):
         return None
     whole, real = found["vanilla"]["prefill"], found[config]["prefill"]

@@ -51,7 +51,7 @@ _DECODINGS = ("static", "graphs")
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line, checked before anything is made."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--geometry", choices=GEOMETRIES, required=True)
     parser.add_argument(
         "--checkpoint", help="folder or hub id of a checkpoint of that geometry (default: random weights)"

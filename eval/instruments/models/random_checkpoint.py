@@ -7,7 +7,6 @@ It answers nonsense. It is there so that the whole pipeline runs without a downl
 generation. Weights depend on the seed alone.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -206,7 +205,7 @@ def write_random_model(path: str | Path, raw: Mapping[str, Any], seed: int = 0) 
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("path", help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layout", choices=LAYOUTS, default="llava-onevision", help="family of the checkpoint")

@@ -7,8 +7,6 @@ The file is a recorded result or the last line of ``eval.efficiency.flops``.
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +14,16 @@ from typing import Any
 from eval.efficiency.flops.real import MAIN
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.rows import PaperRow, main_rows, scores_of
+from eval.report.figures import new_figure
 from eval.report.figures.tiny import score_by_flops
+from holitom.files import whole_file
 from llava.errors import InputError
 
 _MARKERS = "osD^v<>pX"
+_WIDTH, _HEIGHT = 6.5, 4.8  # inches of one panel
 _STAGES = (("tower", "tower"), ("projector", "projector"), ("method", "compression"), ("llm", "language model"))
-
-
-def _new(columns: int, title: str) -> tuple[Any, Any]:
-    """A figure with ``columns`` axes side by side; no display is needed."""
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError("figures need matplotlib: pip install 'holitom[report]'") from error
-    figure = Figure(figsize=(6.5 * columns, 4.8), layout="constrained")
-    figure.suptitle(title, fontsize=9)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def _lines(axes: Any, points: Sequence[tuple[PaperRow, float]]) -> None:
@@ -65,11 +55,11 @@ def _lines(axes: Any, points: Sequence[tuple[PaperRow, float]]) -> None:
 def accuracy_by_flops(counted: Sequence[dict[str, Any]]) -> Any:
     """The paper's accuracies against FLOPs: by its formula, and real ones of the whole prefill."""
     real = {row["config"]: row["prefill"]["total"] for row in counted if row["geometry"] == MAIN}
-    figure, (left, right) = _new(2, "LLaVA-OneVision-7B: accuracies as printed by the paper, not measured here")
-    rows = main_rows()
-    _lines(left, [(row, row.percent) for row in rows])
+    title = "LLaVA-OneVision-7B: accuracies as printed by the paper, not measured here"
+    figure, (left, right) = new_figure(2, 2 * _WIDTH, _HEIGHT, title, 9)
+    _lines(left, [(row, row.percent) for row in main_rows()])
     left.set_xlabel("FLOPs by the paper's formula (language model, visual tokens), % of vanilla")
-    named = [(row, config_name(row)) for row in rows]
+    named = [(row, config_stem(*row.key)) for row in main_rows()]
     _lines(right, [(row, 100 * real[name] / real["vanilla"]) for row, name in named if name in real])
     right.set_xlabel("real FLOPs of the whole prefill (tower included), % of vanilla")
     return figure
@@ -78,7 +68,8 @@ def accuracy_by_flops(counted: Sequence[dict[str, Any]]) -> Any:
 def stage_bars(counted: Sequence[dict[str, Any]]) -> Any:
     """FLOPs of every stage of a prefill: all tokens beside HoliTom at its lowest retention, for every checkpoint."""
     names = list(dict.fromkeys(row["geometry"] for row in counted))
-    figure, axes = _new(len(names), "real FLOPs of a prefill by stage, at the paper's token counts")
+    title = "real FLOPs of a prefill by stage, at the paper's token counts"
+    figure, axes = new_figure(len(names), len(names) * _WIDTH, _HEIGHT, title, 9)
     for place, name in zip(axes, names, strict=True):
         rows = [row for row in counted if row["geometry"] == name]
         shown = [rows[0], next(row for row in reversed(rows) if row["config"].startswith("holitom_r"))]
@@ -124,9 +115,8 @@ def write_figures(folder: Path, counted: Sequence[dict[str, Any]], results: Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, figure in zip(paths, figures.values(), strict=True):
-            part = path.with_suffix(".png.part")
-            figure.savefig(part, format="png", dpi=150)
-            os.replace(part, path)
+            with whole_file(path) as part:
+                figure.savefig(part, format="png", dpi=150)
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): name a folder of yours") from None
     return paths
@@ -150,7 +140,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("result", type=Path, help="JSON file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for figures")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with measured results")

@@ -8,7 +8,6 @@ hatches stay apart in print.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def read_result(path: Path) -> dict[str, Any]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="JSON files")
     parser.add_argument("-o", "--output", type=Path, required=True, help="PNG, PDF or SVG file to write")
     options = parser.parse_args(arguments)

@@ -8,7 +8,6 @@ For notebooks without magic commands; no Jupyter is needed. A cell's last expres
 
 from __future__ import annotations
 
-import argparse
 import ast
 import base64
 import contextlib
@@ -72,7 +71,7 @@ def _outputs(source: str, namespace: dict[str, Any], count: int) -> list[dict[st
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("notebook", type=Path)
     path = parser.parse_args(arguments).notebook
     try:

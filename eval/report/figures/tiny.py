@@ -6,17 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eval.report.figures import new_figure
 from eval.synthetic.answers.scores import NOTICE
 from holitom.methods import belongs, title_of
-
-
-def _new(width: float, height: float) -> tuple[Any, Any]:
-    """A figure with the notice above everything, and its axes; no display is needed."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(NOTICE, fontsize=7)
-    return figure, figure.subplots()
 
 
 def _full(axes: Any, row: dict[str, Any]) -> None:
@@ -28,7 +20,7 @@ def _full(axes: Any, row: dict[str, Any]) -> None:
 def score_by_flops(record: dict[str, Any]) -> Any:
     """Score of every method against the FLOPs of its prefill; bars are standard errors."""
     result = record["result"]
-    figure, axes = _new(8, 5)
+    figure, (axes,) = new_figure(1, 8, 5, NOTICE, 7)
     rows = result["rows"]
     full = next(row for name, row in rows.items() if name.startswith("vanilla"))
     _full(axes, full)
@@ -55,42 +47,42 @@ def score_by_flops(record: dict[str, Any]) -> Any:
     return figure
 
 
-def _value(changes: list[str]) -> Any:
-    return json.loads(changes[-1].partition("=")[2]) if changes else None
+def changed_values(points: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]] | None:
+    """The one setting in which the points of a configuration differ, and its number for each point.
 
-
-def _curve_values(points: Mapping[str, dict[str, Any]]) -> list[float] | None:
-    """Values of the one setting that the points of an ablation differ in, or None if they are not numbers of one."""
-    changed = {tuple(change.partition("=")[0] for change in point["changes"]) for point in points.values()}
-    if len(changed) != 1 or len(next(iter(changed))) != 1:
+    None when they differ in anything else, or in something that is no number.
+    """
+    changes = {name: [change.partition("=") for change in point["changes"]] for name, point in points.items()}
+    keys = {tuple(key for key, *_ in found) for found in changes.values()}
+    if len(keys) != 1 or len(next(iter(keys))) != 1:
         return None
-    values = [_value(point["changes"]) for point in points.values()]
-    files = {name.partition(",")[0] for name in points}
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return values if numbers and len(files) == 1 else None
+    values = {name: json.loads(found[0][2]) for name, found in changes.items()}
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
+        return None
+    return next(iter(keys))[0], values
 
 
 def ablation(name: str, grid: dict[str, Any], rows: dict[str, dict[str, Any]]) -> Any:
     """Score over the values of a setting, or a bar for each point."""
     points = grid["points"]
-    values = _curve_values(points)
-    figure, axes = _new(6.5, 4)
+    numbers = changed_values(points) if len({point.partition(",")[0] for point in points}) == 1 else None
+    figure, (axes,) = new_figure(1, 6.5, 4, NOTICE, 7)
     _full(axes, next(row for point, row in rows.items() if point.startswith("vanilla_f")))
     heights, errors = ([100 * rows[point][key] for point in points] for key in ("score", "error"))
     axes.errorbar(
-        range(len(points)) if values is None else values,
+        range(len(points)) if numbers is None else list(numbers[1].values()),
         heights,
         yerr=errors,
         marker="o",
         capsize=2,
-        linestyle="" if values is None else "-",
+        linestyle="" if numbers is None else "-",
         label=name,
     )
-    if values is None:
+    if numbers is None:
         labels = [point.replace(",", "\n").replace("_without_inner", " w/o inner") for point in points]
         axes.set_xticks(range(len(points)), labels, fontsize=6, rotation=20)
     else:
-        axes.set_xlabel(next(iter(points.values()))["changes"][0].partition("=")[0])
+        axes.set_xlabel(numbers[0])
     axes.set_title(grid["title"], fontsize=9)
     axes.set_ylabel("score %")
     axes.legend(fontsize=7)

@@ -8,7 +8,6 @@ The file is a recorded result or the last line of the command. The last line is 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from eval.efficiency.tradeoff import method_of
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record
-from llava.errors import InputError
+from eval.report.figures import new_figure
 
 _MARKERS = "osD^v<>pXhP*d"
 _STRONG = ("holitom", "holitom_tower")
@@ -53,16 +52,9 @@ def tradeoff(result: Mapping[str, Any]) -> Any:
     Raises:
         InputError: without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError("figures need matplotlib: pip install 'holitom[report]'") from error
-    by_frames = result["by_frames"]
-    figure = Figure(figsize=(7 * len(by_frames), 5), layout="constrained")
-    figure.suptitle(f"{result['notice']} {result['questions']} questions.", fontsize=8)
-    for axes, (frames, rows) in zip(
-        figure.subplots(1, len(by_frames), squeeze=False)[0], by_frames.items(), strict=True
-    ):
+    by_frames, title = result["by_frames"], f"{result['notice']} {result['questions']} questions."
+    figure, panels = new_figure(len(by_frames), 7 * len(by_frames), 5, title, 8)
+    for axes, (frames, rows) in zip(panels, by_frames.items(), strict=True):
         panel(axes, rows)
         axes.set_title(f"{frames} frames", fontsize=9)
     return figure
@@ -71,7 +63,7 @@ def tradeoff(result: Mapping[str, Any]) -> Any:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("record", type=Path, help="a recorded result")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file of the figure")
     options = parser.parse_args(arguments)

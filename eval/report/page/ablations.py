@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eval.paper.grids import Grid
+from eval.report.figures.tiny import changed_values
 from eval.report.page.blocks import NOT_MEASURED, Block, Cell, Column, Notice, Section, Sheet, slugged
 from eval.report.page.charts import Series, curves
 from eval.report.page.findings import score_findings
-from eval.report.page.paper import three
+from eval.report.page.paper import TRIPLE, three
+from eval.report.page.sheets import sheet_of
 from eval.report.page.sources import ResultFile, Sources
-from eval.report.page.tiny import NO_EVIDENCE, score_cells, score_columns, score_notes
+from eval.report.page.tiny import NO_EVIDENCE, score_notes
 from eval.report.tables.scores import ScoreSection, title_of
 from eval.report.tables.scores import score_columns as tasks_of
+from eval.report.tables.tiny import SCORES, scored
 
 
 def ablation_section(sources: Sources, grids: Sequence[Grid]) -> Section:
@@ -47,7 +49,7 @@ def _paper_ablation(sources: Sources, section: ScoreSection, grids: Sequence[Gri
     tasks = tasks_of(section.runs)
     columns = [Column("point")]
     for task in tasks:
-        columns += [Column(name, title_of(task)) for name in ("paper", "ours", "diff.")]
+        columns += [Column(name, title_of(task)) for name in TRIPLE]
     rows, names = [], [row.label for row in section.rows]
     values: dict[str, list[float | None]] = {task: [] for task in tasks}
     errors: dict[str, list[float | None]] = {task: [] for task in tasks}
@@ -80,9 +82,7 @@ def _tiny_ablations(record: ResultFile) -> list[Block]:
 def _tiny_ablation(slug: str, record: ResultFile, grid: Mapping[str, Any]) -> list[Block]:
     rows, points = record.result["rows"], grid["points"]
     title = f"Tiny model: {grid['title']}"
-    sheet = Sheet(
-        slug, title, score_columns(), [score_cells(point, rows[point]) for point in points], score_notes(record)
-    )
+    sheet = sheet_of(slug, title, SCORES, scored(record.result, points), score_notes(record))
     said = "Score of every point on the tiny model with its standard error, beside all tokens of as many frames."
     axis, series = ablation_lines(points, rows)
     return [curves(f"{slug}-chart", title, series, (axis, "score, %"), said, _band(record, points)), sheet]
@@ -119,18 +119,3 @@ def short(point: str) -> str:
     # outer.retain_ratio=0.2: the value may hold a dot as well
     words = re.sub(r"[^,=]*\.(?=[^,.=]*=)", "", changes).replace(",", ", ") if changes else name
     return words if len(words) < 45 else words[:44] + "…"
-
-
-def changed_values(points: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, float]] | None:
-    """The one setting in which the points of a configuration differ, and its number for each point.
-
-    None when they differ in anything else, or in something that is no number.
-    """
-    changes = {name: [change.partition("=") for change in point["changes"]] for name, point in points.items()}
-    keys = {tuple(key for key, *_ in found) for found in changes.values()}
-    if len(keys) != 1 or len(next(iter(keys))) != 1:
-        return None
-    values = {name: json.loads(found[0][2]) for name, found in changes.items()}
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()):
-        return None
-    return next(iter(keys))[0], values

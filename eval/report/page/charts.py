@@ -40,6 +40,16 @@ class Series:
     dashed: bool = False
     lines: bool = True
 
+    def plain(self) -> dict[str, Any]:
+        """As the data beside a chart has it."""
+        return {
+            "name": plain(self.name),
+            "x": [plain(at) if isinstance(at, str) else at for at in self.x],
+            "y": list(self.y),
+            "errors": list(self.errors),
+            "names": [plain(name) for name in self.names],
+        }
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -93,40 +103,36 @@ def curves(
 
     drawn = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
     axis = drawn.subplots()
-    data = []
+    data: list[dict[str, Any]] = []
     for place, line in enumerate(series):
-        colour, marker, dash = style(line.method or line.name, place)
-        points = [at for at, value in enumerate(line.y) if value is not None]
-        errors = [line.errors[at] or 0.0 for at in points] if any(e is not None for e in line.errors) else None
-        axis.errorbar(
-            [_label(line.x[at]) for at in points],
-            np.array([line.y[at] for at in points], dtype=float),
-            errors,
-            label=_label(line.name),
-            color=colour,
-            marker=marker,
-            markersize=6,
-            linewidth=1.4 if line.lines else 0.0,
-            elinewidth=1,
-            capsize=2,
-            linestyle="--" if line.dashed else dash,
-            markerfacecolor="none" if line.dashed else colour,
-        )
-        data.append(
-            {
-                "name": plain(line.name),
-                "x": [plain(at) if isinstance(at, str) else at for at in line.x],
-                "y": list(line.y),
-                "errors": list(line.errors),
-                "names": [plain(name) for name in line.names],
-            }
-        )
+        _draw(axis, line, style(line.method or line.name, place))
+        data.append(line.plain())
     if band is not None:
         value, error, name = band
         axis.axhspan(value - error, value + error, color="#000000", alpha=0.07, linewidth=0)
         axis.axhline(value, color="#000000", linestyle="--", linewidth=1, label=_label(name))
         data.append({"name": plain(name), "y": [value], "errors": [error]})
     return _chart(drawn, Drawn(slug, title, axes, said), data)
+
+
+def _draw(axis: Any, line: Series, look: tuple[str, str, str]) -> None:
+    colour, marker, dash = look
+    points = [at for at, value in enumerate(line.y) if value is not None]
+    errors = [line.errors[at] or 0.0 for at in points] if any(e is not None for e in line.errors) else None
+    axis.errorbar(
+        [_label(line.x[at]) for at in points],
+        np.array([line.y[at] for at in points], dtype=float),
+        errors,
+        label=_label(line.name),
+        color=colour,
+        marker=marker,
+        markersize=6,
+        linewidth=1.4 if line.lines else 0.0,
+        elinewidth=1,
+        capsize=2,
+        linestyle="--" if line.dashed else dash,
+        markerfacecolor="none" if line.dashed else colour,
+    )
 
 
 def stacked(

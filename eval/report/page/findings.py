@@ -14,14 +14,14 @@ from eval.claims.flops_claims import flops_identity
 from eval.claims.judging import CONTRADICTED, PARTLY, REPRODUCED, UNDECIDED
 from eval.claims.score_claims import scores_identity
 from eval.claims.speed_claims import figure_identity
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.grids import Grid
-from eval.paper.rows import PaperRow, as_record, main_rows, other_backbone_rows, scores_of
+from eval.paper.rows import as_record, main_rows, other_backbone_rows
 from eval.paper.scores import EFFICIENCY, is_timed_geometry
 from eval.report.page.blocks import NOT_JUDGED, NOT_MEASURED
 from eval.report.page.claims import MAKE, judged_claim
 from eval.report.page.sources import ResultFile, Sources
-from eval.report.tables.scores import ScoreRow, ScoreSection, score_columns, title_of
+from eval.report.tables.scores import ScoreRow, ScoreSection, compared, score_columns, title_of
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 TALLIED = (REPRODUCED, PARTLY, UNDECIDED, CONTRADICTED, NOT_JUDGED, NOT_MEASURED)
@@ -68,22 +68,18 @@ def command_of(point: str, grids: Sequence[Grid]) -> str:
 
 def score_findings(sources: Sources, section: ScoreSection, row: ScoreRow, grids: Sequence[Grid]) -> list[Finding]:
     """Our scores of one line of a table beside the paper's, for each of its benchmarks."""
-    printed = scores_of(row.paper)
     found = []
     command = command_of(row.point, grids) if row.run is None else ""
     for task in score_columns(section.runs):
-        paper = None if printed is None else printed.of(task)
-        common = (section.title, row.full_label, title_of(task), paper)
-        score = None if row.run is None or task in row.withheld else row.run.score(task)
-        if score is None:
+        score = compared(section, row, task)
+        common = (section.title, row.full_label, title_of(task), score.paper)
+        if row.run is None or score.ours is None:
             found.append(Finding(*common, None, NOT_MEASURED, _missing(row, task, command)))
             continue
         verdict, why = NOT_MEASURED, "the paper's number is not known here"
-        if paper is not None:
-            assert row.paper is not None
-            verdict, why = taken_over(sources, scores_identity(row.paper), score.value, task)
-        assert row.run is not None
-        found.append(Finding(*common, score.value, verdict, why, score.error, sources.named(row.run.folder)))
+        if row.paper is not None and score.paper is not None:
+            verdict, why = taken_over(sources, scores_identity(*row.paper.key), score.ours, task)
+        found.append(Finding(*common, score.ours, verdict, why, score.error, sources.named(row.run.folder)))
     return found
 
 
@@ -150,15 +146,13 @@ def flops_findings(sources: Sources) -> list[Finding]:
 def speed_findings(sources: Sources) -> list[Finding]:
     """Speed-ups of the efficiency figure beside those of a GPU at the paper's geometry."""
     full = EFFICIENCY["Vanilla", 100]
-    found = []
     records = [record for record in sources.of("latency") if at_paper_geometry(record)]
-    for (method, retained), times in EFFICIENCY.items():
-        if method == "Vanilla":
-            continue
-        row = next(row for row in main_rows() if (row.method, row.retained) == (method, retained))
-        for key, paper in times.against(full).items():
-            found.append(_speed(sources, records, row, _QUANTITIES[key], key, paper))
-    return found
+    return [
+        _speed(sources, records, row, key, paper)
+        for row, times in EFFICIENCY.items()
+        if times is not full
+        for key, paper in times.against(full).items()
+    ]
 
 
 def at_paper_geometry(record: ResultFile) -> bool:
@@ -166,19 +160,15 @@ def at_paper_geometry(record: ResultFile) -> bool:
     return record.data.get("cuda") is not None and is_timed_geometry(record.result.get("geometry"))
 
 
-def _speed(
-    sources: Sources, records: Sequence[ResultFile], row: PaperRow, quantity: str, key: str, paper: float
-) -> Finding:
-    common = ("Efficiency figure", f"{row.method}, {row.retained} %", quantity, paper)
+def _speed(sources: Sources, records: Sequence[ResultFile], row: tuple[str, int], key: str, paper: float) -> Finding:
+    common = ("Efficiency figure", f"{row[0]}, {row[1]} %", _QUANTITIES[key], paper)
+    config = config_stem(*row)
     for record in records:
-        lines = [
-            line
-            for line in record.result["rows"]
-            if Path(str(line.get("file") or line["config"])).stem == config_name(row)
-        ]
-        if lines:
-            ours = min(float(line["against_vanilla"][key]) for line in lines)  # one line for each clip
-            verdict, why = taken_over(sources, figure_identity(key, config_name(row)), ours, "ratio")
+        files = [(Path(str(line.get("file") or line["config"])).stem, line) for line in record.result["rows"]]
+        ratios = [float(line["against_vanilla"][key]) for stem, line in files if stem == config]
+        if ratios:
+            ours = min(ratios)  # one line for each clip
+            verdict, why = taken_over(sources, figure_identity(key, config), ours, "ratio")
             return Finding(*common, ours, verdict, why, None, record.path)
     others = [str(record.data["device"]) for record in sources.of("latency")]
     seen = f"; latencies at hand are of other devices or sizes ({', '.join(dict.fromkeys(others))})" if others else ""

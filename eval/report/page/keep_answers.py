@@ -8,7 +8,6 @@ held against the tables first: the share of right answers of every family must b
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from llava.errors import InputError
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, help="folder of the tiny model's tables")
     parser.add_argument("--answers", type=Path, default=Path("outputs/tiny_answers"), help="folder of the answers")
     parser.add_argument("--data", type=Path, default=Path("outputs/synthvid"), help="folder of the data set")

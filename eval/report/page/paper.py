@@ -22,9 +22,11 @@ from eval.report.page.findings import (
 )
 from eval.report.page.harness import harness_blocks
 from eval.report.page.sources import Sources
+from eval.report.tables.layout import Comparison
 from eval.report.tables.scores import (
     ScoreRow,
     ScoreSection,
+    averages,
     harness_note,
     reported_notes,
     score_columns,
@@ -32,6 +34,7 @@ from eval.report.tables.scores import (
 )
 from eval.report.tables.sections import outside
 
+TRIPLE = ("paper", "ours", "diff.")
 RULES = (
     "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
     "difference, ± that of our score, questions about one video taken together. FLOPs are reproduced when they round "
@@ -76,14 +79,14 @@ def score_sheet(sources: Sources, section: ScoreSection, grids: Sequence[Grid]) 
     tasks = score_columns(section.runs)
     columns = [Column("Method"), Column("tokens kept, %"), Column("verdict")]
     for title in [*map(title_of, tasks), "Average"]:
-        columns += [Column("paper", title), Column("ours", title), Column("diff.", title)]
+        columns += [Column(name, title) for name in TRIPLE]
     rows = []
     for row in section.rows:
         findings = score_findings(sources, section, row, grids)
         cells = [Cell(row.label), figure(None if row.paper is None else row.paper.retained, 0), _verdict(findings)]
         for finding in findings:
             cells += three(finding)
-        rows.append([*cells, *_average(row)])
+        rows.append([*cells, *three(averages(section, row)[0])])
     notes = [note for task in tasks if (note := outside(section, task))]
     notes += [note for note in (harness_note(section),) if note]
     notes += reported_notes(section, tasks)
@@ -99,23 +102,14 @@ def score_sheet(sources: Sources, section: ScoreSection, grids: Sequence[Grid]) 
     return Sheet(section.slug, section.title, columns, rows, notes)
 
 
-def three(finding: Finding, digits: int = 1) -> list[Cell]:
-    """Paper, ours and difference; the difference carries the verdict where both numbers are there."""
-    ours = figure(finding.ours, digits, small="" if finding.error is None else f"± {finding.error:.1f}")
-    gap = figure(finding.difference, digits, sign=True)
-    if finding.difference is not None:
-        interval = finding.why.partition(",")[0] if finding.error is not None else ""
-        gap = Cell(gap.text, gap.value, finding.verdict, small=interval)
-    return [figure(finding.paper, digits), ours, gap]
-
-
-def _average(row: ScoreRow) -> list[Cell]:
-    printed = scores_of(row.paper)
-    paper = None if printed is None else printed.average
-    ours = None if row.run is None or row.withheld else average(row.run)
-    gap = None if ours is None or paper is None else ours[0] - paper
-    error = "" if ours is None else f"± {ours[1]:.1f}"
-    return [figure(paper), figure(None if ours is None else ours[0], small=error), figure(gap, sign=True)]
+def three(found: Finding | Comparison, digits: int = 1) -> list[Cell]:
+    """Cells of :data:`TRIPLE`; a finding's difference carries its verdict where both numbers are there."""
+    ours = figure(found.ours, digits, small="" if found.error is None else f"± {found.error:.1f}")
+    gap = figure(found.difference, digits, sign=True)
+    if isinstance(found, Finding) and found.difference is not None:
+        interval = found.why.partition(",")[0] if found.error is not None else ""
+        gap = Cell(gap.text, gap.value, found.verdict, small=interval)
+    return [figure(found.paper, digits), ours, gap]
 
 
 def _verdict(findings: Sequence[Finding]) -> Cell:
@@ -166,16 +160,15 @@ def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:
         Column("tower + other + LLM, ms", "paper"),
         Column("sum, ms", "paper"),
         Column("tokens/s", "paper"),
-        *(Column(name, "time to first token, times faster") for name in _TRIPLE),
-        *(Column(name, "decoding, times faster") for name in _TRIPLE),
+        *(Column(name, "time to first token, times faster") for name in TRIPLE),
+        *(Column(name, "decoding, times faster") for name in TRIPLE),
         Column("why", wide=True),
     ]
     rows = []
     for (method, retained), times in EFFICIENCY.items():
         label = f"{method}, {retained} %"
         own = [finding for finding in findings if finding.row == label]
-        parts = f"{times.tower_ms} + {times.other_ms} + {times.llm_ms}".replace(" ", "\u00a0")
-        bar = [Cell(parts), figure(times.total_ms, 0)]
+        bar = [Cell(times.bar.replace(" ", "\u00a0")), figure(times.total_ms, 0)]
         cells = [Cell(label), *bar, figure(times.decode_tokens_per_second)]
         for finding in own:
             cells += three(finding, 2)
@@ -188,9 +181,6 @@ def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:
         "beside them. The paper's GPU is not known here, so milliseconds are not compared, ratios are.",
     )
     return Sheet("efficiency-figure", "Efficiency figure", columns, rows, notes)
-
-
-_TRIPLE = ("paper", "ours", "diff.")
 
 
 def accuracy_chart(section: ScoreSection) -> Chart:

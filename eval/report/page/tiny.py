@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.instruments.significance import paired_p
-from eval.report.page.blocks import ABSENT, Block, Cell, Column, Notice, Section, Sheet, figure
+from eval.report.page.blocks import Block, Notice, Section, Sheet
 from eval.report.page.charts import Series, curves, method_label
 from eval.report.page.samples import SampleSet
+from eval.report.page.sheets import sheet_of
 from eval.report.page.sources import ResultFile, Sources
+from eval.report.tables.tiny import DUELS, SCORES, about, duels, family_columns, in_main_table, scored
 from llava.errors import InputError
 
 NO_EVIDENCE = "Numbers of this section are no evidence about the 7B model; they are never held against the paper."
@@ -35,13 +37,6 @@ def tiny_section(sources: Sources, sets: Mapping[str, SampleSet]) -> Section:
     return Section("tiny", "Instrument: the learned tiny model", blocks)
 
 
-def heading(record: ResultFile) -> str:
-    """What a record of the tiny model is about."""
-    result = record.result
-    frames = ", ".join(map(str, sorted(set(result["frames"].values()))))
-    return f"split {result['split']}, {frames} frames"
-
-
 def source_note(record: ResultFile) -> str:
     """Where the numbers come from."""
     data = record.data
@@ -50,46 +45,15 @@ def source_note(record: ResultFile) -> str:
 
 def _of_record(record: ResultFile, answers: SampleSet | None) -> list[Block]:
     stem = record.slug
-    blocks: list[Block] = [_scores(stem, record)]
+    rows, title = scored(record.result, in_main_table(record.result)), about(record.result)
+    main = f"Main table of the tiny model, {title}"
+    blocks: list[Block] = [sheet_of(stem, main, SCORES, rows, score_notes(record))]
     if len(record.result["settings"]) > 1:
         blocks.append(flops_chart(stem, record))
-    blocks.append(_families(stem, record))
+    blocks.append(sheet_of(f"{stem}-families", f"Families of questions, %, {title}", family_columns(rows), rows))
     if record.result["duels"]:
         blocks.append(_duels(stem, record, answers))
     return blocks
-
-
-def score_columns() -> list[Column]:
-    """Columns of :func:`score_cells`."""
-    gap = "points against all tokens"
-    return [
-        Column("run"),
-        Column("score, %"),
-        Column("of full, %"),
-        Column("difference", gap),
-        Column("low", gap),
-        Column("high", gap),
-        Column("says"),
-        Column("to the LLM", "visual tokens"),
-        Column("in its last layer", "visual tokens"),
-        Column("prefill GFLOPs"),
-    ]
-
-
-def score_cells(name: str, row: Mapping[str, Any]) -> list[Cell]:
-    """One run: score with standard error, paired difference with its 95 % interval, tokens, FLOPs."""
-    error = f"± {_PERCENT * row['error']:.1f}"
-    gaps = [figure(_PERCENT * row[key], 1, sign=True) for key in ("difference", "low", "high")]
-    return [
-        Cell(name, code=True),
-        figure(_PERCENT * row["score"], small=error),
-        figure(_PERCENT * row["retention"]),
-        *gaps,
-        Cell(str(row["verdict"])),
-        figure(row["outer"], small=f"{row['outer'] / row['before']:.1%}"),
-        figure(row["inside"]),
-        figure(row["gflops"], 3),
-    ]
 
 
 def score_notes(record: ResultFile) -> list[str]:
@@ -103,51 +67,15 @@ def score_notes(record: ResultFile) -> list[str]:
     ]
 
 
-def _scores(stem: str, record: ResultFile) -> Sheet:
-    result = record.result
-    shown = [name for name in result["rows"] if name in result["frames"] or name == "blank"]
-    rows = [score_cells(name, result["rows"][name]) for name in shown]
-    return Sheet(stem, f"Main table of the tiny model, {heading(record)}", score_columns(), rows, score_notes(record))
-
-
-def _families(stem: str, record: ResultFile) -> Sheet:
-    result = record.result
-    shown = {name: row for name, row in result["rows"].items() if name in result["frames"] or name == "blank"}
-    families = list(next(iter(shown.values()))["families"])
-    rows = [
-        [Cell(name, code=True), *(figure(_PERCENT * row["families"][family], 0) for family in families)]
-        for name, row in shown.items()
-    ]
-    columns = [Column("run"), *map(Column, families)]
-    return Sheet(f"{stem}-families", f"Families of questions, %, {heading(record)}", columns, rows)
-
-
 def _duels(stem: str, record: ResultFile, answers: SampleSet | None) -> Sheet:
-    columns = [
-        Column("pair"),
-        Column("points"),
-        Column("low"),
-        Column("high"),
-        Column("the first is"),
-        Column("p"),
-    ]
-    rows = []
-    for name, duel in record.result["duels"].items():
-        gaps = [figure(_PERCENT * duel[key], 1, sign=True) for key in ("difference", "low", "high")]
-        test = None if answers is None else paired_test(answers, *name.split(" - "))
-        rows.append(
-            [
-                Cell(name, code=True),
-                *gaps,
-                Cell(str(duel["verdict"])),
-                figure(test, 4) if test is not None else Cell(ABSENT),
-            ]
-        )
+    rows = duels(record.result)
+    for row in rows:
+        row["p"] = None if answers is None else paired_test(answers, *row["pair"].split(" - "))
     notes = [
         "Paired differences in points with the 95 % interval of a bootstrap over clips (all families weigh alike). "
         "p is of the same clustered comparison; a dash stands where the answers are not at hand."
     ]
-    return Sheet(f"{stem}-pairs", f"Paired tests, {heading(record)}", columns, rows, notes)
+    return sheet_of(f"{stem}-pairs", f"Paired tests, {about(record.result)}", DUELS, rows, notes)
 
 
 def paired_test(answers: SampleSet, name: str, other: str) -> float | None:
@@ -200,7 +128,7 @@ def flops_chart(stem: str, record: ResultFile) -> Block:
                 method,
             )
         )
-    said = f"Score of every method over the FLOPs of its prefill, {heading(record)}; bars are standard errors."
+    said = f"Score of every method over the FLOPs of its prefill, {about(result)}; bars are standard errors."
     band = (_PERCENT * full["score"], _PERCENT * full["error"], "all tokens")
     axes = ("prefill FLOPs, % of all tokens", "score, %")
-    return curves(f"{stem}-flops", f"Tiny model: score against FLOPs, {heading(record)}", series, axes, said, band)
+    return curves(f"{stem}-flops", f"Tiny model: score against FLOPs, {about(result)}", series, axes, said, band)

@@ -9,6 +9,7 @@ from typing import Any
 
 from eval.report.page.samples import RunAnswers, SampleSet, unpacked
 from eval.report.page.sources import ResultFile, Sources
+from eval.report.tables.tiny import about
 from eval.synthetic.world.items import letter_of
 from eval.synthetic.world.questions import SCORED
 from llava.errors import InputError
@@ -86,7 +87,7 @@ def kept_set(record: ResultFile, answers: Path, data: Path) -> SampleSet:
     if result["limit"] is None and len(questions) != len(lines):
         raise InputError(f"{answers} holds {len(questions)} of the {len(lines)} answers behind {record.path}")
     made = SampleSet(
-        f"Tiny model, split {result['split']}, {', '.join(map(str, sorted(set(result['frames'].values()))))} frames",
+        f"Tiny model, {about(result)}",
         [_question(line) for line in questions],
         [line["family"] in SCORED for line in questions],
         {name: _answers(found[line["id"]] for line in questions) for name, found in runs.items()},

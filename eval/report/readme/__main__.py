@@ -4,7 +4,6 @@ python -m eval.report.readme          # results/README.md from results/
 python -m eval.report.readme --check  # exit status 1 if it says something else than the results
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ def written(results: Path) -> str:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--readme", type=Path, help="file to write (default: README.md in the results)")
     parser.add_argument("--check", action="store_true")

@@ -12,7 +12,6 @@ are called so and never held against the paper. What was not run is n/a. The las
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ def write(tables: Sequence[Table], folder: Path, formats: Sequence[str]) -> list
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, help="folder with results, searched with all folders below it")
     parser.add_argument("-o", "--output", type=Path, help="folder for the tables; default: Markdown on the terminal")
     parser.add_argument("--format", default="md", help=f"with commas between them: {','.join(FORMATS)}")

@@ -64,8 +64,8 @@ def _line(section: ScoreSection, row: ScoreRow) -> list[str]:
     layers = None if retention is None else in_percent(retention["layer_mean"]["mean"])
     # a rehearsal has other frames and widths, so its counts are not the paper's sizes
     real = None if run is None or section.rehearsal else measured_tflops(run, GEOMETRIES[section.model])
-    times = EFFICIENCY.get((paper.method, paper.retained)) if section.model == "llava_onevision_7b" else None
-    bar = NOT_RUN if times is None else f"{times.tower_ms} + {times.other_ms} + {times.llm_ms}"
+    times = EFFICIENCY.get(paper.key) if section.model == "llava_onevision_7b" else None
+    bar = NOT_RUN if times is None else times.bar
     decode = NOT_RUN if times is None else f"{times.decode_tokens_per_second}"
     return [
         row.label,

@@ -9,7 +9,6 @@ from eval.benchmarks.runs import Run, Score, average, tasks_in_order
 from eval.paper.benchmarks import BY_TASK, PAPER_HARNESS, PAPER_TASKS
 from eval.paper.reported import reported
 from eval.paper.rows import MODELS, PaperRow, rows_of, scores_of
-from eval.paper.scores import PaperScores
 from eval.report.tables.layout import NOT_RUN, Cell, Comparison, Table, in_percent, number
 
 
@@ -127,9 +126,8 @@ def score_table(section: ScoreSection, warnings: Mapping[str, str]) -> Table:
     header += [title_of(task) for task in columns] + ["Average", "% of vanilla", "Bad videos / unparsable answers"]
     rows: list[list[Cell]] = []
     for row in section.rows:
-        scores = scores_of(row.paper)
-        cells = [_score_cell(section, row, scores, task, task in warnings) for task in columns]
-        rows.append([row.label, _kept(row), _flops(row), *cells, *_averages(section, row, scores), _lost(row, columns)])
+        cells = [compared(section, row, task, task in warnings) for task in columns]
+        rows.append([row.label, _kept(row), _flops(row), *cells, *averages(section, row), _lost(row, columns)])
     notes = [
         "Each cell: the paper's score / ours ± standard error (questions about one video taken together) / difference."
     ]
@@ -144,9 +142,9 @@ def score_table(section: ScoreSection, warnings: Mapping[str, str]) -> Table:
     return Table(section.slug, section.heading, header, rows, [*notes, *section.notes])
 
 
-def _score_cell(
-    section: ScoreSection, row: ScoreRow, scores: PaperScores | None, task: str, marked: bool
-) -> Comparison:
+def compared(section: ScoreSection, row: ScoreRow, task: str, marked: bool = False) -> Comparison:
+    """The paper's score of one task beside ours; ``marked`` where the uncompressed model contradicts the paper."""
+    scores = scores_of(row.paper)
     printed = None if scores is None else scores.of(task)
     if row.run is None:
         return Comparison(printed)
@@ -159,7 +157,9 @@ def _score_cell(
     return Comparison(printed, score.value, score.error, section.rehearsal is None, mark)
 
 
-def _averages(section: ScoreSection, row: ScoreRow, scores: PaperScores | None) -> list[Comparison]:
+def averages(section: ScoreSection, row: ScoreRow) -> list[Comparison]:
+    """The average of the paper's benchmarks, and its share of the uncompressed model's."""
+    scores = scores_of(row.paper)
     printed = (None, None) if scores is None else (scores.average, scores.percent)
     ours = None if row.run is None or row.withheld else average(row.run)
     if ours is None or row.baseline is None:

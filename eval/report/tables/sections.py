@@ -9,7 +9,7 @@ from eval.claims.benchmark_evidence import measured
 from eval.claims.judging import CONTRADICTED
 from eval.claims.score_rule import judge_score
 from eval.paper.benchmarks import PAPER_HARNESS
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.grids import Grid, Point, row_of
 from eval.paper.rows import PaperRow, rows_of, scores_of
 from eval.report.tables.scores import ScoreRow, ScoreSection, model_title, title_of
@@ -61,7 +61,7 @@ def names_of(grids: Sequence[Grid]) -> set[str]:
 def paper_points(model: str, grids: Sequence[Sequence[Point]]) -> list[tuple[str, str, PaperRow | None]]:
     """Label, point and row of every line of a main table: the paper's rows in order, then what it does not list."""
     lines: list[tuple[str, str, PaperRow | None]] = [
-        (row.method, f"{model}/{config_name(row)}", row) for row in rows_of(model)
+        (row.method, f"{model}/{config_stem(*row.key)}", row) for row in rows_of(model)
     ]
     known = {point for _, point, _ in lines}
     more = {

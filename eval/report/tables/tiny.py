@@ -8,50 +8,108 @@ Reads every JSON file of the folder that ``python -m eval.instruments.record`` w
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.instruments.cli import Parser, user_errors
 from eval.instruments.kinds import kind_of, no_result, read_json, read_record
 from eval.instruments.record import write_whole
+from eval.instruments.sheets import OnPage, TableColumn, listed
 from eval.report.figures.tiny import figures
 from eval.report.tables.layout import Interval, Table, markdown
 from eval.synthetic.answers.scores import NOTICE
+from holitom.files import whole_file
 from llava.errors import InputError
+
+Row = Mapping[str, Any]
 
 
 def _percent(share: float) -> str:
     return "n/a" if math.isnan(share) else f"{share:.1%}"
 
 
-def _cells(name: str, row: dict[str, Any], full_flops: float) -> list[str]:
-    return [
-        name,
-        f"{100 * row['score']:.1f} ± {100 * row['error']:.1f}",
-        _percent(row["retention"]),
-        Interval.of_shares(row).range(),
-        row["verdict"],
-        f"{row['outer']:.1f} ({row['outer'] / row['before']:.1%})",
-        f"{row['inside']:.1f}",
-        f"{row['gflops']:.3f} ({row['gflops'] / full_flops:.1%})",
-    ]
+def _error(row: Row) -> str:
+    return f"± {100 * row['error']:.1f}"
 
 
-_HEADER = (
-    "run",
-    "score %",
-    "of full",
-    "points against full [95 %]",
-    "verdict",
-    "tokens to the LLM",
-    "in its last layer",
-    "prefill GFLOPs",
+def _kept(row: Row) -> str:
+    return f"{row['outer'] / row['before']:.1%}"
+
+
+_GAP = "points against all tokens"
+# score with standard error, paired difference with its 95 % interval, tokens and FLOPs of the rows of scored()
+SCORES = (
+    TableColumn("run", page=(OnPage(code=True),)),
+    TableColumn(
+        "score %",
+        lambda row: f"{100 * row['score']:.1f} {_error(row)}",
+        page=(OnPage("score, %", "", "score", ".1%", _error),),
+    ),
+    TableColumn("of full", "retention", _percent, page=(OnPage("of full, %", form=".1%"),)),
+    TableColumn(
+        "points against full [95 %]",
+        Interval.of_shares,
+        Interval.range,
+        page=tuple(OnPage(key, _GAP, key, "+.1%") for key in Interval.columns[:3]),
+    ),
+    TableColumn("verdict", page=(OnPage("says"),)),
+    TableColumn(
+        "tokens to the LLM",
+        lambda row: f"{row['outer']:.1f} ({_kept(row)})",
+        page=(OnPage("to the LLM", "visual tokens", "outer", ".1f", _kept),),
+    ),
+    TableColumn("in its last layer", "inside", ".1f", page=(OnPage(group="visual tokens"),)),
+    TableColumn(
+        "prefill GFLOPs",
+        lambda row: f"{row['gflops']:.3f} ({row['gflops'] / row['full_gflops']:.1%})",
+        page=(OnPage(key="gflops", form=".3f"),),
+    ),
 )
+# pairs of runs on the same questions, as duels() gives them
+DUELS = (
+    TableColumn("pair", page=(OnPage(code=True),)),
+    TableColumn(
+        "points [95 %]",
+        Interval.of_shares,
+        Interval.range,
+        page=tuple(OnPage("points" if key == "difference" else key, "", key, "+.1%") for key in Interval.columns[:3]),
+    ),
+    TableColumn("the first is", "verdict", page=(OnPage(),)),
+    TableColumn("p", form=".4f", detail=True, page=(OnPage(optional=True),)),
+)
+
+
+def scored(result: Row, names: Iterable[str], full_gflops: float | None = None) -> list[Row]:
+    """Rows of :data:`SCORES` of a result of ``eval.synthetic.answers.table``."""
+    return [{"run": name, "full_gflops": full_gflops, **result["rows"][name]} for name in names]
+
+
+def in_main_table(result: Row) -> list[str]:
+    """Names of the runs that a main table shows."""
+    return [name for name in result["rows"] if name in result["frames"] or name == "blank"]
+
+
+def family_columns(rows: Sequence[Row]) -> list[TableColumn]:
+    """Columns of the shares of right answers by family, of rows of :func:`scored`."""
+    page = (OnPage(form=".0%"),)
+    families = [
+        TableColumn(name, f"families.{name}", lambda share: f"{100 * share:.0f}", page=page)
+        for name in rows[0]["families"]
+    ]
+    return [SCORES[0], *families]
+
+
+def duels(result: Row) -> list[dict[str, Any]]:
+    """Rows of :data:`DUELS`."""
+    return [{"pair": name, **duel} for name, duel in result["duels"].items()]
+
+
+def about(result: Row) -> str:
+    """Split and frames of a result."""
+    return f"split {result['split']}, {', '.join(map(str, sorted(set(result['frames'].values()))))} frames"
 
 
 def _notes(record: dict[str, Any]) -> list[str]:
@@ -70,26 +128,15 @@ def _notes(record: dict[str, Any]) -> list[str]:
 def main_tables(stem: str, record: dict[str, Any]) -> list[Table]:
     """Scores, families and duels of a main table."""
     result = record["result"]
-    rows = result["rows"]
-    full = max(row["gflops"] for row in rows.values())
-    frames = ", ".join(map(str, sorted(set(result["frames"].values()))))
-    title = f"split {result['split']}, {frames} frames (tiny learned model, rendered clips)"
-    shown = {name: row for name, row in rows.items() if name in result["frames"] or name == "blank"}
-    families = list(next(iter(rows.values()))["families"])
+    title = f"{about(result)} (tiny learned model, rendered clips)"
+    rows = scored(result, in_main_table(result), max(row["gflops"] for row in result["rows"].values()))
     tables = [
-        Table(stem, f"Main table, {title}", _HEADER, [_cells(n, r, full) for n, r in shown.items()], _notes(record)),
-        Table(
-            f"{stem}_families",
-            f"Families in percent, {title}",
-            ["run", *families],
-            [[name, *(f"{100 * row['families'][family]:.0f}" for family in families)] for name, row in shown.items()],
-            [NOTICE],
-        ),
+        Table(stem, f"Main table, {title}", *listed(SCORES, rows), _notes(record)),
+        Table(f"{stem}_families", f"Families in percent, {title}", *listed(family_columns(rows), rows), [NOTICE]),
     ]
     if result["duels"]:
-        duels = [[name, Interval.of_shares(duel).range(), duel["verdict"]] for name, duel in result["duels"].items()]
-        header = ["pair", "points [95 %]", "the first is"]
-        tables.append(Table(f"{stem}_duels", f"Pairs on the same questions, {title}", header, duels, [NOTICE]))
+        title = f"Pairs on the same questions, {title}"
+        tables.append(Table(f"{stem}_duels", title, *listed(DUELS, duels(result)), [NOTICE]))
     return tables
 
 
@@ -102,8 +149,7 @@ def ablation_tables(record: dict[str, Any]) -> list[Table]:
         Table(
             f"ablation_{name}",
             f"Ablation: {grid['title']} (tiny learned model, rendered clips)",
-            _HEADER,
-            [_cells(point, rows[point], full) for point in grid["points"]],
+            *listed(SCORES, scored(result, grid["points"], full)),
             _notes(record),
         )
         for name, grid in result["ablations"].items()
@@ -132,7 +178,7 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, help="folder of the results; tables and figures are written there")
     options = parser.parse_args(arguments)
     tables: list[Table] = []
@@ -143,12 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_whole(options.results / "tables.md", text)
     pictures = []
     for name, figure in figures(records):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
         path = options.results / f"{name}.png"
-        part = path.with_suffix(".png.part")
-        part.write_bytes(buffer.getvalue())
-        part.replace(path)
+        with whole_file(path) as part:
+            figure.savefig(part, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
         pictures.append(str(path))
     print(json.dumps({"tables": len(tables), "page": str(options.results / "tables.md"), "pictures": pictures}))
 

@@ -130,7 +130,7 @@ def duel(answers: dict[str, list[Answer]], name: str, other: str) -> dict[str, A
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("table", choices=("main", "ablations"))
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of the data set (eval.synthetic.world.dataset)"

@@ -3,7 +3,6 @@
 python -m eval.synthetic.training.export outputs/tiny checkpoints/tiny
 """
 
-import argparse
 import json
 import shutil
 from collections.abc import Sequence
@@ -49,7 +48,7 @@ def export(root: Path, folder: Path, stages: Sequence[Stage] = STAGES) -> Path:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("stages", type=Path, help="folder of the training's stages")
     parser.add_argument("folder", type=Path, help="the checkpoint to write")
     options = parser.parse_args(arguments)

@@ -206,7 +206,7 @@ class StageRun:
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the stages keep their states and logs")
     parser.add_argument("--stage", choices=[stage.name for stage in STAGES], help="only this one")
     parser.add_argument(

@@ -9,7 +9,6 @@ last line is JSON. What a model answers without seeing anything needs the model:
 it about a grey video (row ``blank``).
 """
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -215,7 +214,7 @@ def check(folder: Path, splits: Sequence[str]) -> dict[str, Any]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path(FOLDER))
     parser.add_argument("--split", action="append", choices=tuple(SPLITS), help="may be repeated (default: all)")
     options = parser.parse_args(arguments)

@@ -9,7 +9,6 @@ Each split has a folder with ``questions.jsonl``, ``clips/*.mp4`` (H.264, 128 x 
 folder a local data set of the ``datasets`` library, which lmms-eval reads (``eval/synthetic/task``).
 """
 
-import argparse
 import ast
 import hashlib
 import json
@@ -193,7 +192,7 @@ def load_questions(folder: str | os.PathLike[str], split: str) -> list[Item]:
 @user_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=data_folder(), help=f"default: {FOLDER}")
     parser.add_argument("--split", action="append", choices=tuple(SPLITS), help="may be repeated (default: all)")
     parser.add_argument("--questions", type=int, help="in all (default: the split's own number)")

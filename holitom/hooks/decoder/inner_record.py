@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from jaxtyping import Int, Shaped
@@ -62,6 +63,13 @@ class InnerRecord:
     scores: Tensor | None
     stages: tuple[StageRecord, ...] = ()
     order: Tensor | None = None
+
+    @classmethod
+    def of(cls, spans: tuple[Spans, ...], stages: Sequence[StageRecord], order: Tensor | None) -> Self:
+        """From what the stages did."""
+        last, before = stages[-1], count_tokens(spans)
+        found = (before, last.tokens_after, last.kept, last.source, stages[0].scores)
+        return cls(spans, *found, tuple(stages), order)
 
     def tokens_per_layer(self, layers: int) -> list[list[int]]:
         """Tokens that each layer computes in the prefill: per video span in prompt order, ``layers`` counts.

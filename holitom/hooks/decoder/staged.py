@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +81,7 @@ class StagedCompression(HookSet):
         self._decoder: Any = None
         self._layers: Any = ()
         self._parameters: tuple[str, ...] = ()
-        self._states: WeakKeyDictionary[Cache, SequenceState] = WeakKeyDictionary()
-        self._untouched: WeakSet[Cache] = WeakSet()  # caches of prompts with nothing to compress
+        self._states: WeakKeyDictionary[Cache, SequenceState | None] = WeakKeyDictionary()  # None: nothing to compress
 
     def _register(self, decoder: nn.Module) -> None:
         refuse_compiled(decoder)
@@ -100,22 +99,20 @@ class StagedCompression(HookSet):
             decoder.register_forward_hook(self._leave_decoder, always_call=True),
         ]
         starts = {stage.layer: number for number, stage in enumerate(self.stages)}
-        for index, layer in enumerate(self._layers):
-            scored = starts.get(index + 1)
-            if scored is not None and self.stages[scored].scored_by == "layer_before":
-                hook = partial(self._enter_scoring, self.stages[scored])
-                self._handles.append(layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True))
+        for stage in self.stages:
+            if stage.scored_by == "layer_before":
+                scored, hook = self._layers[stage.layer - 1].self_attn, partial(self._enter_scoring, stage)
+                self._handles.append(scored.register_forward_pre_hook(hook, with_kwargs=True))
+        for index in range(self.stages[0].layer, len(self._layers)):
+            layer, enter = self._layers[index], self._enter_later_layer
             if index in starts:
-                hook = partial(self._enter_stage_layer, starts[index])
-                self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-            elif index > self.stages[0].layer:
-                self._handles.append(layer.register_forward_pre_hook(self._enter_later_layer, with_kwargs=True))
-            if index >= self.stages[0].layer and FEATURES in self._parameters:
+                enter = partial(self._enter_stage_layer, starts[index])
+            self._handles.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
+            if FEATURES in self._parameters:
                 self._handles.append(layer.register_forward_hook(partial(self._leave_layer, index)))
 
     def _forget(self) -> None:
         self._states.clear()
-        self._untouched.clear()
         self._call = None
         self._decoder = None
         self._layers = ()
@@ -176,7 +173,6 @@ class StagedCompression(HookSet):
         spans = prompt_spans(cache, video_spans, inputs)
         if cache is not None:
             self._states.pop(cache, None)
-            self._untouched.discard(cache)
         counts, notes = self.rules.plan(self.stages, spans, self.outer)
         if counts[-1] == count_tokens(spans):
             self._passing = True
@@ -193,7 +189,7 @@ class StagedCompression(HookSet):
         """Plan of a call on a filled cache; None if its prefill compressed nothing."""
         pasts = [cache.get_seq_length(stage.layer) for stage in self.stages]
         call = plan_continuation(self._states.get(cache), cache, pasts, padding_mask, video_spans, inputs)
-        if call is None and cache not in self._untouched:
+        if call is None and cache not in self._states:
             raise RuntimeError(
                 f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it is a "
                 "copy, or was filled before the stage was applied; prefill again"
@@ -208,7 +204,7 @@ class StagedCompression(HookSet):
             return
         cache = returned_cache(output)
         if passing and cache is not None:
-            self._untouched.add(cache)
+            self._states[cache] = None
         if call is not None and not call.decoding and len(call.records) != len(self.stages):
             raise RuntimeError(
                 f"{len(call.records)} of {len(self.stages)} stages acted in this prefill: {type(decoder).__name__} did "
@@ -278,12 +274,7 @@ class StagedCompression(HookSet):
         cache = cache_given(kwargs)
         if stage.shrinks_cache and cache is not None:
             shrink_cache(call, cache, stage.layer)
-        assert call.kept is not None
-        assert call.source is not None
-        counts = count_tokens(call.prompt_spans), call.counts[number]
-        records = tuple(call.records)
-        first = records[0].scores
-        self.last = InnerRecord(call.prompt_spans, *counts, call.kept, call.source, first, records, call.prompt_order)
+        self.last = InnerRecord.of(call.prompt_spans, call.records, call.prompt_order)
         return reduced.hidden
 
     def _scores(self, call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

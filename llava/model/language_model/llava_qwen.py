@@ -26,6 +26,8 @@ from llava.model.vision_tower import SiglipVisionTower
 from llava.model.visual_compressor import VisualCompressor
 from llava.model.visual_inputs import VisualEncoder
 
+_NO_IDS = "images were given without input_ids: pass the prompt's ids"
+
 
 class LlavaQwenConfig(Qwen2Config):
     """Qwen2's configuration with LLaVA's ``mm_*`` keys, as published (flat)."""
@@ -149,25 +151,16 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
         if cache is not None and past_key_values is not None:
             raise InputError("cache and past_key_values are one argument under two names: pass one")
         cache = past_key_values if cache is None else cache  # the name differs between releases of transformers
+        prompt = {"attention_mask": attention_mask, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
         if images is not None and inputs_embeds is None:
             if input_ids is None:
-                raise InputError("images were given without input_ids: pass the prompt's ids")
+                raise InputError(_NO_IDS)
             spliced = self.splice_visuals(input_ids, attention_mask, labels, images, image_sizes, modalities)
-            input_ids, inputs_embeds, labels = None, spliced.inputs_embeds, spliced.labels
-            attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
-            video_spans = spliced.video_spans
-        elif input_ids is not None:
-            video_spans = _text_spans(input_ids, cache)
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **{CALL_CACHE: cache},
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            video_spans=video_spans,
-            **kwargs,
-        )
+            prompt, labels = spliced.arguments(), spliced.labels
+        else:
+            spans = video_spans if input_ids is None else _text_spans(input_ids, cache)
+            prompt |= {"input_ids": input_ids, "video_spans": spans}
+        outputs = self.model(**prompt, **{CALL_CACHE: cache}, use_cache=use_cache, **kwargs)
         hidden = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
@@ -222,39 +215,21 @@ class LlavaQwenForCausalLM(Qwen2ForCausalLM):
             InputError: for arguments that do not go together, and if logits are not finite.
         """
         refuse_modes(self, kwargs)
-        watch = LogitsWatch()
-        found = self._generate(inputs, images, image_sizes, modalities, decoding, {**kwargs, "logits_watch": watch})
+        watch = kwargs["logits_watch"] = LogitsWatch()
+        kwargs |= decoding_arguments(decoding, self.config.num_hidden_layers, kwargs)
+        inputs, prompt = kwargs.pop("input_ids", None) if inputs is None else inputs, {}
+        if inputs is not None:
+            if images is None:
+                _require_text(inputs)
+            mask = kwargs.pop("attention_mask", None)
+            spliced = self.splice_visuals(inputs, mask, None, [] if images is None else images, image_sizes, modalities)
+            prompt = spliced.arguments()
+            kwargs.pop("position_ids", None)
+        elif images is not None:
+            raise InputError(_NO_IDS)
+        found = super().generate(**prompt, **kwargs)
         watch.check()
         return found
-
-    def _generate(
-        self,
-        inputs: Tensor | None,
-        images: Tensor | Sequence[Tensor] | None,
-        image_sizes: Sequence[tuple[int, int]] | None,
-        modalities: str | Sequence[str] | None,
-        decoding: str,
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """:meth:`generate` without the look at the logits."""
-        kwargs |= decoding_arguments(decoding, self.config.num_hidden_layers, kwargs)
-        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
-        if inputs is None:
-            if images is not None:
-                raise InputError("images were given without input_ids: pass the prompt's ids")
-            return super().generate(**kwargs)
-        mask = kwargs.pop("attention_mask", None)
-        kwargs.pop("position_ids", None)
-        if images is None:
-            _require_text(inputs)
-        spliced = self.splice_visuals(inputs, mask, None, [] if images is None else images, image_sizes, modalities)
-        return super().generate(
-            inputs_embeds=spliced.inputs_embeds,
-            attention_mask=spliced.attention_mask,
-            position_ids=spliced.position_ids,
-            video_spans=spliced.video_spans,
-            **kwargs,
-        )
 
 
 def _text_spans(input_ids: Tensor, cache: Any) -> Tensor | None:

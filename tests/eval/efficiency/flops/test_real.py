@@ -23,7 +23,7 @@ from eval.efficiency.flops.sizes import CHECKPOINTS, ModelSizes, model_config, s
 from eval.efficiency.flops.stand_ins import nominal_scene, scene
 from eval.efficiency.flops.tracing import LiveBytes
 from eval.instruments.models.random_checkpoint import randomize, tiny_config
-from eval.paper.config_names import config_name
+from eval.paper.config_names import config_stem
 from eval.paper.rows import main_rows
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.settings import RunConfig, parse_config
@@ -255,7 +255,7 @@ def test_the_shares_at_7b(rows_7b: tuple[list[dict], list[dict]]) -> None:
 
 def test_plans_are_the_rows_of_the_paper() -> None:
     plans = {plan.name: plan for plan in plans_of("llava-onevision-7b")}
-    rows = {config_name(row): row for row in main_rows()}
+    rows = {config_stem(*row.key): row for row in main_rows()}
     assert set(plans) == set(rows)
     assert len(plans) == 24
     for name, plan in plans.items():
