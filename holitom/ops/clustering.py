@@ -83,7 +83,7 @@ def log_density(
     count = neighbors.minimum(valid.sum(1)).clamp_min(1)
     most = min(most_neighbors, squares.shape[-1])
     if squares.device.type == "cpu":  # NumPy's sort of a row is faster than torch's topk of it
-        nearest = torch.from_numpy(np.sort(distances.detach().numpy())[..., :most])
+        nearest = torch.from_numpy(np.sort(np.from_dlpack(distances.detach()))[..., :most])  # NumPy shares the memory
     else:
         nearest = distances.topk(most, dim=-1, largest=False).values
     used = torch.arange(nearest.shape[-1], device=nearest.device) < count[:, None, None]

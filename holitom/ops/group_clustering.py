@@ -235,11 +235,7 @@ def segment_means(
     dim = features.shape[-1]
 
     def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
-        means = torch.empty(*positions.shape, dim, device=features.device)
-        for mean, places, group in zip(means, positions, groups, strict=True):
-            first, last = segments[group]
-            average_frames(features[first : last + 1], places, mean)
-        return means
+        return average_frames(features, [segments[group] for group in groups], positions)
 
     if kernel := kernel_for("segment_means", features):
         ends = [last for _, last in segments], [last - first + 1 for first, last in segments]

@@ -1,5 +1,7 @@
 """What reads a whole video: similarity of tokens to those at the same place one frame later, averages over frames."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -83,23 +85,33 @@ def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[T
 
 
 def average_frames(
-    frames: Float[Tensor, "frames tokens dim"], places: Int[Tensor, " n"], out: Float[Tensor, "n dim"]
-) -> None:
-    """Average some tokens over all frames; only they are read, and what is not float32 is widened in the cache.
+    features: Float[Tensor, "frames tokens dim"], segments: Sequence[tuple[int, int]], places: Int[Tensor, "segments n"]
+) -> Float[Tensor, "segments n dim"]:
+    """Average some tokens over the frames of segments; only they are read, what is not float32 is widened in the cache.
 
     Args:
-        frames: token features in any floating dtype.
-        places: the tokens.
-        out: float32, overwritten.
+        features: token features in any floating dtype.
+        segments: first and last frame of each segment, inclusive.
+        places: its tokens.
+
+    Returns:
+        float32.
     """
-    if frames.dtype == out.dtype:
-        rows = places[:, None] + torch.arange(len(frames), device=places.device) * frames.shape[1]
-        out.copy_(embedding_bag(rows, frames.flatten(0, 1), mode="mean"))
-        return
-    step = max(1, CACHED_ELEMENTS // max(1, out.numel()))
-    for start in range(0, len(frames), step):
-        block = frames[start : start + step].index_select(1, places)
-        wide = work_buffer(block.shape, out.dtype, out.device).copy_(block)
-        total = wide[0] if step == 1 else wide.sum(0)
-        out.add_(total) if start else out.copy_(total)
-    out.div_(len(frames))
+    frames, tokens, dim = features.shape
+    pairs = [(some, first, last + 1) for some, (first, last) in zip(places, segments, strict=True)]
+    if features.dtype == torch.float32 and features.device.type == "cpu":
+        starts = torch.arange(0, frames * tokens, tokens)
+        rows = torch.cat([(some[:, None] + starts[first:stop]).flatten() for some, first, stop in pairs])
+        lengths = np.repeat([stop - first for _, first, stop in pairs], places.shape[1])
+        bags = torch.from_numpy(np.cumsum(lengths) - lengths)
+        return embedding_bag(rows, features.flatten(0, 1), bags, mode="mean").view(*places.shape, dim)
+    means = torch.empty(*places.shape, dim, device=features.device)
+    for mean, (some, first, stop) in zip(means, pairs, strict=True):
+        step = max(1, CACHED_ELEMENTS // max(1, mean.numel()))
+        for start in range(first, stop, step):
+            block = features[start : min(start + step, stop)].index_select(1, some)
+            wide = work_buffer(block.shape, mean.dtype, mean.device).copy_(block)
+            total = wide[0] if step == 1 else wide.sum(0)
+            mean.copy_(total) if start == first else mean.add_(total)
+        mean.div_(stop - first)
+    return means

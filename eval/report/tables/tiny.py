@@ -94,12 +94,14 @@ def in_main_table(result: Row) -> list[str]:
 
 def family_columns(rows: Sequence[Row]) -> list[TableColumn]:
     """Columns of the shares of right answers by family, of rows of :func:`scored`."""
-    page = (OnPage(form=".0%"),)
-    families = [
-        TableColumn(name, f"families.{name}", lambda share: f"{100 * share:.0f}", page=page)
-        for name in rows[0]["families"]
-    ]
-    return [SCORES[0], *families]
+    return [SCORES[0], *map(_family_column, rows[0]["families"])]
+
+
+def _family_column(name: str) -> TableColumn:
+    def share(row: Row) -> float | None:
+        return row["families"].get(name)  # a name of the record, whatever it holds, and no path
+
+    return TableColumn(name, share, lambda value: f"{100 * value:.0f}", page=(OnPage(form=".0%"),))
 
 
 def duels(result: Row) -> list[dict[str, Any]]:

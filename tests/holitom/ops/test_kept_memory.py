@@ -56,9 +56,11 @@ def test_averages_in_pieces(dtype: torch.dtype, elements: int, monkeypatch: pyte
     """Pieces of one, two, four and all seven frames."""
     monkeypatch.setattr(similarity, "CACHED_ELEMENTS", elements)
     frames, places = torch.randn(7, 5, 4, generator=torch.Generator().manual_seed(0)).to(dtype), torch.tensor([4, 1])
-    found = torch.full((2, 4), torch.nan)
-    average_frames(frames, places, found)
-    torch.testing.assert_close(found, frames.double()[:, places].mean(0).float(), atol=1e-6, rtol=1e-6)
+    segments = [(0, 6), (2, 2), (3, 5)]
+    found = average_frames(frames, segments, places.expand(3, 2))
+    for mean, (first, last) in zip(found, segments, strict=True):
+        expected = frames.double()[first : last + 1, places].mean(0).float()
+        torch.testing.assert_close(mean, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("budget", [1, 2**20])
