@@ -12,4 +12,5 @@ if [ $# -eq 0 ]; then
   set -- -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1
+unset PYTHONDONTWRITEBYTECODE # else each of a hundred commands that the tests start compiles this project anew
 exec "$python" -m pytest "$@"
