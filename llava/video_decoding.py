@@ -12,7 +12,7 @@ import numpy as np
 
 from llava.video_files import MAX_PIXELS, open_container
 from llava.video_probe import VideoTrack
-from llava.video_slices import SliceChecker
+from llava.video_slices import SliceChecker, plane_samples
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +85,13 @@ class Decoder:
 
 
 def _same_planes(frame: Any, other: Any) -> bool:
-    """Whether two pictures of one format are the same to the bit. (One with transparency is not compared.)"""
+    """Whether two pictures of one format of 8 bits are the same to the bit. (One with transparency is not compared.)"""
     if (frame.width, frame.height) != (other.width, other.height):
         return False
     return all(
-        np.array_equal(_samples(mine), _samples(theirs))
+        np.array_equal(plane_samples(mine, 1), plane_samples(theirs, 1))
         for mine, theirs in zip(frame.planes, other.planes, strict=True)
     )
-
-
-def _samples(plane: Any) -> np.ndarray:
-    """A plane of 8 bits without the padding of its lines, (height, width)."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
 @contextmanager

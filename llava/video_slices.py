@@ -109,13 +109,13 @@ class SliceChecker:
         if len(frames) != 1:
             return None
         size = (frames[0].format.components[0].bits + 7) // 8
-        return [_digest(plane, size) for plane in frames[0].planes]
+        planes = [np.ascontiguousarray(plane_samples(plane, size)) for plane in frames[0].planes]
+        return [hashlib.blake2b(plane.data).digest() for plane in planes]
 
 
-def _digest(plane: Any, size: int) -> bytes:
-    """Of a plane's samples, ``size`` bytes each, without the padding of its lines."""
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * size]
-    return hashlib.blake2b(np.ascontiguousarray(lines).data).digest()
+def plane_samples(plane: Any, size: int) -> np.ndarray:
+    """Bytes of a plane whose samples have ``size`` each, without the padding of its lines, (height, width x size)."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * size]
 
 
 def _changed(unit: bytes, mask: int) -> bytes:
