@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from eval.efficiency.sheets import OUTER, outer_rows
-from eval.instruments.cli import Parser, user_errors
+from eval.instruments.cli import Count, Parser, user_errors
 from eval.instruments.device_counts import count
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, synchronize
@@ -152,12 +152,12 @@ def peak_megabytes(device: str) -> float:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(description="Time the outer stage against plain loops.")
-    parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=196, help="tokens per frame")
-    parser.add_argument("--dim", type=int, default=3584)
+    parser.add_argument("--frames", action=Count, default=32)
+    parser.add_argument("--tokens", action=Count, default=196, help="tokens per frame")
+    parser.add_argument("--dim", action=Count, default=3584)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repetitions", action=Count, default=10)
+    parser.add_argument("--threads", action=Count, default=torch.get_num_threads())
     parser.add_argument("--moving", type=float, default=0.45, help="share of moving positions")
     parser.add_argument("--retain-ratio", type=float, default=0.15)
     parser.add_argument("--similarity-threshold", type=float, default=0.80)
@@ -165,9 +165,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth", type=int, metavar="FRAMES", help="time a video of so many frames in the same run")
     parser.add_argument("--skip-plain", action="store_true", help="time only the library (long videos)")
     options = parser.parse_args(arguments)
-    for name in ("frames", "tokens", "dim", "repetitions", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
     if options.growth is not None and options.growth <= options.frames:
         parser.error(f"--growth {options.growth} is out of range: it must be more than --frames {options.frames}")
     if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, normalize
 
 from eval.efficiency.outer import measure, plain_outer, summary, synthetic_video
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
@@ -196,13 +196,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=("outer", "inner"), help="one stage")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="FILE", help="clips for outer cells")
-    parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repetitions", action=Count, default=10)
+    parser.add_argument("--threads", action=Count, default=1)
     parser.add_argument("--quick", action="store_true", help="small cells in this process, to try the command")
     options = parser.parse_args(arguments)
-    for name in ("repetitions", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
     small = {"dim": 64, "sizes": ((8, 6),), "spans": (41,)}
     options.__dict__.update(small if options.quick else {"dim": DIM, "sizes": SIZES, "spans": SPANS})
     return options

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import transformers
 
-from holitom.cli import Parser, commit, require_least, user_errors
+from holitom.cli import Count, Parser, commit, user_errors
 
-__all__ = ["Parser", "commit", "processor", "provenance", "require_least", "user_errors"]
+__all__ = ["Count", "Parser", "commit", "processor", "provenance", "user_errors"]
 
 
 def processor() -> str:
