@@ -113,20 +113,23 @@ def plain_outer(features: Tensor, attention: Tensor, config: OuterConfig) -> Ten
 
 
 def measure(runs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, dict[str, list[float]]]:
-    """Wall and CPU milliseconds of each function, taken in turn so that both see the same machine."""
+    """Wall and CPU milliseconds and page faults of each function, taken in turn so that both see the same machine."""
 
     def clocked(run: Callable[[], object]) -> dict[str, float]:
         synchronize()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         wall, cpu = time.perf_counter(), time.process_time()
         run()
         synchronize()
         return {
+            "page_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults,
             "cpu_ms": 1e3 * (time.process_time() - cpu),
             "wall_ms": 1e3 * (time.perf_counter() - wall),
         }
 
     rounds = interleaved({name: partial(clocked, run) for name, run in runs.items()}, repetitions)
-    return {name: {kind: [t[kind] for t in taken] for kind in ("wall_ms", "cpu_ms")} for name, taken in rounds.items()}
+    kinds = ("wall_ms", "cpu_ms", "page_faults")
+    return {name: {kind: [t[kind] for t in taken] for kind in kinds} for name, taken in rounds.items()}
 
 
 def summary(values: list[float]) -> dict[str, float]:

@@ -20,15 +20,15 @@ from holitom.tokens import CompressedTokens
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
 
-# A gram matrix of this many points or more is computed in so many strips of one triangle, so many channels at a time.
-SMALLEST_STRIPPED, STRIPS, CHANNELS = 64, 4, 896
+# A gram matrix of more points is computed in strips of so many rows of one triangle, so many channels at a time: what
+# fills a processor's product of matrices and leaves the widened points in its cache.
+STRIP, CHANNELS = 48, 1792
 
 
 def gram_matrix(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:
     """Inner products of all pairs in float64; on a CPU only those of one triangle are computed, the others mirrored."""
     batch, count, dim = points.shape
-    at_once = points.is_cuda or count < SMALLEST_STRIPPED
-    size, channels = (count, dim) if at_once else (-(-count // STRIPS), CHANNELS)
+    size, channels = (count, dim) if points.is_cuda or count <= STRIP else (STRIP, CHANNELS)
     strips = [(first, min(first + size, count)) for first in range(0, count, size)]
     gram = torch.empty(batch, count, count, dtype=torch.float64, device=points.device)
     for start in range(0, dim, channels):

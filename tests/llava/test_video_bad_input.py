@@ -18,7 +18,12 @@ from llava.video import load_video
 from tests.clips import copy_from, number_of, picture, write_audio, write_clip
 
 READERS = ["auto", "decord", "pyav"]
-FASTSTART = {"frames": 150, "gop": 30, "container_options": {"movflags": "faststart"}}
+FASTSTART = {
+    "frames": 150,
+    "gop": 30,
+    "codec_options": {"crf": "12", "bf": "0"},
+    "container_options": {"movflags": "faststart"},
+}
 MPEG4 = {"codec": "mpeg4", "codec_options": {"b": "2000000"}}
 VP8 = {"codec": "libvpx", "codec_options": {"cpu-used": "8"}}
 DECODABLE = r"of \d+ frames only the first \d\d can be decoded"

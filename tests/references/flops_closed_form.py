@@ -22,7 +22,7 @@ from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
-from holitom.ops.clustering import SMALLEST_STRIPPED, STRIPS
+from holitom.ops.clustering import STRIP
 from tests.references.flops_memory import peak_activation_bytes
 
 
@@ -55,8 +55,7 @@ def signal_flops(sizes: ModelSizes, signals: tuple[str, ...]) -> int:
 
 def gram_pairs(points: int) -> int:
     """Pairs whose inner product a gram matrix of ``points`` takes: all, or one triangle of it in strips."""
-    step = points if points < SMALLEST_STRIPPED else -(-points // STRIPS)
-    ends = [(first, min(first + step, points)) for first in range(0, points, step)]
+    ends = [(first, min(first + STRIP, points)) for first in range(0, points, STRIP)]
     return sum((last - first) * last for first, last in ends)
 
 

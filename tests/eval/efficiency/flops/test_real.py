@@ -291,10 +291,10 @@ def test_clustering_is_counted_on_the_scene_that_the_closed_form_means() -> None
     assert [last - first + 1 for first, last in kept.details.segments] == lengths
     assert kept.details.static_counts == [static] * 3
     assert counter.get_total_flops() == pytest.approx(clustering_flops(sizes, 0.1), rel=0.01)
-    strips = 27 * 27 + 27 * 54 + 27 * 81 + 26 * 107  # of one triangle; by hand
+    strips = 48 * 48 + 48 * 96 + 11 * 107  # of one triangle; by hand
     assert clustering_flops(sizes, 0.1) == sum(2 * 256 * strips for _ in kept.details.static_counts)
-    assert gram_pairs(63) == 63 * 63
-    assert 2 * gram_pairs(400) == 400 * 400 + 4 * 100 * 100
+    assert gram_pairs(48) == 48 * 48
+    assert 2 * gram_pairs(480) == 480 * 480 + 10 * 48 * 48
     single = ModelSizes.of(tiny_model_config(), "tiny", 1)
     assert clustering_flops(single, 0.1) == 0
 
