@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.call_names import TESTED, argument, cache_given, cache_in, check_call, returned_cache
@@ -40,6 +39,8 @@ from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from llava.model.visual_compressor import LayerPrompt
 
 

@@ -1,20 +1,23 @@
 """One stage of compression inside a decoder: the bookkeeping of its positions, masks and cache."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
-from holitom.hooks.call_names import MASK_CACHE, argument
+from holitom.hooks.call_names import argument, causal_mask
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import StageRecord, shortened_spans
 from holitom.hooks.decoder.rules import DecoderStage
 from holitom.ops.short_sequences import ShortSequences
 from holitom.ops.token_ops import upload
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
@@ -86,11 +89,11 @@ def short_mask(
     No positions are passed: those of kept tokens have gaps, which transformers takes for packed sequences. Where there
     is padding the mask is made without asking whether it could be left out, which would wait for the device.
     """
-    return create_causal_mask(
+    return causal_mask(
+        cache,
         config=config,
         inputs_embeds=hidden,
         attention_mask=real_tokens,
-        **{MASK_CACHE: cache},
         layer_idx=stage.layer,
         allow_is_causal_skip=real_tokens is None,
     )
