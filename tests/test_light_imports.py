@@ -33,6 +33,11 @@ def test_the_library_with_all_its_methods_needs_no_model_code() -> None:
     assert brought(code, ("torch", *HEAVY)) == ["torch"]
 
 
+@pytest.mark.parametrize("command", ["eval.benchmarks.run", "eval.benchmarks.lmms.worker", "eval.instruments.record"])
+def test_a_command_that_starts_others_needs_no_model_code(command: str) -> None:
+    assert brought(f"import {command}", ("torch", *HEAVY[:5])) == ["torch"]
+
+
 def test_the_names_of_the_runtime_are_found_as_before() -> None:
     found: dict[str, object] = {}
     exec("from llava import *", found)
