@@ -1,16 +1,20 @@
 """What a forward call of the decoder is going to do, decided and checked before any layer runs."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.decoder.decoder_layers import check_supported, left_padding
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import Counts, read_spans
 from holitom.ops.short_sequences import Spans
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 def prompt_spans(cache: Cache | None, video_spans: Tensor | None, inputs: Tensor) -> tuple[Spans, ...]:

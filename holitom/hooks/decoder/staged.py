@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
-from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.call_names import TESTED, argument, cache_given, cache_in, check_call, returned_cache
@@ -31,6 +30,8 @@ from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from llava.model.visual_compressor import LayerPrompt
 
 

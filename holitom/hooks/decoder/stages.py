@@ -1,14 +1,14 @@
 """One stage of compression inside a decoder: what it does to a sequence, its positions, its masks and its cache."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
-from holitom.hooks.call_names import MASK_CACHE, argument, cache_given
+from holitom.hooks.call_names import argument, cache_given, causal_mask
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import StageRecord, shortened_spans
@@ -17,6 +17,9 @@ from holitom.hooks.decoder.rules import DecoderStage, StageRules
 from holitom.hooks.decoder.video_order import in_reading_order, in_video_order, reduced_in_reading_order
 from holitom.ops.short_sequences import ShortSequences
 from holitom.ops.token_ops import upload
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
@@ -120,11 +123,11 @@ def short_mask(
     No positions are passed: those of kept tokens have gaps, which transformers takes for packed sequences. Where there
     is padding the mask is made without asking whether it could be left out, which would wait for the device.
     """
-    return create_causal_mask(
+    return causal_mask(
+        cache,
         config=config,
         inputs_embeds=hidden,
         attention_mask=real_tokens,
-        **{MASK_CACHE: cache},
         layer_idx=stage.layer,
         allow_is_causal_skip=real_tokens is None,
     )
