@@ -28,8 +28,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.encoded_video import EncodedVideo
-from holitom.ops.clustering import mean_of_sources, merged_again
 from holitom.ops.exact_similarity import exact_cosine
+from holitom.ops.merging_again import mean_of_sources, merged_again
 from holitom.ops.nearest import most_similar
 from holitom.ops.token_ops import upload
 from holitom.stages import OuterStage
