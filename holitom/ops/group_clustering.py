@@ -148,7 +148,9 @@ def cluster_groups(groups: TokenGroups, points: Points, rule: ClusterRule) -> Gr
     )
 
 
-def group_columns(sizes: Sequence[int], clusters: Sequence[int], scored: bool = False) -> tuple[np.ndarray, ...]:
+def group_columns(
+    sizes: Sequence[int] | np.ndarray, clusters: Sequence[int] | np.ndarray, scored: bool = False
+) -> tuple[np.ndarray, ...]:
     """Numbers, sizes, clusters and first rows of the groups that have clusters, in the order they are worked on.
 
     Groups of similar size share a batch, so little of it is padding; those that keep all their points come apart.

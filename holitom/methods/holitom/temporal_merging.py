@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, segment_means
+from holitom.ops.group_clustering import GroupClusters
 from holitom.ops.token_ops import highest, packed_positions, upload
 
 
@@ -43,28 +43,6 @@ def static_masks(
     # No run is negative, and none is as long as the video has frames.
     needed = torch.where(frames > 1, frames - 1, len(runs))
     return runs.index_select(0, last) >= needed[:, None]
-
-
-def merge_static(
-    features: Float[Tensor, "frames tokens dim"],
-    segments: list[tuple[int, int]],
-    static: TokenGroups,
-    rule: ClusterRule,
-    extent: tuple[Tensor, Tensor] | None = None,
-) -> GroupClusters:
-    """Average every static token over its segment, then merge the averages of a segment into clusters.
-
-    Args:
-        features: token features in any floating dtype.
-        segments: first and last frame of every segment, inclusive.
-        static: static tokens of each segment.
-        rule: how they are clustered.
-        extent: see :func:`~holitom.ops.group_clustering.segment_means`.
-
-    Returns:
-        The clusters, segment by segment, in raster order of their centres.
-    """
-    return cluster_groups(static, segment_means(features, segments, extent), rule)
 
 
 def select_static(
