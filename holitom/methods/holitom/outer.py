@@ -154,9 +154,9 @@ class OuterCompression:
             static = select_static(features, received_attention, masks, found.segments, plan.static_kept)
         else:
             groups = TokenGroups(masks, found.static_counts, plan.static_kept, plan.static_groups)
-            static = cluster_groups(groups, segment_means(features, found.segments, plan.extent), rule)
+            static = cluster_groups(features, groups, segment_means(found.segments, plan.extent), rule)
         left = TokenGroups(dynamic & ~selected, plan.rest, plan.contextual, plan.contextual_groups)
-        contextual = cluster_groups(left, frame_tokens(features), rule)
+        contextual = cluster_groups(features, left, frame_tokens, rule)
         kept, index, static_rows, dynamic_rows = in_order(features, plan, static, selected, contextual, order)
         details = OuterDetails(
             frames=len(features),

@@ -45,7 +45,7 @@ def test_static_tokens_are_averaged_over_their_segment(dtype):
     masks = torch.tensor([[True, False, True, True], [False] * 4, [False, True, False, False]])
     segments = [(0, 1), (2, 2), (3, 4)]
     groups = TokenGroups(masks, [3, 0, 1], [3, 0, 1])
-    found = cluster_groups(groups, segment_means(features, segments), ClusterRule(7, 0.6))
+    found = cluster_groups(features, groups, segment_means(segments), ClusterRule(7, 0.6))
     wide = features.double()
     expected = torch.cat([wide[:2, [0, 2, 3]].mean(0), wide[3:, [1]].mean(0)])
     assert found.features.dtype == dtype
@@ -59,6 +59,6 @@ def test_the_worked_example_of_merging():
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
     features = torch.cat([line + 0.05, line - 0.05])
     whole = TokenGroups(torch.ones(1, 5, dtype=torch.bool), [5], [3])
-    found = cluster_groups(whole, segment_means(features, [(0, 1)]), ClusterRule(3, 0.6))
+    found = cluster_groups(features, whole, segment_means([(0, 1)]), ClusterRule(3, 0.6))
     assert found.features.flatten().tolist() == pytest.approx([0.06, 0.3, 1.06])
     assert found.centers.tolist() == [1, 2, 3]

@@ -176,9 +176,9 @@ def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None
     sizes = masks.sum(1).tolist()
     counts = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
     segments, rule = [(0, 3), (4, 4), (5, 6), (7, 8)], ClusterRule(7, weight, scored=True)
-    found = cluster_groups(TokenGroups(masks, sizes, counts), segment_means(features, segments), rule)
+    found = cluster_groups(features, TokenGroups(masks, sizes, counts), segment_means(segments), rule)
     kernels_off()
-    wanted = cluster_groups(TokenGroups(masks.cpu(), sizes, counts), segment_means(features.cpu(), segments), rule)
+    wanted = cluster_groups(features.cpu(), TokenGroups(masks.cpu(), sizes, counts), segment_means(segments), rule)
     assert torch.equal(found.centers.cpu(), wanted.centers)
     assert torch.equal(found.membership.cpu(), wanted.membership)
     assert found.features.dtype == dtype
