@@ -28,12 +28,11 @@ from holitom.checks import (
     require_flag,
     require_integer,
     require_retain_ratio,
-    require_tower_layers,
     require_within,
 )
 from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo, FrameMerges
-from holitom.hooks.tower.frame_merging import FrameMerging
+from holitom.hooks.tower.frame_merging import FrameMerging, require_tower_layers
 from holitom.methods import MethodFacts, register
 from holitom.methods.earlytom.frame_merging import (
     FramePlan,
