@@ -69,14 +69,7 @@ def log_density(
 ) -> Float[Tensor, "batch n"]:
     """Logarithm of the local density: minus the mean of the k smallest squared distances, the own 0 included.
 
-    Args:
-        squares: squared distances.
-        valid: which points exist.
-        neighbors: k per group; limited to the number of its points.
-        most_neighbors: largest of them, known on the host.
-
-    Returns:
-        float64, minus infinity for points that do not exist.
+    Takes what :func:`density_peak_scores` takes; float64, minus infinity for points that do not exist.
     """
     distances = squares.masked_fill(~valid[:, None, :], torch.inf)
     count = neighbors.minimum(valid.sum(1)).clamp_min(1)
@@ -104,7 +97,7 @@ def density_peak_scores(
     Args:
         squares: squared distances, see :func:`squared_distances`.
         valid: which points exist.
-        neighbors: k of the density per group.
+        neighbors: k of the density per group; limited to the number of its points.
         most_neighbors: largest k, known on the host.
 
     Returns:

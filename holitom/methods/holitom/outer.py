@@ -148,7 +148,7 @@ class OuterCompression:
         found = plan.segmentation
         masks = static_masks(runs, *plan.extent)
         dynamic = ~masks.index_select(0, plan.segment)
-        selected = highest(received_attention, dynamic, plan.counts)  # of the tokens that move, in each frame
+        selected = highest(received_attention, dynamic, plan.selected)  # of the tokens that move, in each frame
         rule = ClusterRule(config.neighbors, None if config.plain_mean else config.center_weight)
         if config.static_rule == "attention":
             static = select_static(features, received_attention, masks, found.segments, plan.static_kept)
@@ -164,7 +164,7 @@ class OuterCompression:
             segments=found.segments,
             static_counts=found.static_counts,
             static_kept=plan.static_kept,
-            dynamic_kept=[sum(both) for both in zip(plan.selected, plan.contextual, strict=True)],
+            dynamic_kept=plan.dynamic_kept,
             removable=found.removable,
             adjusted_ratio=plan.ratio,
             similarity=similarity,
@@ -218,7 +218,7 @@ def in_order(
         The tokens with their index, and the output rows of what is static, by segment, and of what is not, by frame.
     """
     tokens = features.shape[1]
-    widths = [len(static.centers), sum(plan.selected), len(contextual.centers)]
+    widths = [sum(plan.static_kept), sum(plan.dynamic_kept) - sum(plan.contextual), sum(plan.contextual)]
     (selected_at,) = packed_positions(selected.view(1, -1), widths[1])
     source = plan.frame * tokens + torch.cat([static.centers, selected_at % tokens, contextual.centers])
     # The tokens are distinct, so sorting by position is a permutation; its inverse gives the rows.

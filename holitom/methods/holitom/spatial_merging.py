@@ -42,14 +42,14 @@ class OuterPlan:
         segmentation: the segments and their static tokens.
         ratio: share to keep of the tokens that temporal merging leaves.
         static_kept: clusters of static tokens per segment.
-        selected: dynamic tokens kept unchanged, per frame.
-        rest: the other dynamic tokens per frame.
+        dynamic_kept: tokens kept of each frame's dynamic ones.
+        rest: dynamic tokens per frame that are not kept unchanged.
         contextual: their clusters per frame.
         static_groups: see :class:`~holitom.ops.group_clustering.TokenGroups`.
         contextual_groups: the same.
         extent: last frame of every segment and its length.
         segment: segment of every frame.
-        counts: ``selected``.
+        selected: dynamic tokens kept unchanged, per frame.
         rows: output rows in block order, of all static, then all selected, then all contextual tokens: segment by
             segment its static tokens, then its frames, each with the selected tokens before the contextual ones.
         frame: frame of each of them, the first of the segment for static ones.
@@ -58,14 +58,14 @@ class OuterPlan:
     segmentation: Segmentation
     ratio: float
     static_kept: list[int]
-    selected: list[int]
+    dynamic_kept: list[int]
     rest: list[int]
     contextual: list[int]
     static_groups: Sequence[Int[Tensor, " merging_segments"]]
     contextual_groups: Sequence[Int[Tensor, " merging_frames"]]
     extent: tuple[Int[Tensor, " segments"], Int[Tensor, " segments"]]
     segment: Int[Tensor, " frames"]
-    counts: Int[Tensor, " frames"]
+    selected: Int[Tensor, " frames"]
     rows: Int[Tensor, " kept"]
     frame: Int[Tensor, " kept"]
 
@@ -105,5 +105,5 @@ def make_plan(
     rows[frame.argsort(kind="stable")] = np.arange(len(rows))
     groups = *group_columns(static, static_kept), *group_columns(rest, contextual)
     moved = upload(norms.device, *groups, last, last - first + 1, segment, selected, rows, frame)
-    sizes = static_kept.tolist(), selected.tolist(), rest.tolist(), contextual.tolist()
+    sizes = static_kept.tolist(), (selected + contextual).tolist(), rest.tolist(), contextual.tolist()
     return OuterPlan(found, ratio, *sizes, moved[:4], moved[4:8], (moved[8], moved[9]), *moved[10:])
