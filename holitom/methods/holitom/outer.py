@@ -20,7 +20,7 @@ from torch import Tensor
 from holitom.errors import InputError
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import OuterPlan, make_plan
-from holitom.methods.holitom.temporal_merging import select_static, static_masks
+from holitom.methods.holitom.temporal_merging import most_attended, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
 from holitom.ops.clustering import clusters_again, rows_of
 from holitom.ops.group_clustering import (
@@ -150,11 +150,11 @@ class OuterCompression:
         dynamic = ~masks.index_select(0, plan.segment)
         selected = highest(received_attention, dynamic, plan.selected)  # of the tokens that move, in each frame
         rule = ClusterRule(config.neighbors, None if config.plain_mean else config.center_weight)
-        if config.static_rule == "attention":
-            static = select_static(features, received_attention, masks, found.segments, plan.static_kept)
-        else:
-            groups = TokenGroups(masks, found.static_counts, plan.static_kept, plan.static_groups)
-            static = cluster_groups(features, groups, segment_means(found.segments, plan.extent), rule)
+        still = TokenGroups(masks, found.static_counts, plan.static_kept, plan.static_groups)
+        if config.static_rule == "attention":  # of these every one is kept
+            chosen = most_attended(received_attention, masks, found.segments, plan.static_kept)
+            still = TokenGroups(chosen, plan.static_kept, plan.static_kept)
+        static = cluster_groups(features, still, segment_means(found.segments, plan.extent), rule)
         left = TokenGroups(dynamic & ~selected, plan.rest, plan.contextual, plan.contextual_groups)
         contextual = cluster_groups(features, left, frame_tokens, rule)
         kept, index, static_rows, dynamic_rows = in_order(features, plan, static, selected, contextual, order)
