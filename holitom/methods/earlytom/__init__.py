@@ -46,8 +46,8 @@ from holitom.methods.earlytom.frame_merging import (
 from holitom.methods.earlytom.selection import ratio_after_merging, select_tokens
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
-from holitom.ops.selection import check_finite
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.ops.selection import PlainDetails, check_finite
+from holitom.tokens import CompressedTokens, TokenKind
 
 # Benchmark, then ratio: threshold and tower layers of the published numbers on LLaVA-OneVision-7B.
 PUBLISHED: dict[str, dict[float, tuple[float, tuple[int, ...]]]] = {

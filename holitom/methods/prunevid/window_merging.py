@@ -14,8 +14,9 @@ from torch import Tensor
 
 from holitom.ops.clustering import rows_of
 from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens, segment_means
+from holitom.ops.selection import PlainDetails
 from holitom.ops.token_ops import upload
-from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, Order, TokenKind
 
 ClusterOrder = Literal["raster", "score"]
 
