@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -32,7 +31,7 @@ from holitom.ops.group_clustering import (
     segment_means,
 )
 from holitom.ops.similarity import similarity_and_norms
-from holitom.ops.token_ops import highest, packed_positions, upload
+from holitom.ops.token_ops import highest, packed_positions
 from holitom.tokens import CompressedTokens, Order, TokenKind
 
 
@@ -44,6 +43,7 @@ class OuterDetails:
         frames: frames of the video.
         tokens_per_frame: tokens of each frame before compression.
         segments: first and last frame of every segment, inclusive.
+        segment_of_frame: number of the segment each frame belongs to.
         static_counts: static tokens per segment.
         static_kept: tokens they were merged into, per segment.
         dynamic_kept: tokens kept of each frame's dynamic ones.
@@ -60,6 +60,7 @@ class OuterDetails:
     frames: int
     tokens_per_frame: int
     segments: list[tuple[int, int]]
+    segment_of_frame: Int[Tensor, " frames"]
     static_counts: list[int]
     static_kept: list[int]
     dynamic_kept: list[int]
@@ -72,19 +73,14 @@ class OuterDetails:
     dynamic_rows: Int[Tensor, "frames tokens"]
     selected: Bool[Tensor, "frames tokens"]
 
-    def segment_of_frame(self) -> Int[Tensor, " frames"]:
-        """Number of the segment each frame belongs to."""
-        lengths = [last - first + 1 for first, last in self.segments]
-        return upload(self.index.device, np.repeat(np.arange(len(lengths)), lengths))[0]
-
     def source_map(self) -> Int[Tensor, "frames tokens"]:
         """Output row that each original token was kept as or merged into; -1 for dropped tokens."""
-        segment = self.segment_of_frame()
-        return torch.where(self.static_masks[segment], self.static_rows[segment], self.dynamic_rows)
+        static = self.static_masks[self.segment_of_frame]
+        return torch.where(static, self.static_rows[self.segment_of_frame], self.dynamic_rows)
 
     def token_kinds(self) -> Int[Tensor, "frames tokens"]:
         """What became of each original token, as values of :class:`TokenKind`."""
-        static, gone = self.static_masks[self.segment_of_frame()], self.source_map() < 0
+        static, gone = self.static_masks[self.segment_of_frame], self.source_map() < 0
         center = torch.zeros_like(gone).flatten().index_fill_(0, self.index, True).view_as(gone)
         kinds = torch.where(center, TokenKind.CONTEXTUAL_CENTER.value, TokenKind.CONTEXTUAL_MERGED.value)
         kinds = kinds.masked_fill(self.selected, TokenKind.DYNAMIC_KEPT).masked_fill(gone, TokenKind.DYNAMIC_DROPPED)
@@ -102,7 +98,7 @@ class OuterDetails:
         """
         means = torch.stack([values[first : last + 1].mean(0, dtype=torch.float32) for first, last in self.segments])
         frame, position = self.index // self.tokens_per_frame, self.index % self.tokens_per_frame
-        segment = self.segment_of_frame()[frame]
+        segment = self.segment_of_frame[frame]
         static = self.static_rows[segment, position] == torch.arange(len(self.index), device=self.index.device)
         heads = torch.where(static, segment, frame + len(means)) * self.tokens_per_frame + position
         groups, rows = torch.cat([means, values.to(means)]), torch.cat([self.static_rows, self.dynamic_rows])
@@ -162,6 +158,7 @@ class OuterCompression:
             frames=len(features),
             tokens_per_frame=features.shape[1],
             segments=found.segments,
+            segment_of_frame=plan.segment,
             static_counts=found.static_counts,
             static_kept=plan.static_kept,
             dynamic_kept=plan.dynamic_kept,
