@@ -26,20 +26,21 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
-def require_least(options: argparse.Namespace, **bounds: int) -> None:
-    """Refuse numbers that are too small; options that were not given (None) pass, of several each is looked at.
+class Count(argparse.Action):
+    """``action=Count`` of an option: a whole number, or several, none below ``least``; argparse complains of others."""
 
-    Args:
-        options: as parsed.
-        **bounds: the least value of each option.
+    def __init__(self, *args: Any, least: int = 1, **options: Any) -> None:
+        super().__init__(*args, **{**options, "type": int})
+        self.least = least
 
-    Raises:
-        InputError: naming the option as it is typed, its value and the bound.
-    """
-    for name, bound in bounds.items():
-        value = getattr(options, name)
-        if value is not None and min(value if isinstance(value, list) else [value]) < bound:
-            raise InputError(f"--{name.replace('_', '-')} = {value} is out of range: it must be at least {bound}")
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Called by argparse with what was given."""
+        for value in values if isinstance(values, list) else [values]:
+            if value < self.least:
+                parser.error(f"{option} = {value} is out of range: it must be at least {self.least}")
+        setattr(options, self.dest, values)
 
 
 def user_errors(main: Callable[..., None]) -> Callable[..., None]:

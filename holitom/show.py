@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holitom import views
-from holitom.cli import Parser, commit, require_least, user_errors
+from holitom.cli import Count, Parser, commit, user_errors
 from holitom.compressor import Compressor
 from holitom.errors import InputError
 from holitom.files import make_folder, whole_folder
@@ -43,9 +43,9 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("video", nargs="?", type=Path, help="video file")
     parser.add_argument("--config", action="append", default=[], help="shipped name or YAML file; may be repeated")
     parser.add_argument("--checkpoint", help=f"folder or hub id (default: {TINY.parent.name}/{TINY.name})")
-    parser.add_argument("--frames", type=int, help="frames sampled (default: the configurations')")
+    parser.add_argument("--frames", action=Count, help="frames sampled (default: the configurations')")
     parser.add_argument("--question", default=_QUESTION, help=f"(default: {_QUESTION})")
-    parser.add_argument("--max-new-tokens", type=int, default=16, help="of the answer in the heading")
+    parser.add_argument("--max-new-tokens", action=Count, default=16, help="of the answer in the heading")
     parser.add_argument("--record", action="append", default=[], type=Path, help="draw saved records instead")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures")
     options = parser.parse_args(arguments)
@@ -55,7 +55,6 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise InputError("no method was named: give --config FILE, or the name of one of configs/")
     if options.record and (options.config or options.checkpoint or options.frames):
         raise InputError("--record holds what its run was made with: leave --config, --checkpoint and --frames out")
-    require_least(options, frames=1, max_new_tokens=1)
     return options
 
 

@@ -1,17 +1,20 @@
 """One question about one video, in the form a model of this project's runtime is asked it."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from llava.conversation import conv_templates
 from llava.mm_utils import tokenizer_image_token
-from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.newlines import count_newlines
 from llava.model.placement import compute_device
-from llava.model.visual_inputs import VisualEncoder
 from llava.video import VideoClip
 from llava.video_prompt import video_question
+
+if TYPE_CHECKING:
+    from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 
 def prompt_ids(tokenizer: Any, turn: str) -> Tensor:
@@ -28,6 +31,8 @@ class VideoPrompt:
     """One question about one clip, ready for a model."""
 
     def __init__(self, tokenizer: Any, model: LlavaQwenForCausalLM, clip: VideoClip, processor: Any, text: str) -> None:
+        from llava.model.visual_inputs import VisualEncoder  # noqa: PLC0415
+
         self.tokenizer, self.model = tokenizer, model
         ids = prompt_ids(tokenizer, video_question(text, clip, model.config))
         self.ids = ids.to(compute_device(model.get_model().embed_tokens))

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
-from transformers.image_processing_utils import select_best_resolution
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.errors import InputError
@@ -105,6 +104,8 @@ def process_anyres_image(image: Image.Image, processor: Any, model_config: Any) 
     Returns:
         float32 (1 + tiles, 3, side, side), tiles in reading order.
     """
+    from transformers.image_processing_utils import select_best_resolution  # noqa: PLC0415
+
     side = processor.size["height"]
     best = select_best_resolution((image.height, image.width), grid_pinpoints(model_config, side))
     padded = _resize_and_pad(image, best)

@@ -60,7 +60,8 @@ def write_clip(path: Path, spec: ClipSpec | None = None, **changes: object) -> P
     options = {"fflags": "bitexact", **spec.container_options}
     with av.open(str(path), "w", format=spec.container_format, options=options) as container:
         sound = _add_sound(container) if spec.audio else None
-        stream = container.add_stream(spec.codec, rate=spec.fps, options=STEADY.get(spec.codec, {}) | spec.codec_options)
+        settings = STEADY.get(spec.codec, {}) | spec.codec_options
+        stream = container.add_stream(spec.codec, rate=spec.fps, options=settings)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, spec.pix_fmt
         stream.codec_context.gop_size = spec.gop
         stream.time_base = stream.codec_context.time_base = Fraction(1, spec.fps)

@@ -1,4 +1,7 @@
-"""Shared fixtures: tiny random checkpoints in both published layouts."""
+"""Shared fixtures: tiny random checkpoints in both published layouts.
+
+Model code is imported inside them: the process that hands out the tests reads this file too, before any worker starts.
+"""
 
 import copy
 import gc
@@ -19,11 +22,6 @@ if not torch.cuda.is_available():
 
 from tests import checked_shapes  # noqa: F401 - before anything that it checks
 
-# isort: split
-from eval.instruments.models.random_checkpoint import make_random_checkpoint
-from llava.model.builder import load_pretrained_model
-from tests.tiny_models import save_hugging_face
-
 torch.set_num_threads(1)
 
 
@@ -40,18 +38,24 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random checkpoint in the layout of lmms-lab."""
+    from eval.instruments.models.random_checkpoint import make_random_checkpoint  # noqa: PLC0415
+
     return make_random_checkpoint(tmp_path_factory.mktemp("lmms-lab"), seed=1)
 
 
 @pytest.fixture(scope="session")
 def hf_checkpoint(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     """The same weights in the layout of Hugging Face, written by transformers' own class."""
+    from tests.tiny_models import save_hugging_face  # noqa: PLC0415
+
     return save_hugging_face(checkpoint, tmp_path_factory.mktemp("hugging-face"))
 
 
 @pytest.fixture(scope="session")
 def loaded_once(checkpoint: Path):
     """What :func:`loaded` copies; nothing else touches it."""
+    from llava.model.builder import load_pretrained_model  # noqa: PLC0415
+
     return load_pretrained_model(checkpoint, None, "llava_qwen", torch_dtype="float32")
 
 

@@ -8,7 +8,7 @@ from tests.test_layers import FILES, GRAPH
 BUDGETS = {
     "holitom.methods.holitom.outer": (15, 1630),
     "holitom.methods.holitom.inner_merging": (5, 500),
-    "holitom.methods.holitom.inner": (30, 2880),
+    "holitom.methods.holitom.inner": (30, 2950),
     "holitom.methods.evs": (25, 2150),
     "holitom.methods.fastv": (37, 3450),
     "holitom.methods": (4, 300),

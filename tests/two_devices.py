@@ -51,7 +51,8 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run one operation on the values, having checked the devices, and put the result where it belongs."""
     target = kwargs.get("device")
     target = None if target is None else torch.device(target)
-    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+    leaves, layout = tree_flatten((args, kwargs if target is None else {**kwargs, "device": _CPU}))
+    tensors = [each for each in leaves if isinstance(each, Tensor)]
     moving = func in _COPIES
     first, rest = tensors[:1], tensors[1:]
     free = func in _INDEXING or moving
@@ -60,14 +61,14 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if len(devices) > 1:
         raise RuntimeError(f"{func}: tensors on several devices, {sorted(map(str, devices))}")
     place = target or (devices.pop() if devices else _CPU)
-    if target is not None:
-        kwargs = {**kwargs, "device": _CPU}
-    held = tree_map(lambda each: each.held if isinstance(each, Elsewhere) else each, (args, kwargs))
-    result = func(*held[0], **held[1])
+    held_args, held_kwargs = layout.unflatten(each.held if isinstance(each, Elsewhere) else each for each in leaves)
+    result = func(*held_args, **held_kwargs)
     if func._schema.is_mutable and tensors and func._schema.name.endswith("_"):
         return args[0]
     if place == _CPU:
         return result
+    if isinstance(result, Tensor):  # of most operations, and to look at a tree takes longer than to compute it
+        return Elsewhere(result, place)
     return tree_map(lambda each: Elsewhere(each, place) if isinstance(each, Tensor) else each, result)
 
 

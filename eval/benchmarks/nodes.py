@@ -20,7 +20,6 @@ from eval import PACKAGE
 from eval.benchmarks.lmms.vllm_engine import RUNTIME
 from eval.benchmarks.lmms.worker import Job
 from eval.benchmarks.shares import hand_over, is_scored, shared_job, unanswered
-from eval.instruments.cli import require_least
 from llava.errors import InputError, shown
 
 JOIN_SECONDS = 600  # how long the nodes wait for each other
@@ -59,7 +58,6 @@ def node_group(options: Namespace) -> NodeGroup | None:
         InputError: if an option is missing, out of range or does not go with nodes.
     """
     nodes, rank, endpoint = options.nnodes, options.node_rank, options.rdzv_endpoint
-    require_least(options, nnodes=1)
     if rank is not None and not 0 <= rank < nodes:
         raise InputError(f"--node-rank = {rank} is out of range: it must be from 0 to {nodes - 1}, --nnodes less 1")
     if nodes == 1:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from eval import HOME, PACKAGE
-from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from eval.paper.formula import ONEVISION_05B, ONEVISION_7B, ONEVISION_72B, VIDEO_7B
 from eval.paper.grids import Point
 from eval.synthetic.world.dataset import data_folder, make_split, verify
@@ -40,6 +39,8 @@ def rehearsal_checkpoint(model: str, folder: Path) -> Path:
         return CHECKPOINT
     target = folder / f"random-{layout}"
     if not (target / "config.json").is_file():
+        from eval.instruments.models.random_checkpoint import make_random_checkpoint  # noqa: PLC0415
+
         shutil.rmtree(target, ignore_errors=True)  # a folder that was put there whole and then damaged
         part = part_of(target)
         make_random_checkpoint(part, layout=layout, width=32)

@@ -32,7 +32,7 @@ from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.results import SAMPLES
 from eval.benchmarks.run import make_job
 from eval.benchmarks.run import parser as run_parser
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.clips import encode
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import tiny_config, write_random_model
@@ -54,15 +54,19 @@ _SHOWN = 12  # how often each frame of a fixture's clip is repeated
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=3, help="each is asked about three times (default 3)")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--tower-layers", type=int, default=6, help="of the so400m tower (default 6, the whole has 26)")
-    parser.add_argument("--layers", type=int, default=4, help="of the 0.5B decoder (default 4, the whole has 24)")
-    parser.add_argument("--width", type=int, default=1280, help="pixels of the videos, 16 to 9 (default 1280)")
-    parser.add_argument("--repetitions", type=int, default=3)
-    options = parser.parse_args(arguments)
-    require_least(options, videos=1, frames=1, tower_layers=1, layers=3, width=32, repetitions=1)
-    return options
+    parser.add_argument("--videos", action=Count, default=3, help="each is asked about three times (default 3)")
+    parser.add_argument("--frames", action=Count, default=8)
+    parser.add_argument(
+        "--tower-layers", action=Count, default=6, help="of the so400m tower (default 6, the whole has 26)"
+    )
+    parser.add_argument(
+        "--layers", action=Count, least=3, default=4, help="of the 0.5B decoder (default 4, the whole has 24)"
+    )
+    parser.add_argument(
+        "--width", action=Count, least=32, default=1280, help="pixels of the videos, 16 to 9 (default 1280)"
+    )
+    parser.add_argument("--repetitions", action=Count, default=3)
+    return parser.parse_args(arguments)
 
 
 def make_checkpoint(folder: Path, layers: int, tower_layers: int) -> Path:

@@ -36,7 +36,7 @@ from eval.benchmarks.nodes import answer_on_node, node_group
 from eval.benchmarks.plugin import CLASSES
 from eval.benchmarks.rehearsal import own_tasks, prepare_own_data
 from eval.benchmarks.shares import enter_share
-from eval.instruments.cli import Parser, require_least, user_errors
+from eval.instruments.cli import Count, Parser, user_errors
 from eval.instruments.fingerprints import local_checkpoint
 from eval.paper.benchmarks import HARNESS, PAPER_HARNESS
 from eval.paper.grids import point_name
@@ -68,9 +68,11 @@ def parser() -> Parser:
         default=HARNESS_FOLDER,
         help=f"where lmms-eval {PAPER_HARNESS} is; bash scripts/harness_030.sh puts it there",
     )
-    found.add_argument("--limit", type=int, help="only the first questions of every task")
-    found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions (torchrun)")
-    found.add_argument("--nnodes", type=int, default=1, help="machines that torchrun starts them on: as many on each")
+    found.add_argument("--limit", action=Count, help="only the first questions of every task")
+    found.add_argument("--num-processes", action=Count, default=1, help="processes that share the questions (torchrun)")
+    found.add_argument(
+        "--nnodes", action=Count, default=1, help="machines that torchrun starts them on: as many on each"
+    )
     found.add_argument("--node-rank", type=int, metavar="I", help="of this machine, from 0; with --nnodes")
     found.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where node 0 waits for the others; with --nnodes")
     found.add_argument(
@@ -78,7 +80,7 @@ def parser() -> Parser:
         metavar="I/N",
         help="answer share I of N, 0-based, and score if all N are answered; no file lock: see eval.benchmarks.shares",
     )
-    found.add_argument("--merge", type=int, metavar="N", help="score what N shares answered; starts no model")
+    found.add_argument("--merge", action=Count, metavar="N", help="score what N shares answered; starts no model")
     found.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
@@ -98,7 +100,8 @@ def parser() -> Parser:
     )
     found.add_argument(
         "--prefetch",
-        type=int,
+        action=Count,
+        least=0,
         default=1,
         metavar="N",
         help="videos that are read while the model answers, each in memory; 0 reads none ahead (default 1)",
@@ -129,7 +132,6 @@ def default_output(options: argparse.Namespace, tasks: Sequence[str]) -> Path:
 
 
 def _check_counts(options: argparse.Namespace) -> None:
-    require_least(options, limit=1, num_processes=1, prefetch=0)
     gpus = torch.cuda.device_count()
     if 0 < gpus < options.num_processes:
         raise InputError(f"--num-processes = {options.num_processes} exceeds the {gpus} GPU(s): one process needs one")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 import holitom
 import llava
@@ -39,6 +38,8 @@ def setup_of(model: Any, stock_id: str, arguments: dict[str, Any], weights_sha25
         arguments: all of the stock model's, by name.
         weights_sha256: of the checkpoint.
     """
+    import transformers  # noqa: PLC0415
+
     return {
         "weights_sha256": weights_sha256,
         "model": stock_id,

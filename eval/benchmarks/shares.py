@@ -25,7 +25,7 @@ from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.claims import WorkClaim, WorkTaken
 from eval.benchmarks.lmms.results import RESULT
 from eval.benchmarks.lmms.worker import ANSWERS, Job, read_job, score
-from eval.instruments.cli import Parser, require_least, user_errors
+from eval.instruments.cli import Parser, user_errors
 from eval.instruments.fingerprints import digest
 from eval.instruments.record import check_target, write_whole
 from llava.errors import InputError, shown
@@ -55,7 +55,6 @@ def share_words(options: Namespace) -> list[str]:
     """
     if options.share is not None and options.merge is not None:
         raise InputError("--share scores when all are answered, --merge scores alone: give one of them")
-    require_least(options, merge=1)
     if options.share is not None:
         share_of(options.share)
         return ["--share", options.share]

@@ -28,7 +28,7 @@ from eval.benchmarks.lmms.harness import HARNESS_FOLDER, definitions_of
 from eval.benchmarks.rehearsal import CHECKPOINT, own_tasks, prepare_own_data, rehearsal_checkpoint, rehearsal_overrides
 from eval.benchmarks.shares import share_words
 from eval.benchmarks.sweep_runs import Request, finished, run_all
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.paper.benchmarks import BY_TASK, HARNESS, MVBENCH, PAPER_HARNESS
 from eval.paper.grids import SWEEPS, Grid, Point, load_grid
 from llava.errors import InputError
@@ -50,11 +50,11 @@ def parser() -> Parser:
     )
     found.add_argument("--checkpoint", help="folder or hub id instead of the configurations'")
     found.add_argument("--include-path", type=Path, help="folder with task definitions of your own")
-    found.add_argument("--num-processes", type=int, default=1, help="processes that share the questions of a point")
+    found.add_argument("--num-processes", action=Count, default=1, help="processes that share the questions of a point")
     found.add_argument(
         "--share", metavar="I/N", help="answer share I of N, 0-based, of every point: as in eval.benchmarks.run"
     )
-    found.add_argument("--merge", type=int, metavar="N", help="score what N shares answered")
+    found.add_argument("--merge", action=Count, metavar="N", help="score what N shares answered")
     found.add_argument("--harness", choices=(HARNESS, PAPER_HARNESS), default=HARNESS, help="see eval.benchmarks.run")
     found.add_argument("--harness-folder", type=Path, default=HARNESS_FOLDER, help="see eval.benchmarks.run")
     found.add_argument("--on-bad-video", choices=("stop", "count"), default="stop")
@@ -153,7 +153,6 @@ def requests(options: argparse.Namespace, grid: Grid) -> list[Request]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     options = parser().parse_args(arguments)
-    require_least(options, num_processes=1)
     share = share_words(options)
     if share and options.num_processes != 1:
         raise InputError("--share and --merge go without --num-processes: start more shares instead")

@@ -34,7 +34,7 @@ from eval.claims.catalogue import all_claims
 from eval.claims.judging import CONTRADICTED, NOT_HERE, PARTLY, REPRODUCED, UNDECIDED, Claim, StepEvidence
 from eval.claims.runner import CLAIMS, contradicted, needed_steps, verify
 from eval.claims.steps import ROOT, Context, Step
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.record import check_target
 from llava.errors import InputError
 
@@ -52,10 +52,11 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the benchmarks (python -m eval.benchmarks.data plan)")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of recorded results")
     parser.add_argument("--only", action="append", metavar="TEXT", help="claims whose name contains it; repeatable")
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of the tiny model")
+    parser.add_argument(
+        "--workers", action=Count, default=min(2, os.cpu_count() or 1), help="processes of the tiny model"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("outputs/claims"))
     options = parser.parse_args(arguments)
-    require_least(options, workers=1)
     if (options.checkpoint is None) != (options.data is None):
         given, absent = ("--checkpoint", "--data") if options.data is None else ("--data", "--checkpoint")
         raise InputError(f"{given} is of no use without {absent}: give both, or neither")

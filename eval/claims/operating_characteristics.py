@@ -24,7 +24,7 @@ import numpy as np
 
 from eval.claims.judging import CONTRADICTED, REPRODUCED, UNDECIDED
 from eval.claims.score_rule import DISAGREEMENT, EGOSCHEMA, Measured, Overlap, judge_lead, judge_score
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
 from eval.instruments.significance import clustered_mean, interval, mcnemar, paired_difference, paired_p
@@ -250,9 +250,8 @@ def table(found: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=2000, help="of the quickest parts (default 2000)")
+    parser.add_argument("--repetitions", action=Count, default=2000, help="of the quickest parts (default 2000)")
     options = parser.parse_args(arguments)
-    require_least(options, repetitions=1)
     found = simulate(options.repetitions, lambda text: print(text, flush=True))
     print(table(found))
     print(json.dumps({**found, **provenance()}))

@@ -23,7 +23,7 @@ import psutil
 from eval.demo.output import console, draw, show, static_share
 from eval.demo.tiny import CLAIM, TINY, ask_about_rendered_clip, quick_benchmark
 from eval.instruments.answering import Trial, VideoPrompt, answer, first_token_seconds, row_without_run
-from eval.instruments.cli import Parser, commit, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, commit, provenance, user_errors
 from eval.instruments.clips import default_clip
 from eval.instruments.models.random_checkpoint import make_random_checkpoint
 from holitom import InnerConfig, OuterConfig
@@ -61,14 +61,12 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--similarity-threshold", type=float, default=0.80)
     parser.add_argument("--merge-layer", type=int, help="layer of the inner stage (default: two thirds of the depth)")
     parser.add_argument("--merge-ratio", type=float, default=0.5, help="share that the inner stage merges away")
-    parser.add_argument("--max-new-tokens", type=int, default=32)
-    parser.add_argument("--repetitions", type=int, default=3, help="timed runs per configuration")
+    parser.add_argument("--max-new-tokens", action=Count, default=32)
+    parser.add_argument("--repetitions", action=Count, default=3, help="timed runs per configuration")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"))
     parser.add_argument("--attn-implementation", default="sdpa")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for the picture")
-    options = parser.parse_args(arguments)
-    require_least(options, max_new_tokens=1, repetitions=1)
-    return options
+    return parser.parse_args(arguments)
 
 
 def configurations(options: argparse.Namespace, layers: int | None) -> tuple[HolitomConfig, HolitomConfig]:

@@ -25,7 +25,7 @@ import torch
 
 from eval.efficiency.decode_runs import VANILLA, DecodeBenchmark, DecodeSettings
 from eval.efficiency.sheets import DECODE, decode_rows
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
@@ -39,20 +39,15 @@ def parse_arguments(arguments: list[str] | None) -> DecodeSettings:
     parser = Parser(description=__doc__)
     parser.add_argument("--geometry", choices=GEOMETRIES, default="llava-onevision-0.5b")
     parser.add_argument("--configs", type=Path, nargs="*", default=[], help="YAML files beside the vanilla model")
-    parser.add_argument("--frames", type=int, help="of the video; the geometry's by default")
-    parser.add_argument("--new-tokens", type=int, default=64, help="length of each answer")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--frames", action=Count, help="of the video; the geometry's by default")
+    parser.add_argument("--new-tokens", action=Count, least=2, default=64, help="length of each answer")
+    parser.add_argument("--repetitions", action=Count, default=5)
+    parser.add_argument("--threads", action=Count, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="of the first two ways")
     options = parser.parse_args(arguments)
     options.frames = FRAMES[options.geometry] if options.frames is None else options.frames
-    for name, least in {"frames": 1, "new_tokens": 2, "repetitions": 1, "threads": 1}.items():
-        value = getattr(options, name)
-        if value < least:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} {value} is out of range: it must be at least {least}")
     names = [VANILLA, *(path.stem for path in options.configs)]
     for name in names:
         if names.count(name) > 1:

@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 
 from eval.efficiency.outer import synthetic_video
 from eval.efficiency.sheets import KERNELS
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.device_counts import count
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
@@ -164,12 +164,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the cases")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repetitions", action=Count, default=10)
+    parser.add_argument("--threads", action=Count, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
-    for name in ("repetitions", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
     known = cases(True, torch.float32, "cpu")
     for name in options.only or ():
         if name not in known:

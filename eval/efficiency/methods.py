@@ -25,7 +25,7 @@ from torch import Tensor
 
 from eval.efficiency.outer import synthetic_video
 from eval.efficiency.sheets import METHODS
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, timed
 from eval.instruments.models.hollow_models import HEAD_DIM, TOWER_DIM, HollowDecoder, HollowTower
@@ -169,18 +169,15 @@ class MethodBenchmark:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(description="Time what every method adds to a prefill.")
-    parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=196, help="tokens per frame, a square number")
-    parser.add_argument("--dim", type=int, default=3584, help=f"width of the LLM, a multiple of {HEAD_DIM}")
-    parser.add_argument("--layers", type=int, default=28, help="layers of the LLM")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--frames", action=Count, default=32)
+    parser.add_argument("--tokens", action=Count, default=196, help="tokens per frame, a square number")
+    parser.add_argument("--dim", action=Count, default=3584, help=f"width of the LLM, a multiple of {HEAD_DIM}")
+    parser.add_argument("--layers", action=Count, default=28, help="layers of the LLM")
+    parser.add_argument("--repetitions", action=Count, default=5)
+    parser.add_argument("--threads", action=Count, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(arguments)
-    for name in ("frames", "tokens", "dim", "layers", "repetitions", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
     if math.isqrt(options.tokens) ** 2 != options.tokens:
         parser.error(f"--tokens {options.tokens} is no square number: use 196 (14 x 14)")
     if options.dim % HEAD_DIM:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from eval.efficiency.sheets import OUTER, outer_rows
-from eval.instruments.cli import Parser, user_errors
+from eval.instruments.cli import Count, Parser, user_errors
 from eval.instruments.device_counts import count
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, synchronize
@@ -113,20 +113,23 @@ def plain_outer(features: Tensor, attention: Tensor, config: OuterConfig) -> Ten
 
 
 def measure(runs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, dict[str, list[float]]]:
-    """Wall and CPU milliseconds of each function, taken in turn so that both see the same machine."""
+    """Wall and CPU milliseconds and page faults of each function, taken in turn so that both see the same machine."""
 
     def clocked(run: Callable[[], object]) -> dict[str, float]:
         synchronize()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         wall, cpu = time.perf_counter(), time.process_time()
         run()
         synchronize()
         return {
+            "page_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults,
             "cpu_ms": 1e3 * (time.process_time() - cpu),
             "wall_ms": 1e3 * (time.perf_counter() - wall),
         }
 
     rounds = interleaved({name: partial(clocked, run) for name, run in runs.items()}, repetitions)
-    return {name: {kind: [t[kind] for t in taken] for kind in ("wall_ms", "cpu_ms")} for name, taken in rounds.items()}
+    kinds = ("wall_ms", "cpu_ms", "page_faults")
+    return {name: {kind: [t[kind] for t in taken] for kind in kinds} for name, taken in rounds.items()}
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -149,12 +152,12 @@ def peak_megabytes(device: str) -> float:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(description="Time the outer stage against plain loops.")
-    parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=196, help="tokens per frame")
-    parser.add_argument("--dim", type=int, default=3584)
+    parser.add_argument("--frames", action=Count, default=32)
+    parser.add_argument("--tokens", action=Count, default=196, help="tokens per frame")
+    parser.add_argument("--dim", action=Count, default=3584)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repetitions", action=Count, default=10)
+    parser.add_argument("--threads", action=Count, default=torch.get_num_threads())
     parser.add_argument("--moving", type=float, default=0.45, help="share of moving positions")
     parser.add_argument("--retain-ratio", type=float, default=0.15)
     parser.add_argument("--similarity-threshold", type=float, default=0.80)
@@ -162,9 +165,6 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth", type=int, metavar="FRAMES", help="time a video of so many frames in the same run")
     parser.add_argument("--skip-plain", action="store_true", help="time only the library (long videos)")
     options = parser.parse_args(arguments)
-    for name in ("frames", "tokens", "dim", "repetitions", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
     if options.growth is not None and options.growth <= options.frames:
         parser.error(f"--growth {options.growth} is out of range: it must be more than --frames {options.frames}")
     if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved
 from llava.errors import InputError
@@ -42,14 +42,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--kinds", choices=KINDS, nargs="+", default=list(KINDS))
-    parser.add_argument("--seconds", type=int, nargs="+", default=[10, 60], help="lengths of the clips")
-    parser.add_argument("--frames", type=int, nargs="+", default=[8, 32, 128], help="how many are sampled")
+    parser.add_argument("--seconds", action=Count, nargs="+", default=[10, 60], help="lengths of the clips")
+    parser.add_argument("--frames", action=Count, nargs="+", default=[8, 32, 128], help="how many are sampled")
     parser.add_argument("--readers", choices=get_args(ReaderChoice)[1:], nargs="+", default=list(READERS))
-    parser.add_argument("--size", type=int, nargs=2, default=[640, 360], metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--repetitions", type=int, default=3)
-    options = parser.parse_args(arguments)
-    require_least(options, seconds=1, frames=1, size=1, repetitions=1)
-    return options
+    parser.add_argument("--size", action=Count, nargs=2, default=[640, 360], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--repetitions", action=Count, default=3)
+    return parser.parse_args(arguments)
 
 
 def write_clip(path: Path, kind: str, seconds: int, size: tuple[int, int]) -> None:

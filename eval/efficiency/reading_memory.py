@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from eval.efficiency.readers import RATE, write_clip
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import peak_memory
 from llava.errors import InputError
@@ -90,11 +90,12 @@ def measure(large: list[int], frames: list[int], long: int) -> list[dict[str, An
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print a table and one line of JSON."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--large", type=int, nargs="+", default=[4096, 16000], help="sides of square pictures")
-    parser.add_argument("--frames", type=int, nargs="+", default=[8, 32], help="how many of these are read")
-    parser.add_argument("--long", type=int, default=1024, help=f"frames of a clip of {LONG_SECONDS} s")
+    parser.add_argument(
+        "--large", action=Count, least=16, nargs="+", default=[4096, 16000], help="sides of square pictures"
+    )
+    parser.add_argument("--frames", action=Count, nargs="+", default=[8, 32], help="how many of these are read")
+    parser.add_argument("--long", action=Count, default=1024, help=f"frames of a clip of {LONG_SECONDS} s")
     options = parser.parse_args(arguments)
-    require_least(options, large=16, frames=1, long=1)
     rows = measure(options.large, options.frames, options.long)
     print(f"{'clip':22}{'file MB':>9}{'frames':>8}{'returned MB':>13}{'peak MB':>10}")
     for row in rows:

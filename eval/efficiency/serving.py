@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.clips import draw_clip, picture
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import interleaved, spread, timed
@@ -31,7 +31,6 @@ from holitom.serving.plugin import require_vllm
 from holitom.serving.requests import read_clip
 from holitom.serving.served_methods import served_method
 from llava.asking import VideoPrompt
-from llava.errors import InputError
 from llava.model.builder import load_pretrained_model
 
 DTYPE = "float32"
@@ -175,12 +174,12 @@ def parser() -> Parser:
     """The options."""
     found = Parser(description=__doc__)
     found.add_argument("--geometry", default="llava-onevision-0.5b")
-    found.add_argument("--layers", type=int, default=4, help="of the decoder (default 4)")
-    found.add_argument("--tower-layers", type=int, default=2, help="that run (default 2)")
+    found.add_argument("--layers", action=Count, default=4, help="of the decoder (default 4)")
+    found.add_argument("--tower-layers", action=Count, default=2, help="that run (default 2)")
     found.add_argument("--config", default="llava_onevision_0.5b/holitom_without_inner_r15")
     found.add_argument("--vanilla", action="store_true", help="no method")
     for name, value in (("requests", 64), ("videos", 16), ("frames", 8), ("new-tokens", 16), ("repetitions", 2)):
-        found.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
+        found.add_argument(f"--{name}", action=Count, default=value, help=f"default {value}")
     return found
 
 
@@ -192,9 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(
         config, options.requests, options.videos, options.frames, options.new_tokens, options.repetitions
     )
-    for name in ("requests", "videos", "frames", "new_tokens", "repetitions"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} = {getattr(settings, name)}: it must be at least 1")
     served_method(config)
     version = require_vllm().__version__
     with tempfile.TemporaryDirectory() as folder:

@@ -75,13 +75,13 @@ def outer_rows(result: Row) -> list[Row]:
 
 # rows of the paper, as eval.paper.rows.as_record gives them
 FORMULA = (
-    TableColumn("model"),
-    TableColumn("method"),
+    TableColumn("model", page=(OnPage("Model"),)),
+    TableColumn("method", page=(OnPage("Method"),)),
     TableColumn("kept %", "retained_percent"),
     TableColumn("tokens", "tokens", lambda ends: " > ".join(map(str, ends))),
-    TableColumn("paper T", "paper_tflops", ".1f"),
-    TableColumn("ours T", "tflops", ".3f"),
-    TableColumn("difference", form="+.3f"),
+    TableColumn("paper T", "paper_tflops", ".1f", page=(OnPage("paper", _TFLOPS),)),
+    TableColumn("ours T", "tflops", ".3f", page=(OnPage("ours", _TFLOPS),)),
+    TableColumn("difference", form="+.3f", page=(OnPage("diff.", _TFLOPS),)),
     TableColumn("paper %", "paper_percent"),
     TableColumn("ours %", "percent"),
 )

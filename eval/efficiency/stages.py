@@ -5,17 +5,20 @@ Both stages of HoliTom beside a plain restatement of the release's steps in the 
     python -m eval.efficiency.stages --dtypes bfloat16 --only inner
     python -m eval.efficiency.stages --videos a.mp4 b.mp4          # and outer cells of these clips
 
-All runs of a cell are taken in turn within one process; a ratio is the median time of the plain steps over ours. The
-outer stage is timed on a synthetic video and on a drawn scene that mostly stands still (and on given clips), whose
-14 x 14 patches go through one random projection; the inner one on random states with and without a component that all
-tokens share, as hidden states of language models have one. Its selections and states are compared with those of the
-plain steps in float64. The last line of stdout is one JSON document.
+All runs of a cell are taken in turn within one process, which does nothing else: what the new memory of a step costs
+depends on what its process freed before (the output counts the page faults of a run). A ratio is the median time of the
+plain steps over ours. The outer stage is timed on a synthetic video and on a drawn scene that mostly stands still (and
+on given clips), whose 14 x 14 patches go through one random projection; the inner one on random states with and without
+a component that all tokens share, as hidden states of language models have one. Its selections and states are compared
+with those of the plain steps in float64. The last line of stdout is one JSON document.
 """
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, normalize
 
 from eval.efficiency.outer import measure, plain_outer, summary, synthetic_video
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
@@ -35,8 +38,11 @@ from llava.model.builder import DTYPES
 DIM = 3584
 SIZES = ((32, 14), (64, 13), (8, 14))  # frames and positions per side
 RATIOS = ((0.25, 0.80), (0.10, 0.65))  # retain ratio and similarity threshold
+SOURCES = ("synthetic", "static scene")
 SPANS, TEXT = (641, 1569), 100
+STATES = {"random": 0.0, "shared component": 3.0}  # and the size of what all tokens share
 PATCH = 14  # pixels per side
+Cell = Callable[[], dict[str, Any]]
 
 
 def plain_inner(hidden: Tensor, scores: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -83,12 +89,13 @@ def patch_features(video: Tensor, dim: int) -> Tensor:
     return conv2d(video, weights, stride=PATCH).flatten(2).mT.contiguous()
 
 
-def sources(options: argparse.Namespace, frames: int, grid: int) -> Iterator[tuple[str, Tensor]]:
-    """Features of each kind of video."""
-    yield "synthetic", synthetic_video(frames, grid * grid, options.dim, torch.float32, 0.45)[0]
-    yield "static scene", patch_features(drawn_scene(frames, grid * PATCH), options.dim)
-    for path in options.videos:
-        yield path.name, patch_features(clip_frames(path, frames, grid * PATCH), options.dim)
+def features_of(source: str | Path, frames: int, grid: int, dim: int) -> Tensor:
+    """Features of a video of SOURCES, or of a clip."""
+    if source == "synthetic":
+        return synthetic_video(frames, grid * grid, dim, torch.float32, 0.45)[0]
+    side = grid * PATCH
+    video = clip_frames(source, frames, side) if isinstance(source, Path) else drawn_scene(frames, side)
+    return patch_features(video, dim)
 
 
 def timed(ours: Callable[[], object], plain: Callable[[], object], repetitions: int) -> dict[str, Any]:
@@ -104,53 +111,73 @@ def timed(ours: Callable[[], object], plain: Callable[[], object], repetitions: 
     return {**ratios, "times": times}
 
 
-def outer_cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every cell of the outer stage."""
-    for frames, grid in options.sizes:
-        attention = torch.rand(frames, grid * grid, generator=torch.Generator().manual_seed(2))
-        for name, wide in sources(options, frames, grid):
-            for dtype in options.dtypes:
-                features = wide.to(DTYPES[dtype])
-                for ratio, threshold in RATIOS:
-                    config = OuterConfig(retain_ratio=ratio, similarity_threshold=threshold)
-                    stage = OuterCompression(config)
-                    details = stage(features, attention).details
-                    runs = partial(stage, features, attention), partial(plain_outer, features, attention, config)
-                    yield {
-                        "stage": "outer",
-                        "cell": f"{frames}x{grid * grid}x{options.dim} R {ratio} {name}",
-                        "dtype": dtype,
-                        "segments": len(details.segments),
-                        "static_tokens": sum(details.static_counts),
-                        **timed(*runs, options.repetitions),
-                    }
+def outer_cell(
+    source: str | Path, size: tuple[int, int], dtype: str, rule: tuple[float, float], options: argparse.Namespace
+) -> dict[str, Any]:
+    """The outer stage on one video."""
+    (frames, grid), (ratio, threshold) = size, rule
+    features = features_of(source, frames, grid, options.dim).to(DTYPES[dtype])
+    attention = torch.rand(frames, grid * grid, generator=torch.Generator().manual_seed(2))
+    config = OuterConfig(retain_ratio=ratio, similarity_threshold=threshold)
+    stage = OuterCompression(config)
+    details = stage(features, attention).details
+    runs = partial(stage, features, attention), partial(plain_outer, features, attention, config)
+    name = source.name if isinstance(source, Path) else source
+    return {
+        "stage": "outer",
+        "cell": f"{frames}x{grid * grid}x{options.dim} R {ratio} {name}",
+        "dtype": dtype,
+        "segments": len(details.segments),
+        "static_tokens": sum(details.static_counts),
+        **timed(*runs, options.repetitions),
+    }
 
 
-def inner_cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every cell of the inner stage."""
-    for length in options.spans:
-        for name, common in (("random", 0.0), ("shared component", 3.0)):
-            draw = torch.Generator().manual_seed(0)
-            states = torch.randn(length + TEXT, options.dim, generator=draw)
-            states += common * torch.randn(options.dim, generator=draw)
-            scores, bounds = torch.rand(len(states), generator=draw), (TEXT // 2, TEXT // 2 + length)
-            for dtype in options.dtypes:
-                hidden = states.to(DTYPES[dtype])
-                exact, source = plain_inner(hidden.double(), scores, *bounds)
-                ours = merge_sequence(hidden, scores, [bounds], 0.5)
-                plain = plain_inner(hidden, scores, *bounds)
-                runs = (
-                    partial(merge_sequence, hidden, scores, [bounds], 0.5),
-                    partial(plain_inner, hidden, scores, *bounds),
-                )
-                yield {
-                    "stage": "inner",
-                    "cell": f"{length}+{TEXT} tokens x {options.dim}, {name}",
-                    "dtype": dtype,
-                    "other_choices": {"ours": differing(ours.source, source), "plain": differing(plain[1], source)},
-                    "largest_error": {"ours": far(ours.hidden, exact), "plain": far(plain[0], exact)},
-                    **timed(*runs, options.repetitions),
-                }
+def inner_cell(length: int, name: str, common: float, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The inner stage on one sequence, ``common`` times as much of it shared by all tokens as not."""
+    draw = torch.Generator().manual_seed(0)
+    states = torch.randn(length + TEXT, options.dim, generator=draw)
+    states += common * torch.randn(options.dim, generator=draw)
+    scores, bounds = torch.rand(len(states), generator=draw), (TEXT // 2, TEXT // 2 + length)
+    hidden = states.to(DTYPES[dtype])
+    exact, source = plain_inner(hidden.double(), scores, *bounds)
+    ours = merge_sequence(hidden, scores, [bounds], 0.5)
+    plain = plain_inner(hidden, scores, *bounds)
+    runs = partial(merge_sequence, hidden, scores, [bounds], 0.5), partial(plain_inner, hidden, scores, *bounds)
+    return {
+        "stage": "inner",
+        "cell": f"{length}+{TEXT} tokens x {options.dim}, {name}",
+        "dtype": dtype,
+        "other_choices": {"ours": differing(ours.source, source), "plain": differing(plain[1], source)},
+        "largest_error": {"ours": far(ours.hidden, exact), "plain": far(plain[0], exact)},
+        **timed(*runs, options.repetitions),
+    }
+
+
+def all_cells(options: argparse.Namespace) -> list[Cell]:
+    """Every cell that was asked for, not run."""
+    inner = [
+        partial(inner_cell, length, name, common, dtype, options)
+        for length, (name, common), dtype in product(options.spans, STATES.items(), options.dtypes)
+    ]
+    outer = [
+        partial(outer_cell, source, size, dtype, ratio, options)
+        for size, source, dtype, ratio in product(options.sizes, [*SOURCES, *options.videos], options.dtypes, RATIOS)
+    ]
+    return [*(inner if options.only != "outer" else []), *(outer if options.only != "inner" else [])]
+
+
+@torch.no_grad()
+def run(cell: Cell) -> dict[str, Any]:
+    """One cell in this process."""
+    return cell()
+
+
+def run_apart(cells: list[Cell]) -> Iterator[dict[str, Any]]:
+    """Every cell in a process of its own, one after the other."""
+    threads = torch.get_num_threads()
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,), maxtasksperchild=1) as pool:
+        yield from pool.imap(run, cells)
 
 
 def differing(found: Tensor, wanted: Tensor) -> int:
@@ -169,35 +196,28 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=("outer", "inner"), help="one stage")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="FILE", help="clips for outer cells")
-    parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="one small cell of each, to try the command")
+    parser.add_argument("--repetitions", action=Count, default=10)
+    parser.add_argument("--threads", action=Count, default=1)
+    parser.add_argument("--quick", action="store_true", help="small cells in this process, to try the command")
     options = parser.parse_args(arguments)
-    for name in ("repetitions", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)} is out of range: it must be at least 1")
     small = {"dim": 64, "sizes": ((8, 6),), "spans": (41,)}
     options.__dict__.update(small if options.quick else {"dim": DIM, "sizes": SIZES, "spans": SPANS})
     return options
 
 
 @user_errors
-@torch.no_grad()
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
-    kinds = {"inner": inner_cells, "outer": outer_cells}
-    rows = []
-    for kind in [options.only] if options.only else kinds:
-        for row in kinds[kind](options):
-            rows.append(row)
-            clocks = ["{median} ({min} .. {max})".format(**row["times"][name]["cpu_ms"]) for name in ("ours", "plain")]
-            print(
-                f"{row['stage']:6}{row['cell']:48}{row['dtype']:>10}{clocks[0]:>28}{clocks[1]:>28}"
-                f"{row['cpu_ratio']:>7}",
-                flush=True,
-            )
+    rows, cells = [], all_cells(options)
+    for row in map(run, cells) if options.quick else run_apart(cells):
+        rows.append(row)
+        clocks = ["{median} ({min} .. {max})".format(**row["times"][name]["cpu_ms"]) for name in ("ours", "plain")]
+        print(
+            f"{row['stage']:6}{row['cell']:48}{row['dtype']:>10}{clocks[0]:>28}{clocks[1]:>28}{row['cpu_ratio']:>7}",
+            flush=True,
+        )
     print(json.dumps(stamped("stages", {**provenance(), "cells": rows})))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from eval.efficiency.flops.by_layer import head_flops, layer_flops, projector_flops, tower_flops
 from eval.efficiency.flops.sizes import ModelSizes
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.synthetic.answers.campaign import Campaign, checkpoint_hash, run
 from eval.synthetic.answers.evaluate import Answer
@@ -135,14 +135,12 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--split", default="test")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--frames", type=int, nargs="+", default=[8], help="sampled from each clip (default: 8)")
+    parser.add_argument("--frames", action=Count, nargs="+", default=[8], help="sampled from each clip (default: 8)")
     parser.add_argument("--shares", type=int, nargs="+", choices=SHARES, default=list(SHARES), help="in percent")
-    parser.add_argument("--limit", type=int, help="use only that many clips")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_argument("--limit", action=Count, help="use only that many clips")
+    parser.add_argument("--workers", action=Count, default=1, help="processes, each with one thread")
     parser.add_argument("--answers", type=Path, default=Path("outputs/tiny_answers"), help="folder of finished answers")
-    options = parser.parse_args(arguments)
-    require_least(options, limit=1, workers=1, frames=1)
-    return options
+    return parser.parse_args(arguments)
 
 
 @user_errors

@@ -1,11 +1,13 @@
 """One question about one video, answered and measured with and without a compressor."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.instruments.measure import interleaved, peak_memory, timed
 from eval.paper.formula import paper_flops
@@ -13,7 +15,9 @@ from holitom import Compressor
 from holitom.hooks.decoder.rules import DecoderStage
 from holitom.hooks.decoder.staged import StagedCompression
 from llava.asking import VideoPrompt, prompt_ids
-from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+
+if TYPE_CHECKING:
+    from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 
 __all__ = [
     "Trial",

@@ -4,12 +4,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+from holitom.cli import Count, Parser, commit, user_errors
 
-from holitom.cli import Parser, commit, require_least, user_errors
-
-__all__ = ["Parser", "commit", "processor", "provenance", "require_least", "user_errors"]
+__all__ = ["Count", "Parser", "commit", "processor", "provenance", "user_errors"]
 
 
 def processor() -> str:
@@ -24,6 +21,9 @@ def processor() -> str:
 
 def provenance() -> dict[str, Any]:
     """Machine, versions and commit, as every result records them."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
     cuda = torch.cuda.is_available()
     return {
         "commit": commit(),

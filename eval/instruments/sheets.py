@@ -23,7 +23,9 @@ class OnPage:
         group: a heading above several columns.
         key, form: of the value, if others; a number's form tells its digits, its sign and whether it is in percent.
         small: what stands below it in small print.
-        code: whether a text is a name.
+        code: whether a text is a name; or what tells it of a text.
+        verdict: key of a verdict, shown as a badge in front of the text.
+        wide: whether it holds sentences.
         optional: whether the value may be absent.
         sorted_by: number of a text.
     """
@@ -33,7 +35,9 @@ class OnPage:
     key: Key = ""
     form: str = ""
     small: Callable[[Mapping[str, Any]], str] | None = None
-    code: bool = False
+    code: bool | Callable[[str], bool] = False
+    verdict: str = ""
+    wide: bool = False
     optional: bool = False
     sorted_by: Callable[[str], float] | None = None
 

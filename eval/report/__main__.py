@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.record import check_target, write_whole
 from eval.paper.grids import paper_grids
 from eval.report.page.ablations import ablation_section
@@ -104,10 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, help="folder of results, searched with all folders below it")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the page")
     parser.add_argument("--claims", type=Path, help="file of eval.claims (default: claims.json in the results)")
-    parser.add_argument("--maps", type=int, default=6, help="most token maps on the page")
+    parser.add_argument("--maps", action=Count, least=0, default=6, help="most token maps on the page")
     options = parser.parse_args(arguments)
-    if options.maps < 0:
-        raise InputError(f"--maps {options.maps} is out of range: it must be at least 0")
     require_packages()
     target = options.output / PAGE
     check_target(target)

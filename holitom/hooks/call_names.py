@@ -4,17 +4,20 @@ The one place that knows these names. Signatures are looked at when hooks are pu
 there; calls are read under every known name, since 5.24 still takes the old one.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
-from transformers import Cache, Qwen2Model
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from torch import Tensor, nn
 
 from holitom.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 CACHE_NAMES = ("cache", "past_key_values")
 TESTED = "transformers >= 5.17 and < 5.25"
@@ -39,6 +42,7 @@ def check_call(module: nn.Module, *needed: str, cached: bool = True) -> None:
     Raises:
         InputError: naming what is missing and the versions of transformers that work.
     """
+    release_names()
     names = parameter_names(module)
     missing = [name for name in needed if name not in names]
     if cached and not any(name in names for name in CACHE_NAMES):
@@ -90,10 +94,48 @@ def cache_of(output: Any) -> Any:
 
 def returned_cache(output: Any) -> Cache | None:
     """The cache that a decoder's output brings, whether it is a tuple or names its parts; None if it brings none."""
+    from transformers import Cache  # noqa: PLC0415
+
     cache = output[1] if isinstance(output, tuple) and len(output) > 1 else None
     if cache is None and hasattr(output, "keys"):
         cache = cache_of(output)
     return cache if isinstance(cache, Cache) else None
+
+
+def causal_mask(cache: Cache | None, **arguments: Any) -> Tensor | None:
+    """transformers' ``create_causal_mask``, whatever it calls the cache."""
+    from transformers.masking_utils import create_causal_mask  # noqa: PLC0415
+
+    return create_causal_mask(**arguments, **{release_names().mask: cache})
+
+
+class ReleaseNames(NamedTuple):
+    """What the installed release calls the cache.
+
+    Attributes:
+        call: what models and ``generate`` are told.
+        mask: what functions that make masks are told.
+        output: of a decoder.
+    """
+
+    call: str
+    mask: str
+    output: str
+
+
+@cache
+def release_names() -> ReleaseNames:
+    """Looked up once, when hooks are first put on: what it looks at takes seconds to import, but for a model's owner.
+
+    Raises:
+        InputError: naming what is missing and the versions of transformers that work.
+    """
+    from transformers import Qwen2Model  # noqa: PLC0415
+    from transformers.masking_utils import create_causal_mask  # noqa: PLC0415
+    from transformers.modeling_outputs import BaseModelOutputWithPast  # noqa: PLC0415
+
+    output = _named_in([each.name for each in fields(BaseModelOutputWithPast)], "BaseModelOutputWithPast")
+    return ReleaseNames(_name_of(Qwen2Model.forward), _name_of(create_causal_mask), output)
 
 
 def _named_in(names: Any, owner: str) -> str:
@@ -105,8 +147,3 @@ def _named_in(names: Any, owner: str) -> str:
 
 def _name_of(function: Callable[..., Any]) -> str:
     return _named_in(inspect.signature(function).parameters, function.__qualname__)
-
-
-CALL_CACHE = _name_of(Qwen2Model.forward)  # what models and ``generate`` are told
-MASK_CACHE = _name_of(create_causal_mask)
-OUTPUT_CACHE = _named_in([each.name for each in fields(BaseModelOutputWithPast)], "BaseModelOutputWithPast")

@@ -37,10 +37,9 @@ def refuse_tracing() -> None:
     Raises:
         InputError: if the calling code is being compiled.
     """
-    _raise_if(torch.compiler.is_compiling())  # True when traced, whatever runs the function below
+    if torch.compiler.is_compiling():
+        torch.compiler.disable(_refuse)()  # an exception of traced code may be swallowed
 
 
-@torch.compiler.disable  # an exception of traced code may be swallowed
-def _raise_if(traced: bool) -> None:
-    if traced:
-        raise InputError(f"the model was compiled after it was compressed, and {_REMEDY}")
+def _refuse() -> None:
+    raise InputError(f"the model was compiled after it was compressed, and {_REMEDY}")

@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers import Qwen2Config
-
 from holitom.errors import CheckpointError, InputError
 from holitom.files import make_folder
 from holitom.serving.plugin import ARCHITECTURE
@@ -43,6 +41,8 @@ def qwen2_config(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the checkpoint's configuration is none of ours.
     """
+    from transformers import Qwen2Config  # noqa: PLC0415
+
     from llava.model.checkpoint import read_config  # noqa: PLC0415
 
     config = read_config(str(checkpoint))

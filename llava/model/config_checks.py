@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers.activations import ACT2FN
-
 from llava.errors import CheckpointError, shown
 
 _MOST_BYTES = 1 << 20
@@ -148,10 +146,16 @@ def _check_group(group: Mapping[str, Any], where: str, prefix: str) -> None:
             wrong = "a word"
         elif key in _FLAGS and not isinstance(value, bool):
             wrong = "true or false"
-        elif key == "hidden_act" and not (isinstance(value, str) and value in ACT2FN):
+        elif key == "hidden_act" and not (isinstance(value, str) and _is_activation(value)):
             wrong = "an activation of transformers, such as 'silu'"
         if wrong is not None:
             raise CheckpointError(f"{name} is a wrong value: it must be {wrong}; download it again")
+
+
+def _is_activation(name: str) -> bool:
+    from transformers.activations import ACT2FN  # noqa: PLC0415
+
+    return name in ACT2FN
 
 
 def _check_heads(group: Mapping[str, Any], where: str, prefix: str) -> None:

@@ -1,11 +1,13 @@
 """The names of the cache and other arguments in calls of transformers."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from torch import Tensor, nn
+from transformers import Qwen2Model, masking_utils
 
-from holitom.hooks.call_names import cache_given, cache_in, check_call
+from holitom.hooks.call_names import cache_given, cache_in, check_call, release_names
 from llava.errors import InputError
 
 
@@ -17,6 +19,26 @@ class _Renamed(nn.Module):
 class _Known(nn.Module):
     def forward(self, hidden_states: Tensor, attention_mask: Any = None, cache: Any = None) -> Tensor:
         return hidden_states
+
+
+@pytest.fixture
+def _looked_up_anew() -> Iterator[None]:
+    release_names.cache_clear()
+    yield
+    release_names.cache_clear()
+
+
+def _unknown(attention_mask: Any, kv_cache: Any) -> None: ...
+
+
+@pytest.mark.parametrize(("owner", "name"), [(masking_utils, "create_causal_mask"), (Qwen2Model, "forward")])
+@pytest.mark.usefixtures("_looked_up_anew")
+def test_a_release_with_another_name_is_refused_when_hooks_are_put_on(
+    owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, _unknown)
+    with pytest.raises(InputError, match=r"_unknown has no cache or past_key_values: install transformers >= 5\.17"):
+        check_call(_Known(), "attention_mask")
 
 
 def test_a_renamed_argument_is_refused_with_the_versions_that_work() -> None:

@@ -26,7 +26,7 @@ from eval.efficiency.flops.plans import TEXT_BEFORE, TEXT_BEHIND, plans_of
 from eval.efficiency.flops.real import MAIN, count_plans, newer_records, shares
 from eval.efficiency.flops.sizes import CHECKPOINTS
 from eval.efficiency.sheets import FLOPS, FORMULA, flops_rows
-from eval.instruments.cli import Parser, user_errors
+from eval.instruments.cli import Count, Parser, user_errors
 from eval.instruments.kinds import FAULTS, no_result, read_record, stamped
 from eval.instruments.sheets import terminal
 from eval.paper.rows import as_record, main_rows, other_backbone_rows
@@ -124,13 +124,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--geometry", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS), help="default: all")
     parser.add_argument("--only", nargs="+", metavar="CONFIG", help="rows beside vanilla whose real graph is counted")
     text = TEXT_BEFORE + TEXT_BEHIND
-    parser.add_argument("--text-tokens", type=int, default=text, help=f"of the prompt, default {text}")
-    options = parser.parse_args(arguments)
-    if options.text_tokens < 2:
-        parser.error(
-            f"--text-tokens {options.text_tokens} is out of range: a prompt has at least 2, a question some 80"
-        )
-    return options
+    parser.add_argument("--text-tokens", action=Count, least=2, default=text, help=f"of the prompt, default {text}")
+    return parser.parse_args(arguments)
 
 
 @user_errors

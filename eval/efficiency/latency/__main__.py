@@ -37,7 +37,7 @@ import torch
 from eval.efficiency.latency.bench import LatencyBench
 from eval.efficiency.latency.clips import clip_sources
 from eval.efficiency.sheets import LATENCY, by_clip
-from eval.instruments.cli import Parser, provenance, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.measure import device_state
 from eval.instruments.models.geometries import FRAMES, GEOMETRIES
@@ -58,16 +58,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--configs", type=Path, nargs="+", required=True, help="files of configs/, one row each")
     parser.add_argument(
-        "--frames", type=int, help="(default: those of the geometry; the files' num_frames is not read)"
+        "--frames", action=Count, help="(default: those of the geometry; the files' num_frames is not read)"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="for decoder and tower alike")
-    parser.add_argument("--repetitions", type=int, default=10, help="after one warm-up (default: 10)")
+    parser.add_argument("--repetitions", action=Count, default=10, help="after one warm-up (default: 10)")
     parser.add_argument("--clip", type=Path, nargs="+", help="video files")
     parser.add_argument("--redundancy", type=float, nargs="+", help="drawn clips with this share of still picture")
-    parser.add_argument("--new-tokens", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--new-tokens", action=Count, default=16)
+    parser.add_argument("--threads", action=Count, default=torch.get_num_threads())
     parser.add_argument(
         "--decoding", nargs="*", choices=_DECODINGS, help="other ways than the library's (default: both on CUDA)"
     )
@@ -83,10 +83,6 @@ def _complete(options: argparse.Namespace, parser: Parser) -> None:
     options.device = options.device or ("cuda" if cuda else "cpu")
     if options.frames is None:
         options.frames = FRAMES[options.geometry]
-    for name in ("frames", "repetitions", "new_tokens", "threads"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} {getattr(options, name)} is out of range: it must be at least 1")
     if options.device == "cuda" and not cuda:
         parser.error("--device cuda: torch finds no such device here; use --device cpu")
     if options.decoding is None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from eval.benchmarks.runs import average
 from eval.claims.speed_claims import SPEED_SHARE
+from eval.efficiency.sheets import FORMULA
+from eval.instruments.sheets import OnPage, TableColumn
 from eval.paper.config_names import config_stem
 from eval.paper.grids import Grid
 from eval.paper.rows import MODELS, scores_of
@@ -21,6 +23,7 @@ from eval.report.page.findings import (
     tally,
 )
 from eval.report.page.harness import harness_blocks
+from eval.report.page.sheets import sheet_of
 from eval.report.page.sources import Sources
 from eval.report.tables.layout import Comparison
 from eval.report.tables.scores import (
@@ -35,6 +38,10 @@ from eval.report.tables.scores import (
 from eval.report.tables.sections import outside
 
 TRIPLE = ("paper", "ours", "diff.")
+_JUDGED = (  # what stands beside numbers of the paper
+    TableColumn("verdict", "why", page=(OnPage(verdict="verdict"),)),
+    TableColumn("evidence", page=(OnPage(wide=True, code=lambda text: text.endswith(".json")),)),
+)
 RULES = (
     "A cell has the verdict of claims.json, and this page judges nothing itself; u is the standard error of the "
     "difference, ± that of our score, questions about one video taken together. FLOPs are reproduced when they round "
@@ -126,31 +133,19 @@ def _verdict(findings: Sequence[Finding]) -> Cell:
 
 def flops_sheet(findings: Sequence[Finding]) -> Sheet:
     """TFLOPs of the prefill as printed and by the paper's formula."""
-    columns = [
-        Column("Model"),
-        Column("Method"),
-        Column("paper", "TFLOPs"),
-        Column("ours", "TFLOPs"),
-        Column("diff.", "TFLOPs"),
-        Column("verdict"),
-        Column("evidence", wide=True),
-    ]
     rows = [
-        [
-            Cell(finding.source.partition(", ")[2]),
-            Cell(finding.row),
-            figure(finding.paper),
-            figure(finding.ours, 3),
-            figure(finding.difference, 3, sign=True),
-            Cell(finding.why, verdict=finding.verdict),
-            Cell(finding.evidence, code=finding.evidence.endswith(".json")),
-        ]
+        {
+            **vars(finding),
+            "model": finding.source.partition(", ")[2],
+            "method": finding.row,
+            "paper_tflops": finding.paper,
+            "tflops": finding.ours,
+            "difference": finding.difference,
+        }
         for finding in findings
     ]
-    notes = (
-        "The paper's formula, 4nd² + 2n²d + 2ndm for each layer, counts visual tokens in the language model only.",
-    )
-    return Sheet("flops", "FLOPs of the prefill", columns, rows, notes)
+    note = "The paper's formula, 4nd² + 2n²d + 2ndm for each layer, counts visual tokens in the language model only."
+    return sheet_of("flops", "FLOPs of the prefill", (*FORMULA, *_JUDGED), rows, (note,))
 
 
 def efficiency_sheet(findings: Sequence[Finding]) -> Sheet:

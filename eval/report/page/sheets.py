@@ -23,7 +23,7 @@ def sheet_of(
         InputError: a row lacks a value that it must have.
     """
     shown = [(part, column) for column in columns for part in column.page]
-    headings = [Column(part.heading or column.heading, part.group) for part, column in shown]
+    headings = [Column(part.heading or column.heading, part.group, part.wide) for part, column in shown]
     return Sheet(slug, title, headings, [[_cell(part, column, row) for part, column in shown] for row in rows], notes)
 
 
@@ -34,7 +34,8 @@ def _cell(part: OnPage, column: TableColumn, row: Row) -> Cell:
             raise InputError(f"a row has no {part.heading or column.heading}: measure it again")
         return figure(None)
     if isinstance(value, str) or part.code:
-        return Cell(str(value), part.sorted_by and part.sorted_by(value), code=part.code)
+        code = part.code(value) if callable(part.code) else part.code
+        return Cell(str(value), part.sorted_by and part.sorted_by(value), row.get(part.verdict, ""), code=code)
     if isinstance(value, Mapping):  # repeated measurements
         return figure(value["median"], small=f"{value['min']:.1f} to {value['max']:.1f}")
     form = part.form or column.form

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,10 +28,11 @@ from holitom.ops.selection import all_tokens
 from holitom.tokens import CompressedTokens
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.finite_logits import all_finite, require_finite_logits
-from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.placement import compute_device
-from llava.model.visual_compressor import LayerPrompt
-from llava.model.visual_inputs import VisualEncoder
+
+if TYPE_CHECKING:
+    from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
+    from llava.model.visual_compressor import LayerPrompt
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ class Answerer:
 
     def encoded(self, frames: np.ndarray) -> Encoded:
         """A video, (frames, height, width, 3) uint8 RGB, behind the tower and ready to be asked about."""
+        from llava.model.visual_inputs import VisualEncoder  # noqa: PLC0415
+
         model = self.model
         pixels = self.processor.preprocess(frames, return_tensors="pt")["pixel_values"]
         pixels = pixels.to(model.get_vision_tower().device, model.dtype)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.instruments.cli import Parser, provenance, require_least, user_errors
+from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.kinds import stamped
 from eval.instruments.progress import progress
 from eval.paper.config_names import paper_methods
@@ -137,14 +137,12 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--split", default="test")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--frames", type=int, help="sampled from each clip (default: what the configurations say)")
-    parser.add_argument("--limit", type=int, help="use only that many clips")
+    parser.add_argument("--frames", action=Count, help="sampled from each clip (default: what the configurations say)")
+    parser.add_argument("--limit", action=Count, help="use only that many clips")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="names of runs; default: all of the table")
-    parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
+    parser.add_argument("--workers", action=Count, default=2, help="processes, each with one thread")
     parser.add_argument("--answers", type=Path, default=Path("outputs/tiny_answers"), help="folder of finished answers")
-    options = parser.parse_args(arguments)
-    require_least(options, frames=1, limit=1, workers=1)
-    return options
+    return parser.parse_args(arguments)
 
 
 def chosen(runs: dict[str, RunConfig], only: Sequence[str] | None) -> dict[str, RunConfig]:

@@ -1,16 +1,20 @@
 """What a forward call of the decoder is going to do, decided and checked before any layer runs."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.decoder.decoder_layers import check_supported, left_padding
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import Counts, read_spans
 from holitom.ops.short_sequences import Spans
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 def prompt_spans(cache: Cache | None, video_spans: Tensor | None, inputs: Tensor) -> tuple[Spans, ...]:
@@ -59,7 +63,7 @@ def plan_prefill(
 
 
 def plan_continuation(
-    state: SequenceState | None,
+    states: Mapping[Cache, SequenceState | None],
     cache: Cache,
     pasts: Sequence[int],
     padding_mask: Any,
@@ -69,7 +73,7 @@ def plan_continuation(
     """A call on a filled cache; None if its prefill compressed nothing.
 
     Args:
-        state: what is known of the cache's sequence, or None.
+        states: what is known of the sequences of caches; None of one whose prefill compressed nothing.
         cache: the cache.
         pasts: tokens in the cache of each stage's layer.
         padding_mask: the caller's mask.
@@ -82,7 +86,7 @@ def plan_continuation(
     """
     if inputs.shape[1] > 1 and video_spans is not None and video_spans.any():
         raise NotImplementedError("a video in a later turn cannot be compressed: only the prefill of a cache is")
-    long_past = cache.get_seq_length(0)
+    long_past, state = cache.get_seq_length(0), states.get(cache)
     if state is not None:
         check_supported(padding_mask, cache)
         state.check(inputs.shape[0], long_past, pasts)
@@ -91,5 +95,10 @@ def plan_continuation(
         raise RuntimeError(
             "the cache was filled with inner compression but is not known here: it is a copy, or the hooks were "
             "removed in between; prefill again"
+        )
+    if cache not in states:
+        raise RuntimeError(
+            f"the cache holds {long_past} tokens of a prompt that was not compressed here: it is a copy, or was filled "
+            "before the stage was applied; prefill again"
         )
     return None

@@ -6,12 +6,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
-from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from holitom.errors import InputError
-from holitom.hooks.call_names import MASK_CACHE
+from holitom.hooks.call_names import causal_mask
 from holitom.hooks.decoder.tensor_parallel import over_all_heads
 from holitom.ops.attention_scores import last_query_attention
 
@@ -59,6 +56,8 @@ def check_supported(padding_mask: object, cache: object, what: str = "inner comp
     Raises:
         NotImplementedError: for a cache whose layers cannot grow to different lengths, and for a mask that is not 2D.
     """
+    from transformers import DynamicCache  # noqa: PLC0415
+
     supported = isinstance(cache, DynamicCache) and not cache.is_compileable and not any(cache.is_sliding)
     if cache is not None and not supported:
         raise NotImplementedError(
@@ -97,6 +96,8 @@ def rotated(
     heads: Float[Tensor, "batch heads seq head_dim"], position_embeddings: tuple[Tensor, Tensor]
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """Queries or keys with the rotary embedding of their positions."""
+    from transformers.models.qwen2.modeling_qwen2 import rotate_half  # noqa: PLC0415
+
     cos, sin = (part.to(heads.device).unsqueeze(1) for part in position_embeddings)
     return heads * cos + rotate_half(heads) * sin
 
@@ -158,14 +159,14 @@ def both_ways_mask(
     Raises:
         NotImplementedError: if rows differ and the attention implementation has no mask per row.
     """
+    from transformers.masking_utils import create_bidirectional_mask  # noqa: PLC0415
+
     arguments = {"config": config, "inputs_embeds": hidden, "attention_mask": padding_mask}
     if all(with_video):
         # With padding the library is not asked whether the mask may be left out: it would wait for the device.
         return create_bidirectional_mask(**arguments, allow_is_bidirectional_skip=padding_mask is None)
     rows = torch.tensor(with_video, device=hidden.device)
-    mask = create_causal_mask(
-        **arguments, **{MASK_CACHE: None}, or_mask_function=lambda row, head, query, key: rows[row]
-    )
+    mask = causal_mask(None, **arguments, or_mask_function=lambda row, head, query, key: rows[row])
     if mask is None or mask.ndim != 4:
         raise NotImplementedError(
             f"causal = False with video and text-only rows in one batch needs masks per row, which "

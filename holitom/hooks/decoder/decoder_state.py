@@ -109,7 +109,7 @@ class ForwardCall:
         kept: (batch, seq) positions in the prompt of the tokens after the latest stage; None before the first.
         source: (batch, long_seq) int64, see :class:`~holitom.hooks.decoder.inner_record.InnerRecord`; None before.
         records: what the stages did.
-        scores: (batch, seq) fp32 scores for the next stage.
+        scores: (batch, seq) fp32 scores of the tokens that enter the next stage, or entered the latest.
         mask: attention mask of the latest stage's layers.
         position_embeddings: rotary cosines and sines of the same layers; None where they keep the decoder's.
         order: (batch, seq) int64 after the latest stage; the spans count in this order, see

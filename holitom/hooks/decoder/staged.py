@@ -14,9 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.call_names import TESTED, argument, cache_given, cache_in, check_call, returned_cache
@@ -25,21 +23,15 @@ from holitom.hooks.decoder.call_plans import plan_continuation, plan_prefill, pr
 from holitom.hooks.decoder.decoder_layers import checked_layers
 from holitom.hooks.decoder.decoder_state import ForwardCall, SequenceState
 from holitom.hooks.decoder.inner_record import InnerRecord, count_tokens, untouched_record
-from holitom.hooks.decoder.late_features import FEATURES, add_late, keep_late, reduce_late
+from holitom.hooks.decoder.late_features import FEATURES, add_late, keep_late
 from holitom.hooks.decoder.rules import DecoderStage, StageRules
-from holitom.hooks.decoder.stages import (
-    advance,
-    positions_of,
-    short_arguments,
-    short_mask,
-    shrink_cache,
-    shrunk_arguments,
-)
-from holitom.hooks.decoder.video_order import in_reading_order, in_video_order, reduced_in_reading_order
+from holitom.hooks.decoder.stages import positions_of, score, short_arguments, short_mask, shorten, shrunk_arguments
 from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from llava.model.visual_compressor import LayerPrompt
 
 
@@ -188,13 +180,7 @@ class StagedCompression(HookSet):
     ) -> ForwardCall | None:
         """Plan of a call on a filled cache; None if its prefill compressed nothing."""
         pasts = [cache.get_seq_length(stage.layer) for stage in self.stages]
-        call = plan_continuation(self._states.get(cache), cache, pasts, padding_mask, video_spans, inputs)
-        if call is None and cache not in self._states:
-            raise RuntimeError(
-                f"the cache holds {cache.get_seq_length(0)} tokens of a prompt that was not compressed here: it is a "
-                "copy, or was filled before the stage was applied; prefill again"
-            )
-        return call
+        return plan_continuation(self._states, cache, pasts, padding_mask, video_spans, inputs)
 
     def _leave_decoder(self, decoder: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook of the decoder, also after an exception: a call leaves nothing behind but its cache's state."""
@@ -219,7 +205,7 @@ class StagedCompression(HookSet):
         if call is None or call.decoding:
             return None
         hidden = argument(kwargs, "hidden_states")
-        call.scores = self._scores(call, attention, hidden, argument(kwargs, "position_embeddings"))
+        score(call, self.rules, attention, hidden, argument(kwargs, "position_embeddings"))
         if self.rules.scoring_mask is None:
             return None
         mask = self.rules.scoring_mask(self._decoder.config, call, hidden)
@@ -234,7 +220,8 @@ class StagedCompression(HookSet):
             return None
         hidden, cache, incoming, stage = args[0], cache_given(kwargs), 0, self.stages[number]
         if not call.decoding:
-            hidden = self._shorten(number, layer, hidden, kwargs)
+            hidden = shorten(call, self.rules, stage, self._decoder, layer, hidden, kwargs)
+            self.last = InnerRecord.of(call.prompt_spans, call.records, call.prompt_order)
             if cache is not None and number == len(self.stages) - 1:
                 self._states[cache] = call.state
                 cache.shortened_by_hooks = True  # type: ignore[attr-defined] # seen by the model once the hooks are gone
@@ -255,32 +242,6 @@ class StagedCompression(HookSet):
         if self._call is None:
             return None
         return args, short_arguments(self._call, args[0], kwargs)
-
-    def _shorten(self, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """One stage of a prefill: score if that is still to do, reduce, and note what was done."""
-        call, stage = self._call, self.stages[number]
-        assert call is not None
-        if stage.scored_by == "own_layer":
-            rotary = call.position_embeddings or argument(kwargs, "position_embeddings")
-            with torch.no_grad():
-                call.scores = self._scores(call, layer.self_attn, layer.input_layernorm(hidden), rotary)
-        assert call.scores is not None
-        scores = call.scores.to(hidden.device)
-        reduced = self.rules.reduce(call, call.counts[number], in_video_order(hidden, call.order), scores)
-        scores = in_reading_order(scores, call.order)
-        reduced, call.order = reduced_in_reading_order(reduced, call.order)
-        reduce_late(call, reduced, self.rules.again)
-        advance(call, stage, reduced, scores, self._decoder, kwargs)
-        cache = cache_given(kwargs)
-        if stage.shrinks_cache and cache is not None:
-            shrink_cache(call, cache, stage.layer)
-        self.last = InnerRecord.of(call.prompt_spans, call.records, call.prompt_order)
-        return reduced.hidden
-
-    def _scores(self, call: ForwardCall, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """What the method scores the tokens by, which it sees in the order of the videos."""
-        cos, sin = (in_video_order(part, call.order) for part in rotary)
-        return self.rules.score(call, attention, in_video_order(hidden, call.order), (cos, sin))
 
     def _leave_layer(self, index: int, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Forward hook of the layers behind the first stage: add the visual features that belong there."""

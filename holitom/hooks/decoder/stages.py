@@ -1,20 +1,25 @@
-"""One stage of compression inside a decoder: the bookkeeping of its positions, masks and cache."""
+"""One stage of compression inside a decoder: what it does to a sequence, its positions, its masks and its cache."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
-from holitom.hooks.call_names import MASK_CACHE, argument
+from holitom.hooks.call_names import argument, cache_given, causal_mask
 from holitom.hooks.decoder.decoder_layers import rotary_of
 from holitom.hooks.decoder.decoder_state import ForwardCall, StageState
 from holitom.hooks.decoder.inner_record import StageRecord, shortened_spans
-from holitom.hooks.decoder.rules import DecoderStage
+from holitom.hooks.decoder.late_features import reduce_late
+from holitom.hooks.decoder.rules import DecoderStage, StageRules
+from holitom.hooks.decoder.video_order import in_reading_order, in_video_order, reduced_in_reading_order
 from holitom.ops.short_sequences import ShortSequences
 from holitom.ops.token_ops import upload
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
@@ -22,24 +27,56 @@ def positions_of(kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
     return argument(kwargs, "position_ids").to(hidden.device)
 
 
-def advance(
+def score(call: ForwardCall, rules: StageRules, attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
+    """Note in ``call`` what the method scores the tokens by, which it sees in the order of the videos."""
+    cos, sin = (in_video_order(part, call.order) for part in rotary)
+    call.scores = rules.score(call, attention, in_video_order(hidden, call.order), (cos, sin))
+
+
+def shorten(
     call: ForwardCall,
+    rules: StageRules,
     stage: DecoderStage,
-    reduced: ShortSequences,
-    scores: Tensor,
     decoder: Any,
+    layer: Any,
+    hidden: Tensor,
     kwargs: dict[str, Any],
-) -> None:
-    """Note one stage of a prefill in ``call``: lengths, spans, kept positions, rotary embeddings and record.
+) -> Tensor:
+    """The next stage of a prefill: score if that is still to do, reduce, and note in ``call`` what was done.
 
     Args:
         call: the call, as the stage before left it.
+        rules: what the method does.
         stage: the stage.
-        reduced: what it made of the sequence.
-        scores: (batch, seq) what it ranked by.
         decoder: for its rotary embedding.
-        kwargs: of the stage's layer, as the decoder called it.
+        layer: the stage's.
+        hidden: (batch, seq, dim) what enters it.
+        kwargs: of the layer, as the decoder called it.
+
+    Returns:
+        (batch, short_seq, dim) what is left.
     """
+    if stage.scored_by == "own_layer":
+        rotary = call.position_embeddings or argument(kwargs, "position_embeddings")
+        with torch.no_grad():
+            score(call, rules, layer.self_attn, layer.input_layernorm(hidden), rotary)
+    assert call.scores is not None
+    scores, counts = call.scores.to(hidden.device), call.counts[len(call.records)]
+    reduced = rules.reduce(call, counts, in_video_order(hidden, call.order), scores)
+    call.scores = in_reading_order(scores, call.order)
+    reduced, call.order = reduced_in_reading_order(reduced, call.order)
+    reduce_late(call, reduced, rules.again)
+    advance(call, stage, reduced, decoder, kwargs)
+    if stage.shrinks_cache and (cache := cache_given(kwargs)) is not None:
+        shrink_cache(call, cache, stage.layer)
+    return reduced.hidden
+
+
+def advance(
+    call: ForwardCall, stage: DecoderStage, reduced: ShortSequences, decoder: Any, kwargs: dict[str, Any]
+) -> None:
+    """Note one stage of a prefill in ``call``: lengths, spans, kept positions, rotary embeddings and record."""
+    assert call.scores is not None
     counts = call.counts[len(call.records)]
     call.kept, call.source = _in_prompt(call, reduced)
     shift = None
@@ -52,7 +89,7 @@ def advance(
         call.position_embeddings = rotary_of(call.kept, argument(kwargs, "position_embeddings"))
     real_tokens = call.kept >= 0 if reduced.padded else None
     call.state.stages.append(StageState(reduced.hidden.shape[1], real_tokens, shift))
-    call.records.append(StageRecord(stage.layer, counts, call.kept, call.source, scores))
+    call.records.append(StageRecord(stage.layer, counts, call.kept, call.source, call.scores))
     call.spans = shortened_spans(call.spans, counts, call.first, reduced.first)
     call.first = reduced.first
 
@@ -86,11 +123,11 @@ def short_mask(
     No positions are passed: those of kept tokens have gaps, which transformers takes for packed sequences. Where there
     is padding the mask is made without asking whether it could be left out, which would wait for the device.
     """
-    return create_causal_mask(
+    return causal_mask(
+        cache,
         config=config,
         inputs_embeds=hidden,
         attention_mask=real_tokens,
-        **{MASK_CACHE: cache},
         layer_idx=stage.layer,
         allow_is_causal_skip=real_tokens is None,
     )

@@ -7,15 +7,16 @@ a shorter sequence; in later calls, whose masks and positions count the long pro
 inner stage come after it and see what they see in this project's own runtime.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from holitom.errors import InputError
 from holitom.hooks.aligned_loss import AlignedLoss
@@ -38,6 +39,9 @@ from holitom.hooks.prompt.prompt_layout import (
 from holitom.hooks.prompt.tower_calls import TowerCalls
 from holitom.hooks.tower.video_calls import VideoCalls
 from holitom.tokens import CompressedTokens
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 class PromptEntrance(HookSet):

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 
 from holitom.errors import InputError
 from holitom.hooks.call_names import argument
@@ -29,6 +28,8 @@ class PackedReceivedAttentionRecorder(AttentionRecorder):
     @torch.no_grad()
     def _record(self, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook: record one call."""
+        from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision  # noqa: PLC0415
+
         hidden: Tensor = args[0] if args else argument(kwargs, "hidden_states")
         if hasattr(attention, "qkv"):
             query, key = attention.qkv(hidden).unflatten(-1, (3, attention.num_heads, -1)).unbind(1)[:2]

@@ -1,20 +1,20 @@
 """DyCoke's pruning of the KV cache while decoding: a selection per step, nothing is deleted."""
 
+from __future__ import annotations
+
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
 from holitom.checks import require_integer, require_within
 from holitom.errors import InputError
-from holitom.hooks.call_names import MASK_CACHE, argument, cache_given, cache_in, check_call
+from holitom.hooks.call_names import argument, cache_given, cache_in, causal_mask, check_call
 from holitom.hooks.compiled import refuse_compiled, refuse_tracing
 from holitom.hooks.decoder.call_plans import prompt_spans
 from holitom.hooks.decoder.decoder_layers import ask_keys, check_supported, checked_layers, left_padding
@@ -24,6 +24,9 @@ from holitom.hooks.hook_set import HookResult, HookSet
 from holitom.hooks.per_thread import PerThread
 from holitom.ops.pruning import truncated_length
 from holitom.ops.short_sequences import Spans
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 @dataclass
@@ -246,11 +249,11 @@ class DycokeDecodePruning(HookSet):
             assert self.attended is not None
             call.masked = True
             # Made without asking whether it could be left out, which would wait for the device.
-            call.mask = create_causal_mask(
+            call.mask = causal_mask(
+                cache,
                 config=self._decoder.config,
                 inputs_embeds=args[0],
                 attention_mask=self.attended.to(args[0].device),
-                **{MASK_CACHE: cache},
                 layer_idx=self.layer,
                 allow_is_causal_skip=False,
             )

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import SiglipVisionConfig
-from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from holitom.errors import CheckpointError
 from holitom.runtime import require_runtime
@@ -29,6 +27,9 @@ class PoolingHead:
     """
 
     def __init__(self, path: str | Path, heads: int) -> None:
+        from transformers import SiglipVisionConfig  # noqa: PLC0415
+        from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead  # noqa: PLC0415
+
         tensors = _read_tensors(Path(path))
         width, inner = tensors[_PROBE].shape[-1], tensors["head.mlp.fc1.weight"].shape[0]
         if width % heads:

@@ -318,9 +318,9 @@ def test_columns_of_questions() -> None:
 )
 def test_wrong_commands(more: list[str], message: str, tiny: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "h.yaml", HOLITOM)
-    options = run_benchmark.parser().parse_args([*command(config, tiny, None, "videomme", tmp_path / "out"), *more])
+    words = [*command(config, tiny, None, "videomme", tmp_path / "out"), *more]
     with pytest.raises(InputError, match=message):
-        run_benchmark.make_job(options)
+        run_benchmark.make_job(run_benchmark.parser().parse_args(words))
     assert not (tmp_path / "out").exists()
 
 

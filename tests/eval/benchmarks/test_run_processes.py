@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,6 +96,26 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines(keepends=True) if path.exists() else []
 
 
+@contextmanager
+def killing_the_second(folder: Path) -> Iterator[None]:
+    """SIGKILL for the second of the processes that this one starts meanwhile, once each has answered two questions."""
+    over = threading.Event()
+
+    def kill() -> None:
+        while min(len(lines(folder / f"answers/rank-{rank}.jsonl")) for rank in (0, 1)) < 2:
+            assert not over.wait(0.01), "nobody was killed"
+        ranks = {one.environ().get("RANK"): one for one in psutil.Process().children(recursive=True)}
+        os.kill(ranks["1"].pid, signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill)
+        try:
+            yield
+        finally:
+            over.set()
+        killing.result()
+
+
 @pytest.fixture
 def arguments(tiny: Path, benchmarks: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def made(config: dict[str, Any], name: str, *more: str) -> list[str]:
@@ -116,12 +139,9 @@ def test_killed_and_started_again(
     assert 5 <= len(before) < 15
     assert not (killed / "result.json").exists()
 
-    process = start(arguments(HOLITOM, "shared", "--num-processes", "2"))
-    wait_for(lambda: min(len(lines(shared / f"answers/rank-{rank}.jsonl")) for rank in (0, 1)) >= 2, process)
-    ranks = {one.environ().get("RANK"): one for one in psutil.Process(process.pid).children(recursive=True)}
-    os.kill(ranks["1"].pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
+    with killing_the_second(shared):
+        status, _, err = call(arguments(HOLITOM, "shared", "--num-processes", "2"))
+    assert status == 2
     assert "error: a process was killed" in err
     assert "the same command continues" in err
     assert not (shared / "result.json").exists()

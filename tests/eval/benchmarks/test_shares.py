@@ -27,13 +27,6 @@ VICTIM = 0  # one of the shares with most questions
 PATIENCE = 600.0  # seconds, on a machine that does other things
 
 
-def start(arguments: list[str], share: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "eval.benchmarks.run", *arguments, "--share", f"{share}/3"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Path:
     end = time.monotonic() + PATIENCE
     while not (found := [path for path in folder.glob(pattern) if path.stat().st_size]):
@@ -61,13 +54,21 @@ def call(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Call:
-    """The command with more words, in this process: exit status, output and errors."""
+    """The command with more words, in this process: exit status, output and errors.
 
-    def become(program: str, words: list[str], env: dict[str, str]) -> NoReturn:
-        shares.main(words[3:])
-        sys.exit(0)
+    Where it is given a list, what it becomes is started, and the process appended to it.
+    """
 
-    def called(*more: str) -> tuple[int, str, str]:
+    def called(*more: str, started: list[subprocess.Popen[str]] | None = None) -> tuple[int, str, str]:
+        def become(program: str, words: list[str], env: dict[str, str]) -> NoReturn:
+            if started is None:
+                shares.main(words[3:])
+            else:
+                env = {**env, "OMP_NUM_THREADS": "1"}
+                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+                started.append(subprocess.Popen(words, executable=program, env=env, text=True, **pipes))
+            sys.exit(0)
+
         with monkeypatch.context() as patch:
             enter(benchmarks, tmp_path / "cache", patch)
             for name, value in (("RANK", "0"), ("WORLD_SIZE", "1")):  # a share sets them
@@ -88,8 +89,9 @@ def call(
 def test_three_shares_one_killed_one_started_twice(
     arguments: list[str], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "shared"
-    victim = start(arguments, VICTIM)
+    output, started = tmp_path / "shared", []
+    call("--share", f"{VICTIM}/3", started=started)
+    [victim] = started
     log = wait_for(output / "answers", f"rank-*-{VICTIM}.0.jsonl", victim)
     victim.send_signal(signal.SIGSTOP)  # alive and silent: the same share is refused
     status, _, err = call("--share", f"{VICTIM}/3")

@@ -1,12 +1,15 @@
 """Every claim has a verdict computed from numbers; broken rules turn theirs to contradicted."""
 
 import json
+import sys
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -40,6 +43,7 @@ from eval.paper import formula as paper_flops
 from eval.paper import rows as paper_rows
 from eval.paper.formula import Geometry
 from eval.paper.scores import EFFICIENCY, MAIN_SCORES
+from eval.report.__main__ import main as report_main
 from holitom.hooks.decoder.staged import StagedCompression
 from holitom.methods.holitom import HolitomOuter
 from holitom.methods.holitom.config import InnerConfig
@@ -809,6 +813,13 @@ def test_command_line(tmp_path: Path, capsys, monkeypatch) -> None:
     def left_out(context: Context) -> dict[str, Any]:
         raise InputError("the tiny model's campaign has tests of its own")
 
+    def page_here(words: list[str], check: bool) -> CompletedProcess:
+        """The page without the start of a process, which takes seconds."""
+        assert words[:4] == [sys.executable, "-P", "-m", "eval.report"]
+        report_main(words[4:])
+        return CompletedProcess(words, 0)
+
+    monkeypatch.setattr("eval.claims.__main__.subprocess", SimpleNamespace(run=page_here))
     monkeypatch.setitem(STEPS, "tiny", replace(STEPS["tiny"], run=left_out))
     results = tmp_path / "results"
     results.mkdir()

@@ -95,8 +95,8 @@ def test_copies_are_counted_and_views_are_not() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--new-tokens", "1"], "--new-tokens 1 is out of range"),
-        (["--repetitions", "0"], "--repetitions 0"),
+        (["--new-tokens", "1"], "--new-tokens = 1 is out of range: it must be at least 2"),
+        (["--repetitions", "0"], "--repetitions = 0 is out of range: it must be at least 1"),
         (["--configs", CONFIG, CONFIG], "2 rows are called 'holitom_r10'"),
         (["--configs", "no.yaml"], "no.yaml"),
         (["--geometry", "small"], "small"),

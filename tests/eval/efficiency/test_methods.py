@@ -50,7 +50,7 @@ def test_the_hollow_models_leave_everything_to_the_hooks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--frames", "0"], "--frames 0"),
+        (["--frames", "0"], "--frames = 0 is out of range"),
         (["--tokens", "15"], "--tokens 15 is no square"),
         (["--dim", "100"], "--dim 100 is no multiple"),
     ],

@@ -55,7 +55,7 @@ def test_rates_are_requests_per_minute_and_answers_are_compared(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--videos", "0"], "--videos = 0: it must be at least 1"),
+        (["--videos", "0"], "--videos = 0 is out of range: it must be at least 1"),
         (["--config", "tiny/holitom_r15"], "use holitom_without_inner_r15"),
         ([], "needs vllm, which is not installed"),
     ],

@@ -19,7 +19,7 @@ LISTS = {
     "eval.synthetic",
     "eval.synthetic.task",
 }  # no options
-# runs every command twice and prints its exit statuses; one process for all, as each start takes a moment
+# runs every command three times and prints its exit statuses; one process for all, as each start takes a moment
 ALL = """
 import contextlib, io, json, sys
 from eval.instruments import early
@@ -27,7 +27,7 @@ from eval.instruments.commands import commands
 found = {}
 for name, _ in commands("eval"):
     found[name] = []
-    for word in ("--help", "--no-such-option"):
+    for word in ("--help", "--no-such-option", "--repetitions=0"):
         sys.argv = ["-m", word]
         out, err = io.StringIO(), io.StringIO()
         try:
@@ -35,7 +35,7 @@ for name, _ in commands("eval"):
                 early.answer(name)
             found[name].append(None)
         except SystemExit as stop:
-            found[name].append([stop.code, out.getvalue()[:6], err.getvalue()[-300:]])
+            found[name].append([stop.code, out.getvalue(), err.getvalue()[-300:]])
 print(json.dumps(found))
 heavy = {"torch", "transformers", "numpy", "lmms_eval", "holitom", "llava", "rich", "av"} & set(sys.modules)
 assert not heavy, heavy
@@ -48,15 +48,20 @@ def test_every_command_answers_without_its_imports() -> None:
     assert found.keys() == {name for name, _ in commands("eval")}
     for name, answers in found.items():
         if name in LISTS:
-            assert answers == [None, None]
+            assert answers == [None, None, None]
             continue
         assert answers[0] is not None, (
             f"{name} --help waits for its imports: eval.instruments.early says what it may use"
         )
-        assert answers[0][:2] == [0, "usage:"]
+        assert answers[0][0] == 0
+        assert answers[0][1].startswith("usage:")
         assert answers[1] is not None, name
         assert answers[1][0] == 2
         assert "--no-such-option" in answers[1][2] or "required" in answers[1][2], answers[1]
+        if "--repetitions " in answers[0][1]:
+            bound = "error: --repetitions = 0 is out of range: it must be at least 1; see --help\n"
+            assert answers[2] == [2, "", bound], name
+    assert sum(bool(answers[0]) and "--repetitions " in answers[0][1] for answers in found.values()) > 8
 
 
 def test_started_as_users_start_it() -> None:

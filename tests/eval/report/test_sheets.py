@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.efficiency.sheets import METHODS, OUTER, STAGE_TIMES, TOKENS
+from eval.efficiency.sheets import FORMULA, METHODS, OUTER, STAGE_TIMES, TOKENS
 from eval.instruments.sheets import OnPage, TableColumn, listed
 from eval.report.page.blocks import ABSENT, Cell
 from eval.report.page.sheets import sheet_of
@@ -20,6 +20,7 @@ COLUMNS = (
     TableColumn("ms", "ms.median", page=(OnPage(key="ms"),)),
     TableColumn("tokens", page=(OnPage(sorted_by=lambda text: float(text[:3])),)),
     TableColumn("count", page=(OnPage(small=lambda row: f"of {row['all']}"),)),
+    TableColumn("file", page=(OnPage(verdict="found", wide=True, code=lambda text: text.endswith(".json")),)),
     TableColumn("not there"),
 )  # fmt: skip
 ROW = {
@@ -31,13 +32,16 @@ ROW = {
     "tokens": "640 > 320",
     "count": 7,
     "all": 9,
+    "file": "a.json",
+    "found": "reproduced",
 }
 
 
 def test_the_form_tells_digits_sign_and_percent() -> None:
     sheet = sheet_of("s", "t", COLUMNS, [ROW])
     assert [(column.title, column.group) for column in sheet.columns] == [
-        ("method", ""), ("share, %", ""), ("low", "ends"), ("high", "ends"), ("ms", ""), ("tokens", ""), ("count", "")
+        ("method", ""), ("share, %", ""), ("low", "ends"), ("high", "ends"), ("ms", ""), ("tokens", ""), ("count", ""),
+        ("file", ""),
     ]  # fmt: skip
     assert sheet.rows[0] == [
         Cell("a", code=True),
@@ -47,7 +51,10 @@ def test_the_form_tells_digits_sign_and_percent() -> None:
         Cell("2.2", 2.25, small="1.0 to 3.0"),
         Cell("640 > 320", 640.0),
         Cell("7", 7.0, small="of 9"),
+        Cell("a.json", verdict="reproduced", code=True),
     ]
+    assert [column.wide for column in sheet.columns] == [False] * 7 + [True]
+    assert not sheet_of("s", "t", COLUMNS, [{**ROW, "file": "worked out here"}]).rows[0][-1].code
 
 
 @pytest.mark.parametrize("key", ["name", "share", "ms", "tokens", "count"])
@@ -73,7 +80,7 @@ def test_page_and_files_show_the_same_scores() -> None:
 
 
 def test_no_table_of_the_page_has_two_columns_of_one_name() -> None:
-    for columns in (TOKENS, METHODS, OUTER, STAGE_TIMES, SCORES, DUELS):
+    for columns in (TOKENS, FORMULA, METHODS, OUTER, STAGE_TIMES, SCORES, DUELS):
         heads = [(part.group, part.heading or column.heading) for column in columns for part in column.page]
         assert len(set(heads)) == len(heads) > 2
     assert len(sheet_of("s", "t", STAGE_TIMES, latency()["result"]["rows"]).rows) == 3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import InternVLProcessor, Qwen2Tokenizer
 
 from holitom.families import hf_internvl
-from holitom.hooks.call_names import CALL_CACHE, cache_of
+from holitom.hooks.call_names import cache_of, release_names
 from holitom.hooks.prompt.pictures_layout import PicturesLayout
 from holitom.hooks.prompt.prompt_layout import TowerCall
 from holitom.methods.holitom import HolitomConfig
@@ -183,7 +183,7 @@ def test_what_the_family_refuses(model) -> None:
             model(inputs_embeds=embeds, pixel_values=inputs["pixel_values"])
         cache = cache_of(model(**inputs))
         with pytest.raises(NotImplementedError, match="a video in a later turn"):
-            model(**prompt(frame(1)), **{CALL_CACHE: cache})
+            model(**prompt(frame(1)), **{release_names().call: cache})
 
 
 def test_frames_behind_another_label_are_told_of(model) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from holitom.compressor import Compressor
-from holitom.hooks.decoder import late_features, staged
+from holitom.hooks.decoder import late_features, stages
 from holitom.hooks.prompt import contraction, deep_features, entrance
 from holitom.methods.dycoke import DycokeConfig, DycokeDecodeConfig
 from holitom.methods.dycoke.decode import DycokeDecodePruning
@@ -328,7 +328,7 @@ def test_late_features_that_are_only_gathered_are_noticed(model, monkeypatch) ->
     def gathered(call: Any, reduced: Any, again: Any) -> None:
         late_features.reduce_late(call, reduced, None)
 
-    monkeypatch.setattr(staged, "reduce_late", gathered)
+    monkeypatch.setattr(stages, "reduce_late", gathered)
     fails(model, with_inner(1))
 
 

@@ -426,7 +426,7 @@ def test_more_text_costs_more() -> None:
     ("arguments", "message"),
     [
         (["--geometry", "llava-13b"], "llava-13b"),
-        (["--text-tokens", "1"], "--text-tokens 1 is out of range"),
+        (["--text-tokens", "1"], "--text-tokens = 1 is out of range: it must be at least 2"),
         (["--only", "most"], "--only most is no row of"),
         (["--results", "nowhere"], "--results nowhere is no folder"),
     ],

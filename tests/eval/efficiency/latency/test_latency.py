@@ -153,10 +153,10 @@ def test_neither_video_readers_nor_the_harness_are_imported() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--configs", CONFIGS[1], "--frames", "0"], "--frames 0"),
+        (["--configs", CONFIGS[1], "--frames", "0"], "--frames = 0 is out of range"),
         (["--configs", CONFIGS[1], "--frames", "99999999"], "--frames 99999999"),
-        (["--configs", CONFIGS[1], "--repetitions", "0"], "--repetitions 0"),
-        (["--configs", CONFIGS[1], "--new-tokens", "-1"], "--new-tokens -1"),
+        (["--configs", CONFIGS[1], "--repetitions", "0"], "--repetitions = 0 is out of range"),
+        (["--configs", CONFIGS[1], "--new-tokens", "-1"], "--new-tokens = -1 is out of range"),
         (["--configs", CONFIGS[1], "--redundancy", "1.5"], "--redundancy 1.5"),
         (["--configs", CONFIGS[1], "--redundancy", "0.5", "0.5"], "2 clips are called"),
         (["--configs", CONFIGS[1], "--clip", "no/such.mp4"], "no/such.mp4"),

@@ -162,7 +162,7 @@ def test_clear_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ([str(tmp_path / "file"), "-o", str(tmp_path / "o")], "is no folder: name the one that holds the results"),
         ([str(tmp_path / "results"), "-o", str(tmp_path / "file")], "cannot be a folder"),
         ([str(tmp_path / "results")], "the following arguments are required: -o"),
-        ([str(tmp_path / "results"), "-o", str(tmp_path / "o"), "--maps", "-1"], "--maps -1 is out of range"),
+        ([str(tmp_path / "results"), "-o", str(tmp_path / "o"), "--maps", "-1"], "--maps = -1 is out of range"),
         ([str(tmp_path / "results"), "-o", str(tmp_path / "o"), "--claims", "nowhere.json"], "nowhere.json is no file"),
     ]  # fmt: skip
     for arguments, message in cases:

@@ -42,7 +42,7 @@ def shifts_of_stages_are_those_of_the_first(patch):
 
         return advance
 
-    wrap(patch, staged, "advance", change)
+    wrap(patch, stages, "advance", change)
 
 
 def rows_share_their_shift(patch):
@@ -87,15 +87,15 @@ def lowest_scores_are_kept(patch):
 
 def own_layer_is_asked_without_its_norm(patch):
     def change(original):
-        def shorten(inner, number, layer, hidden, kwargs):
+        def shorten(call, rules, stage, decoder, layer, hidden, kwargs):
             class Bare:
                 self_attn, input_layernorm = layer.self_attn, torch.nn.Identity()
 
-            return original(inner, number, Bare, hidden, kwargs)
+            return original(call, rules, stage, decoder, Bare, hidden, kwargs)
 
         return shorten
 
-    wrap(patch, StagedCompression, "_shorten", change)
+    wrap(patch, staged, "shorten", change)
 
 
 def renumbering_starts_at_the_padding(patch):

@@ -63,16 +63,16 @@ def mask_is_sized_by_layer_zero(patch):
 
 @mutation
 def gappy_positions_reach_the_mask(patch):
-    kept = []
+    kept, original = [], stages.advance
 
     def advance(call, *others):
-        stages.advance(call, *others)
+        original(call, *others)
         kept.append(call.kept)
 
     def mask(config, stage, hidden, real_tokens, cache):
         return create_causal_mask(config, hidden, real_tokens, cache, position_ids=kept[-1], layer_idx=stage.layer)
 
-    patch.setattr(staged, "advance", advance)
+    patch.setattr(stages, "advance", advance)
     patch.setattr(staged, "short_mask", mask)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from holitom.compressor import Compressor
-from holitom.hooks.decoder import staged
+from holitom.hooks.decoder import staged, stages
 from holitom.methods.prunevid import PruneVidConfig, PruneVidOuter
 from holitom.methods.prunevid import inner as prunevid_inner
 from holitom.methods.prunevid.inner import question_pruning
@@ -192,8 +192,8 @@ def test_wrong_settings(settings):
         (prunevid_inner, "text_after", lambda original: lambda spans, seq: original(spans, seq)[:1]),
         (prunevid_inner, "text_after", lambda original: lambda spans, seq: torch.arange(spans[0][1], seq)),
         (prunevid_inner, "places_in_span", lambda original: lambda *args: original(*args) + 1),
-        (staged, "shrink_cache", lambda original: lambda *args: None),
-        (staged, "shrink_cache", lambda original: lambda call, cache, layers: original(call, cache, layers - 1)),
+        (stages, "shrink_cache", lambda original: lambda *args: None),
+        (stages, "shrink_cache", lambda original: lambda call, cache, layers: original(call, cache, layers - 1)),
         (staged, "shrunk_arguments", lambda original: lambda call, past, inputs, kwargs: kwargs),
         (staged, "shrunk_arguments", lambda original: lambda *args: {**original(*args), "attention_mask": None}),
     ],
