@@ -11,7 +11,8 @@ from torch import nn
 from holitom.compressor import Compressor, Record
 from holitom.errors import InputError
 from holitom.methods import available_methods
-from holitom.methods.holitom.config import InnerConfig, OuterConfig, TowerConfig
+from holitom.methods.holitom.config import InnerConfig, OuterConfig
+from holitom.methods.holitom.tower_config import TowerConfig
 from holitom.settings import RunConfig, load_compressor, load_config, parse_config
 
 __all__ = [

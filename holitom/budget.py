@@ -28,12 +28,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from holitom.encoded_video import EncodedVideo
-from holitom.ops.clustering import mean_of_sources, merged_again
 from holitom.ops.exact_similarity import exact_cosine
+from holitom.ops.merging_again import mean_of_sources, merged_again
 from holitom.ops.nearest import most_similar
+from holitom.ops.selection import PlainDetails
 from holitom.ops.token_ops import upload
 from holitom.stages import OuterStage
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, TokenKind
 
 COMPARED = 2**24  # similarities computed at a time: 64 MiB
 

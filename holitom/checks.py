@@ -81,10 +81,3 @@ def require_finite(name: str, finite: Sequence[int], values: Tensor | None = Non
         f"{name} has NaN or infinite values {where}; every value must be finite: check the video and the precision of "
         "the vision tower"
     )
-
-
-def require_tower_layers(name: str, layers: Any, usual: list[int]) -> None:
-    """Raise unless ``layers`` can be those behind which frames are merged: ascending indices, at least one."""
-    whole = isinstance(layers, list | tuple) and all(is_integer(layer) and layer >= 0 for layer in layers)
-    sound = whole and len(layers) > 0 and list(layers) == sorted(set(layers))
-    require(sound, name, layers, "ascending integers from 0 on, at least one", f"use {usual}")

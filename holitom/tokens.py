@@ -44,33 +44,6 @@ class TokenDetails(Protocol):
 
 
 @dataclass(frozen=True)
-class PlainDetails:
-    """Details of a method that knows its source map and kinds at once.
-
-    Attributes:
-        frames: see :class:`TokenDetails`.
-        tokens_per_frame: see :class:`TokenDetails`.
-        segments: see :class:`TokenDetails`.
-        source: what :meth:`source_map` gives.
-        kinds: what :meth:`token_kinds` gives.
-    """
-
-    frames: int
-    tokens_per_frame: int
-    segments: list[tuple[int, int]]
-    source: Int[Tensor, "frames tokens"]
-    kinds: Int[Tensor, "frames tokens"]
-
-    def source_map(self) -> Tensor:
-        """See :class:`TokenDetails`."""
-        return self.source
-
-    def token_kinds(self) -> Tensor:
-        """See :class:`TokenDetails`."""
-        return self.kinds
-
-
-@dataclass(frozen=True)
 class Observed:
     """What a picture shows of a video beside its tokens; see :func:`holitom.watching.watched`.
 

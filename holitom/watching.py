@@ -17,7 +17,7 @@ from holitom.budget import preference
 from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo
 from holitom.ops.selection import all_tokens
-from holitom.ops.similarity import adjacent_similarity
+from holitom.ops.similarity import similarity_and_norms
 from holitom.stages import OuterStage
 from holitom.tokens import CompressedTokens, Observed
 
@@ -48,7 +48,7 @@ class Watched:
             rows = torch.tensor(video.merges.stand_ins, device=features.device)
             features, received = features[rows], received[rows]
         if similarity is None:
-            similarity = adjacent_similarity(features)
+            similarity, _ = similarity_and_norms(features)
         return replace(kept, observed=Observed(received, similarity))
 
     def preference(self, video: EncodedVideo, kept: CompressedTokens) -> torch.Tensor:

@@ -18,10 +18,11 @@ from typing import Any
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
+_SETTINGS_OR_HOOKS = ("config", "tower_config", "inner", "decode")
 _PURE = [
     *ROOT.glob("holitom/ops/*.py"),
     ROOT / "holitom/hooks/decoder/decoder_layers.py",
-    *(path for path in ROOT.glob("holitom/methods/*/*.py") if path.stem not in ("config", "inner", "decode")),
+    *(path for path in ROOT.glob("holitom/methods/*/*.py") if path.stem not in _SETTINGS_OR_HOOKS),
 ]
 MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in _PURE if path.stem != "__init__")
 EARLY = set(MODULES) & set(sys.modules)

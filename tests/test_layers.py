@@ -10,7 +10,7 @@ import pytest
 from jaxtyping import TypeCheckError
 from torch import rand
 
-from holitom.ops.similarity import adjacent_similarity
+from holitom.ops.similarity import similarity_and_norms
 from tests.checked_shapes import MODULES
 
 ROOT = Path(__file__).parent.parent
@@ -222,7 +222,7 @@ def test_shapes_are_checked_in_every_module_of_pure_functions() -> None:
         MODULES
     )
     with pytest.raises(TypeCheckError):
-        adjacent_similarity(rand(4, 5))
+        similarity_and_norms(rand(4, 5))
 
 
 def writes_kernels(path: Path) -> bool:

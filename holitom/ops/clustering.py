@@ -15,7 +15,6 @@ from torch.nn.functional import embedding_bag
 
 from holitom.ops.cpu_memory import work_buffer
 from holitom.ops.token_ops import packed_positions
-from holitom.tokens import CompressedTokens
 
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
@@ -70,14 +69,7 @@ def log_density(
 ) -> Float[Tensor, "batch n"]:
     """Logarithm of the local density: minus the mean of the k smallest squared distances, the own 0 included.
 
-    Args:
-        squares: squared distances.
-        valid: which points exist.
-        neighbors: k per group; limited to the number of its points.
-        most_neighbors: largest of them, known on the host.
-
-    Returns:
-        float64, minus infinity for points that do not exist.
+    Takes what :func:`density_peak_scores` takes; float64, minus infinity for points that do not exist.
     """
     distances = squares.masked_fill(~valid[:, None, :], torch.inf)
     count = neighbors.minimum(valid.sum(1)).clamp_min(1)
@@ -105,7 +97,7 @@ def density_peak_scores(
     Args:
         squares: squared distances, see :func:`squared_distances`.
         valid: which points exist.
-        neighbors: k of the density per group.
+        neighbors: k of the density per group; limited to the number of its points.
         most_neighbors: largest k, known on the host.
 
     Returns:
@@ -197,30 +189,6 @@ def merged_members(
         weights = weights.masked_fill(others == 0, 1).to(rows.dtype)
         merged = embedding_bag(order, rows, first, mode="sum", per_sample_weights=weights)
     return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
-
-
-@torch.no_grad()
-def merged_again(
-    tokens: CompressedTokens, values: Float[Tensor, "frames tokens channels"]
-) -> Float[Tensor, "kept channels"]:
-    """Other values of a video's tokens, selected and merged as the tokens were, without gradients as these."""
-    if tokens.merge_again is not None:
-        return tokens.merge_again(values)
-    return mean_of_sources(values, tokens.details.source_map(), len(tokens.index))
-
-
-def mean_of_sources(
-    values: Float[Tensor, "frames tokens channels"], source: Int[Tensor, "frames tokens"], rows: int
-) -> Float[Tensor, "rows channels"]:
-    """Plain mean of the tokens that became each output row, in the dtype of the values.
-
-    Args:
-        values: of the original tokens.
-        source: output row of each of them, -1 for dropped ones; every row has one at least.
-        rows: output rows.
-    """
-    flat, owner = values.flatten(0, 1).double(), source.flatten().to(values.device)
-    return merged_members(flat[None], owner[None], (owner >= 0)[None], rows, None)[0].to(values.dtype)
 
 
 def clusters_again(

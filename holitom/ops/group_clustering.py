@@ -13,6 +13,10 @@ from holitom.ops.kernels import kernel_for
 from holitom.ops.similarity import average_frames
 from holitom.ops.token_ops import highest, packed_positions, upload
 
+# Points (batch, n, dim) of features, for group numbers on the host, the same on the device, and token positions
+# (batch, n).
+Load = Callable[[Tensor, list[int], Tensor, Tensor], Tensor]
+
 # Largest padded batch of points, in elements; a CPU's fits into its caches, a GPU prefers few launches.
 BATCH_ELEMENTS, GPU_BATCH_ELEMENTS = 2**20, 2**25
 
@@ -61,22 +65,6 @@ class GroupBatch:
 
 
 @dataclass(frozen=True)
-class Points:
-    """What is clustered.
-
-    Attributes:
-        load: gives the points (batch, n, dim) for group numbers on the host, the same on the device, and token
-            positions (batch, n).
-        dim: width of the features.
-        dtype: dtype of the merged vectors.
-    """
-
-    load: Callable[[list[int], Tensor, Tensor], Tensor]
-    dim: int
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
 class TokenGroups:
     """Ragged groups of tokens.
 
@@ -112,43 +100,48 @@ class ClusterRule:
     scored: bool = False
 
 
-def cluster_groups(groups: TokenGroups, points: Points, rule: ClusterRule) -> GroupClusters:
+def cluster_groups(
+    features: Float[Tensor, "frames tokens dim"], groups: TokenGroups, load: Load, rule: ClusterRule
+) -> GroupClusters:
     """Cluster many groups of tokens, a bounded batch at a time.
 
     Args:
+        features: token features; the merged vectors are of their width and dtype.
         groups: the groups and their numbers of clusters.
-        points: the vectors.
+        load: gives the points that are clustered, such as :func:`frame_tokens`.
         rule: the settings.
 
     Returns:
         All clusters.
     """
-    device, total = groups.mask.device, sum(groups.clusters)
+    device, dim, total = groups.mask.device, features.shape[-1], sum(groups.clusters)
     columns = group_columns(groups.sizes, groups.clusters, rule.scored)
     order, sizes, clusters = (column.tolist() for column in columns[:3])
     # The last row and column collect what padding writes.
     tables = GroupClusters(
-        torch.empty(total + 1, points.dim, dtype=points.dtype, device=device),
+        torch.empty(total + 1, dim, dtype=features.dtype, device=device),
         torch.empty(total + 1, dtype=torch.int64, device=device),
         torch.full((len(groups.mask), groups.mask.shape[1] + 1), -1, device=device),
         torch.full((total + 1,), torch.nan, dtype=torch.float64, device=device),
     )
     uploaded = groups.uploaded or (upload(device, *columns) if order else [])
     parted = sum(rule.scored or size > count for size, count in zip(sizes, clusters, strict=True))
-    for first, last in batches(sizes, points.dim, device.type == "cuda", parted):
+    for first, last in batches(sizes, dim, device.type == "cuda", parted):
         chosen, sized, counts, offsets = (column[first:last] for column in uploaded)
         positions = packed_positions(groups.mask.index_select(0, chosen), sizes[first])
         valid = torch.arange(positions.shape[1], device=device) < sized[:, None]
-        loaded = points.load(order[first:last], chosen, positions)
+        points = load(features, order[first:last], chosen, positions)
         width = max(clusters[first:last])
-        batch = GroupBatch(loaded, valid, sized, positions, chosen, counts, offsets, width)
+        batch = GroupBatch(points, valid, sized, positions, chosen, counts, offsets, width)
         (keep_batch if first >= parted else cluster_batch)(batch, rule, tables)
     return GroupClusters(
         tables.features[:total], tables.centers[:total], tables.membership[:, :-1], tables.scores[:total]
     )
 
 
-def group_columns(sizes: Sequence[int], clusters: Sequence[int], scored: bool = False) -> tuple[np.ndarray, ...]:
+def group_columns(
+    sizes: Sequence[int] | np.ndarray, clusters: Sequence[int] | np.ndarray, scored: bool = False
+) -> tuple[np.ndarray, ...]:
     """Numbers, sizes, clusters and first rows of the groups that have clusters, in the order they are worked on.
 
     Groups of similar size share a batch, so little of it is padding; those that keep all their points come apart.
@@ -209,37 +202,32 @@ def write_clusters(batch: GroupBatch, merged: MergedClusters, tables: GroupClust
     return rows
 
 
-def frame_tokens(features: Float[Tensor, "frames tokens dim"]) -> Points:
-    """A frame's own tokens."""
-    tokens, dim = features.shape[1:]
-
-    def load(_: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
-        rows = chosen[:, None] * tokens + positions
-        return features.flatten(0, 1).index_select(0, rows.flatten()).view(*positions.shape, dim)
-
-    return Points(load, dim, features.dtype)
+def frame_tokens(
+    features: Float[Tensor, "frames tokens dim"],
+    _: list[int],
+    chosen: Int[Tensor, " batch"],
+    positions: Int[Tensor, "batch n"],
+) -> Float[Tensor, "batch n dim"]:
+    """A frame's own tokens, where every frame is a group."""
+    rows = chosen[:, None] * features.shape[1] + positions
+    return features.flatten(0, 1).index_select(0, rows.flatten()).view(*positions.shape, -1)
 
 
 def segment_means(
-    features: Float[Tensor, "frames tokens dim"],
-    segments: list[tuple[int, int]],
-    extent: tuple[Int[Tensor, " segments"], Int[Tensor, " segments"]] | None = None,
-) -> Points:
-    """The averages of a segment's tokens over its frames (float32).
+    segments: list[tuple[int, int]], extent: tuple[Int[Tensor, " segments"], Int[Tensor, " segments"]] | None = None
+) -> Load:
+    """The averages of a segment's tokens over its frames (float32), where every segment is a group.
 
     Args:
-        features: token features in any floating dtype.
         segments: first and last frame of every segment, inclusive.
         extent: last frame of every segment and its length, where the device of the features has them already.
     """
-    dim = features.shape[-1]
 
-    def load(groups: list[int], _: Tensor, positions: Tensor) -> Tensor:
+    def load(features: Tensor, groups: list[int], chosen: Tensor, positions: Tensor) -> Tensor:
+        if kernel := kernel_for("segment_means", features):
+            ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
+            lasts, lengths = extent or upload(features.device, *ends)
+            return kernel(features, lasts - lengths + 1, lengths, chosen, positions)
         return average_frames(features, [segments[group] for group in groups], positions)
 
-    if kernel := kernel_for("segment_means", features):
-        ends = [last for _, last in segments], [last - first + 1 for first, last in segments]
-        lasts, lengths = upload(features.device, *ends) if extent is None else extent
-        firsts = lasts - lengths + 1
-        return Points(lambda _, *places: kernel(features, firsts, lengths, *places), dim, features.dtype)
-    return Points(load, dim, features.dtype)
+    return load

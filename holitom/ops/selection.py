@@ -1,6 +1,7 @@
-"""Selections of whole tokens, and what every method that only selects needs: positions, checks and the record."""
+"""Selections of whole tokens, and what methods that know at once what became of each need: checks and the record."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +9,34 @@ from torch import Tensor
 
 from holitom.checks import require_finite
 from holitom.ops.token_ops import to_host
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, TokenKind
+
+
+@dataclass(frozen=True)
+class PlainDetails:
+    """Details of a method that knows its source map and kinds at once.
+
+    Attributes:
+        frames: see :class:`~holitom.tokens.TokenDetails`.
+        tokens_per_frame: see :class:`~holitom.tokens.TokenDetails`.
+        segments: see :class:`~holitom.tokens.TokenDetails`.
+        source: what :meth:`source_map` gives.
+        kinds: what :meth:`token_kinds` gives.
+    """
+
+    frames: int
+    tokens_per_frame: int
+    segments: list[tuple[int, int]]
+    source: Int[Tensor, "frames tokens"]
+    kinds: Int[Tensor, "frames tokens"]
+
+    def source_map(self) -> Tensor:
+        """See :class:`~holitom.tokens.TokenDetails`."""
+        return self.source
+
+    def token_kinds(self) -> Tensor:
+        """See :class:`~holitom.tokens.TokenDetails`."""
+        return self.kinds
 
 
 def kept_per_frame(tokens: int, retain_ratio: float) -> int:

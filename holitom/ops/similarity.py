@@ -17,7 +17,7 @@ SMALLEST_NORM = 1e-8
 def similarity_and_norms(
     features: Float[Tensor, "frames tokens dim"],
 ) -> tuple[Float[Tensor, "frames-1 tokens"], Float[Tensor, "frames tokens"]]:
-    """Cosine similarity of every token to the same position one frame later, and every token's length.
+    """Cosine similarity of every token to the same position one frame later (HoliTom, Sec. 3.1), and each one's length.
 
     Works through one or a few frames at a time, so the float32 copies stay small whatever the length of the video.
 
@@ -25,7 +25,7 @@ def similarity_and_norms(
         features: token features in any floating dtype.
 
     Returns:
-        float32 similarities in [-1, 1] (0 for a zero vector) and float32 Euclidean norms.
+        float32 similarities in [-1, 1] (0 where one of the two is a zero vector) and float32 Euclidean norms.
     """
     _, tokens, dim = features.shape
     if kernel := kernel_for("similarity_and_norms", features):
@@ -70,18 +70,6 @@ def products_in_cache(features: Float[Tensor, "frames tokens dim"]) -> tuple[Ten
                 row_dots(before, block[0], products[start - 1])
             before = block[-1]
     return torch.from_numpy(products), torch.from_numpy(squares).sqrt_()
-
-
-def adjacent_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames-1 tokens"]:
-    """Cosine similarity of every token to the same position one frame later (HoliTom, Sec. 3.1).
-
-    Args:
-        features: token features in any floating dtype.
-
-    Returns:
-        float32 similarities in [-1, 1]; 0 where one of the two is a zero vector.
-    """
-    return similarity_and_norms(features)[0]
 
 
 def average_frames(

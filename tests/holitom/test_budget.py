@@ -19,11 +19,12 @@ from holitom.budget import distance_from_kept, filled, preference
 from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo, FrameMerges
 from holitom.methods import share_settings
-from holitom.ops.clustering import merged_again
+from holitom.ops.merging_again import merged_again
+from holitom.ops.selection import PlainDetails
 from holitom.record.file import load_record
 from holitom.record.saving import save_record
 from holitom.settings import RunConfig, method_defaults, parse_config
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, TokenKind
 from holitom.watching import watched
 from llava.errors import InputError
 from llava.model.builder import load_pretrained_model

@@ -9,7 +9,7 @@ import torch
 
 from holitom.compressor import Compressor
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.ops.similarity import adjacent_similarity
+from holitom.ops.similarity import similarity_and_norms
 from holitom.watching import watched
 from llava.model.builder import load_pretrained_model
 from llava.model.visual_inputs import VisualEncoder
@@ -47,7 +47,8 @@ def test_the_same_answers_with_more_on_record(model, name: str | None) -> None:
     assert hook_count(model) == 0
     observed = record.videos[0].observed
     assert observed.received_attention.shape == (5, 196)
-    torch.testing.assert_close(observed.similarity, adjacent_similarity(encoded(model, clip)), rtol=1e-4, atol=1e-4)
+    similarity, _ = similarity_and_norms(encoded(model, clip))
+    torch.testing.assert_close(observed.similarity, similarity, rtol=1e-4, atol=1e-4)
 
 
 def test_holitom_shows_the_similarity_it_decided_by(model) -> None:

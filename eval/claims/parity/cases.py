@@ -90,7 +90,7 @@ def check_dpc(path: Path) -> tuple[float, list[str]]:
     errors, differences = [], []
     for weight, name in ((facts["beta"], "merged_beta06"), (None, "merged_no_beta")):
         groups = TokenGroups(torch.ones(batch, count, dtype=torch.bool), [count] * batch, [facts["clusters"]] * batch)
-        clusters = cluster_groups(groups, frame_tokens(points), ClusterRule(facts["k"], weight))
+        clusters = cluster_groups(points, groups, frame_tokens, ClusterRule(facts["k"], weight))
         errors.append(largest(clusters.features.view(batch, -1, dim), tensors[name]))
         if clusters.centers.view(batch, -1).tolist() != tensors["centers"].tolist():
             differences = ["centres differ"]

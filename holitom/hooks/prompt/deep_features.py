@@ -14,7 +14,7 @@ import torch
 from holitom.hooks.decoder.late_features import FEATURES, PLACES, spread
 from holitom.hooks.prompt.contraction import ContractedBatch, contract
 from holitom.hooks.prompt.prompt_layout import PlacedVideo
-from holitom.ops.clustering import merged_again
+from holitom.ops.merging_again import merged_again
 from holitom.tokens import CompressedTokens
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from holitom.checks import is_integer, require
 from holitom.encoded_video import FrameMerges
 from holitom.errors import InputError
 from holitom.hooks.tower.parts import TowerPlaces
@@ -47,6 +48,13 @@ class MergeRules(Protocol[Plan]):
 
     def nominal(self) -> "MergeRules[Plan]":
         """Rules that merge most, whatever the states: what FLOPs are counted on."""
+
+
+def require_tower_layers(name: str, layers: Any, usual: list[int]) -> None:
+    """Raise unless ``layers`` can be those behind which frames are merged: ascending indices, at least one."""
+    whole = isinstance(layers, list | tuple) and all(is_integer(layer) and layer >= 0 for layer in layers)
+    sound = whole and len(layers) > 0 and list(layers) == sorted(set(layers))
+    require(sound, name, layers, "ascending integers from 0 on, at least one", f"use {usual}")
 
 
 @dataclass

@@ -28,12 +28,11 @@ from holitom.checks import (
     require_flag,
     require_integer,
     require_retain_ratio,
-    require_tower_layers,
     require_within,
 )
 from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo, FrameMerges
-from holitom.hooks.tower.frame_merging import FrameMerging
+from holitom.hooks.tower.frame_merging import FrameMerging, require_tower_layers
 from holitom.methods import MethodFacts, register
 from holitom.methods.earlytom.frame_merging import (
     FramePlan,
@@ -47,8 +46,8 @@ from holitom.methods.earlytom.frame_merging import (
 from holitom.methods.earlytom.selection import ratio_after_merging, select_tokens
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.holitom.inner import merging_stage
-from holitom.ops.selection import check_finite
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.ops.selection import PlainDetails, check_finite
+from holitom.tokens import CompressedTokens, TokenKind
 
 # Benchmark, then ratio: threshold and tower layers of the published numbers on LLaVA-OneVision-7B.
 PUBLISHED: dict[str, dict[float, tuple[float, tuple[int, ...]]]] = {

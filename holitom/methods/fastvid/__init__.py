@@ -43,9 +43,9 @@ from holitom.methods.fastvid.anchors import (
 )
 from holitom.methods.fastvid.pooling_head import PoolingHead
 from holitom.ops.exact_similarity import exact_cosine
-from holitom.ops.selection import sound_frames
+from holitom.ops.selection import PlainDetails, sound_frames
 from holitom.ops.token_ops import highest, packed_positions
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, TokenKind
 
 
 @register(

@@ -41,8 +41,8 @@ from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.flashvid.compression import FlashVidRules, FlashVidTokens, compress_frames, frame_budget
 from holitom.methods.flashvid.inner import late_pruning
-from holitom.ops.selection import all_tokens
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.ops.selection import PlainDetails, all_tokens
+from holitom.tokens import CompressedTokens, TokenKind
 
 
 @register("flashvid", MethodFacts("FlashVID"))

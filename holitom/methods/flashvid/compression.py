@@ -20,7 +20,7 @@ from holitom.methods.flashvid.segmentation import (
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
 from holitom.ops.clustering import clusters_again
-from holitom.ops.group_clustering import ClusterRule, GroupClusters, Points, TokenGroups, cluster_groups
+from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, frame_tokens
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import packed_positions, to_host
 
@@ -136,7 +136,8 @@ def compress_frames(
     candidates = torch.where(alone, torch.ones_like(picked), ~picked & ~merged)
     counts, segments = _fetch(features, received_attention, parts, candidates)
     wanted = cluster_counts(counts, segments, budget.merged)
-    clusters = _cluster(values, candidates, counts, wanted, rules.neighbors, features.dtype)
+    rule = ClusterRule(rules.neighbors, None)
+    clusters = cluster_groups(values, TokenGroups(candidates, counts, wanted), frame_tokens, rule)
     trees = partial(merge_trees, links=links, merged=merged, tree_mean=rules.tree_mean)
     return _assemble(features, picked, clusters, root, segments, counts, wanted, budget.picked, trees)
 
@@ -153,19 +154,6 @@ def _fetch(
     starts = [frame for frame, first in enumerate(table[3]) if first]
     ends = [*(start - 1 for start in starts[1:]), len(table[3]) - 1]
     return table[2], list(zip(starts, ends, strict=True))
-
-
-def _cluster(
-    values: Tensor, candidates: Tensor, sizes: list[int], clusters: list[int], neighbors: int, dtype: torch.dtype
-) -> GroupClusters:
-    """Density-peak clusters of every frame's candidates, merged by their plain mean."""
-
-    def load(_: list[int], frames: Tensor, positions: Tensor) -> Tensor:
-        points = values.index_select(0, frames)
-        return points.gather(1, positions[..., None].expand(-1, -1, points.shape[-1]))
-
-    points = Points(load, values.shape[-1], dtype)
-    return cluster_groups(TokenGroups(candidates, sizes, clusters), points, ClusterRule(neighbors, None))
 
 
 def _assemble(
@@ -189,7 +177,8 @@ def _assemble(
     index = torch.cat([own, heads])
     order = index.argsort(stable=True)  # picked tokens come first of equal places
     rows = order.argsort()
-    kept = torch.cat([features.flatten(0, 1).index_select(0, own), found.features])[order]
+    own_features = features.flatten(0, 1).index_select(0, own)
+    kept = torch.cat([own_features, found.features.to(features.dtype)])[order]
     picked_rows, cluster_rows = rows.split([len(own), len(found.centers)])
     joined = torch.cat([cluster_rows, cluster_rows.new_full((1,), -1)])[found.membership]
     source = joined.flatten()[root.flatten()]

@@ -10,11 +10,12 @@ from holitom.encoded_video import EncodedVideo
 from holitom.errors import InputError
 from holitom.hooks.tower.frame_merging import FrameMerging
 from holitom.methods import MethodFacts, register
-from holitom.methods.holitom.config import InnerConfig, OuterConfig, TowerConfig
+from holitom.methods.holitom.config import InnerConfig, OuterConfig
 from holitom.methods.holitom.inner import merging_stage
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.methods.holitom.temporal_merging import adjusted_ratio
 from holitom.methods.holitom.tower import StillFrameMerging, spread
+from holitom.methods.holitom.tower_config import TowerConfig
 from holitom.tokens import CompressedTokens
 
 

@@ -9,23 +9,29 @@ Everything that decides a size is an integer count, which leaves the device in o
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from holitom.errors import InputError
 from holitom.methods.holitom.config import OuterConfig
-from holitom.methods.holitom.plan import OuterPlan, UploadedPlan, make_plan
-from holitom.methods.holitom.temporal_merging import merge_static, select_static, static_masks
+from holitom.methods.holitom.spatial_merging import OuterPlan, make_plan
+from holitom.methods.holitom.temporal_merging import most_attended, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
 from holitom.ops.clustering import clusters_again, rows_of
-from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, frame_tokens
+from holitom.ops.group_clustering import (
+    ClusterRule,
+    GroupClusters,
+    TokenGroups,
+    cluster_groups,
+    frame_tokens,
+    segment_means,
+)
 from holitom.ops.similarity import similarity_and_norms
-from holitom.ops.token_ops import highest, packed_positions, upload
+from holitom.ops.token_ops import highest, packed_positions
 from holitom.tokens import CompressedTokens, Order, TokenKind
 
 
@@ -37,6 +43,7 @@ class OuterDetails:
         frames: frames of the video.
         tokens_per_frame: tokens of each frame before compression.
         segments: first and last frame of every segment, inclusive.
+        segment_of_frame: number of the segment each frame belongs to.
         static_counts: static tokens per segment.
         static_kept: tokens they were merged into, per segment.
         dynamic_kept: tokens kept of each frame's dynamic ones.
@@ -53,6 +60,7 @@ class OuterDetails:
     frames: int
     tokens_per_frame: int
     segments: list[tuple[int, int]]
+    segment_of_frame: Int[Tensor, " frames"]
     static_counts: list[int]
     static_kept: list[int]
     dynamic_kept: list[int]
@@ -65,19 +73,14 @@ class OuterDetails:
     dynamic_rows: Int[Tensor, "frames tokens"]
     selected: Bool[Tensor, "frames tokens"]
 
-    def segment_of_frame(self) -> Int[Tensor, " frames"]:
-        """Number of the segment each frame belongs to."""
-        lengths = [last - first + 1 for first, last in self.segments]
-        return upload(self.index.device, np.repeat(np.arange(len(lengths)), lengths))[0]
-
     def source_map(self) -> Int[Tensor, "frames tokens"]:
         """Output row that each original token was kept as or merged into; -1 for dropped tokens."""
-        segment = self.segment_of_frame()
-        return torch.where(self.static_masks[segment], self.static_rows[segment], self.dynamic_rows)
+        static = self.static_masks[self.segment_of_frame]
+        return torch.where(static, self.static_rows[self.segment_of_frame], self.dynamic_rows)
 
     def token_kinds(self) -> Int[Tensor, "frames tokens"]:
         """What became of each original token, as values of :class:`TokenKind`."""
-        static, gone = self.static_masks[self.segment_of_frame()], self.source_map() < 0
+        static, gone = self.static_masks[self.segment_of_frame], self.source_map() < 0
         center = torch.zeros_like(gone).flatten().index_fill_(0, self.index, True).view_as(gone)
         kinds = torch.where(center, TokenKind.CONTEXTUAL_CENTER.value, TokenKind.CONTEXTUAL_MERGED.value)
         kinds = kinds.masked_fill(self.selected, TokenKind.DYNAMIC_KEPT).masked_fill(gone, TokenKind.DYNAMIC_DROPPED)
@@ -95,12 +98,10 @@ class OuterDetails:
         """
         means = torch.stack([values[first : last + 1].mean(0, dtype=torch.float32) for first, last in self.segments])
         frame, position = self.index // self.tokens_per_frame, self.index % self.tokens_per_frame
-        segment = self.segment_of_frame()[frame]
+        segment = self.segment_of_frame[frame]
         static = self.static_rows[segment, position] == torch.arange(len(self.index), device=self.index.device)
-        group = torch.where(static, segment, frame + len(means))
-        groups = torch.cat([means, values.to(means)])
-        rows = torch.cat([self.static_rows, self.dynamic_rows])
-        heads = group * self.tokens_per_frame + position
+        heads = torch.where(static, segment, frame + len(means)) * self.tokens_per_frame + position
+        groups, rows = torch.cat([means, values.to(means)]), torch.cat([self.static_rows, self.dynamic_rows])
         return clusters_again(groups, rows, heads, center_weight).to(values.dtype)
 
 
@@ -140,23 +141,38 @@ class OuterCompression:
         similarity, norms = similarity_and_norms(features)
         runs = static_run_lengths(similarity, config.similarity_threshold)
         plan = make_plan(runs, norms, received_attention, config, features)
-        segments, uploaded = plan.segmentation.segments, plan.upload(features.device)
-        masks = static_masks(runs, uploaded.last, uploaded.length)
-        dynamic = ~masks.index_select(0, uploaded.segment)
-        selected = highest(received_attention, dynamic, uploaded.selected)  # of the tokens that move, in each frame
+        found = plan.segmentation
+        masks = static_masks(runs, *plan.extent)
+        dynamic = ~masks.index_select(0, plan.segment)
+        selected = highest(received_attention, dynamic, plan.selected)  # of the tokens that move, in each frame
         rule = ClusterRule(config.neighbors, None if config.plain_mean else config.center_weight)
-        if config.static_rule == "attention":
-            static = select_static(features, received_attention, masks, segments, plan.static_kept)
-        else:
-            counts, kept = plan.segmentation.static_counts, plan.static_kept.tolist()
-            groups = TokenGroups(masks, counts, kept, uploaded.static_groups)
-            static = merge_static(features, segments, groups, rule, (uploaded.last, uploaded.length))
-        rest = (plan.dynamic - plan.selected).tolist()
-        left = TokenGroups(dynamic & ~selected, rest, plan.contextual.tolist(), uploaded.contextual_groups)
-        contextual = cluster_groups(left, frame_tokens(features), rule)
-        parts = OuterParts(similarity, masks, static, selected, contextual)
-        tokens = assemble(features, plan, uploaded, parts, order)
-        return replace(tokens, merge_again=partial(tokens.details.merge_again, center_weight=rule.center_weight))
+        still = TokenGroups(masks, found.static_counts, plan.static_kept, plan.static_groups)
+        if config.static_rule == "attention":  # of these every one is kept
+            chosen = most_attended(received_attention, masks, found.segments, plan.static_kept)
+            still = TokenGroups(chosen, plan.static_kept, plan.static_kept)
+        static = cluster_groups(features, still, segment_means(found.segments, plan.extent), rule)
+        left = TokenGroups(dynamic & ~selected, plan.rest, plan.contextual, plan.contextual_groups)
+        contextual = cluster_groups(features, left, frame_tokens, rule)
+        kept, index, static_rows, dynamic_rows = in_order(features, plan, static, selected, contextual, order)
+        details = OuterDetails(
+            frames=len(features),
+            tokens_per_frame=features.shape[1],
+            segments=found.segments,
+            segment_of_frame=plan.segment,
+            static_counts=found.static_counts,
+            static_kept=plan.static_kept,
+            dynamic_kept=plan.dynamic_kept,
+            removable=found.removable,
+            adjusted_ratio=plan.ratio,
+            similarity=similarity,
+            index=index,
+            static_masks=masks,
+            static_rows=static_rows,
+            dynamic_rows=dynamic_rows,
+            selected=selected,
+        )
+        again = partial(details.merge_again, center_weight=rule.center_weight)
+        return CompressedTokens(kept, index, details, merge_again=again)
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens a video of this size can be compressed to, whatever it shows.
@@ -185,62 +201,29 @@ def check_inputs(features: Tensor, received_attention: Tensor, order: str) -> No
         raise InputError(f"order = {order!r} is unknown: it must be 'block' or 'raster'; 'block' is the default")
 
 
-@dataclass(frozen=True)
-class OuterParts:
-    """What the steps of the outer stage found.
-
-    Attributes:
-        similarity: cosine similarity of each token to the same position one frame later.
-        masks: static tokens of each segment.
-        static: what became of them.
-        selected: dynamic tokens kept unchanged.
-        contextual: clusters of the other dynamic tokens of each frame.
-    """
-
-    similarity: Float[Tensor, "pairs tokens"]
-    masks: Bool[Tensor, "segments tokens"]
-    static: GroupClusters
-    selected: Bool[Tensor, "frames tokens"]
-    contextual: GroupClusters
-
-
-def assemble(
+def in_order(
     features: Float[Tensor, "frames tokens dim"],
     plan: OuterPlan,
-    uploaded: UploadedPlan,
-    parts: OuterParts,
+    static: GroupClusters,
+    selected: Bool[Tensor, "frames tokens"],
+    contextual: GroupClusters,
     order: Order,
-) -> CompressedTokens:
-    """Bring static, selected and contextual tokens into reading order and record where each came from."""
-    frames, tokens, _ = features.shape
-    static, contextual, found = parts.static, parts.contextual, plan.segmentation
-    static_at = uploaded.static_frame * tokens + static.centers
-    contextual_at = uploaded.contextual_frame * tokens + contextual.centers
-    selected_at = packed_positions(parts.selected.view(1, -1), int(plan.selected.sum()))[0]
-    source = torch.cat([static_at, selected_at, contextual_at])
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bring static, selected and contextual tokens into reading order.
+
+    Returns:
+        The tokens with their index, and the output rows of what is static, by segment, and of what is not, by frame.
+    """
+    tokens = features.shape[1]
+    widths = [sum(plan.static_kept), sum(plan.dynamic_kept) - sum(plan.contextual), sum(plan.contextual)]
+    (selected_at,) = packed_positions(selected.view(1, -1), widths[1])
+    source = plan.frame * tokens + torch.cat([static.centers, selected_at % tokens, contextual.centers])
     # The tokens are distinct, so sorting by position is a permutation; its inverse gives the rows.
-    rows = uploaded.rows if order == "block" else source.argsort().argsort()
-    static_rows, selected_rows, contextual_rows = rows.split([len(static_at), len(selected_at), len(contextual_at)])
+    rows = plan.rows if order == "block" else source.argsort().argsort()
+    static_rows, selected_rows, contextual_rows = rows.split(widths)
     index = torch.empty_like(source).scatter_(0, rows, source)
     kept = features.flatten(0, 1).index_select(0, index)  # one pass; of merged tokens only the place is right
-    for merged, places in ((static, static_rows), (contextual, contextual_rows)):
-        kept.index_copy_(0, places, merged.features)
+    kept.index_copy_(0, static_rows, static.features).index_copy_(0, contextual_rows, contextual.features)
     dynamic_rows = rows_of(contextual.membership, contextual_rows)
     dynamic_rows.view(-1).index_copy_(0, selected_at, selected_rows)
-    details = OuterDetails(
-        frames=frames,
-        tokens_per_frame=tokens,
-        segments=found.segments,
-        static_counts=found.static_counts,
-        static_kept=plan.static_kept.tolist(),
-        dynamic_kept=(plan.selected + plan.contextual).tolist(),
-        removable=found.removable,
-        adjusted_ratio=plan.ratio,
-        similarity=parts.similarity,
-        index=index,
-        static_masks=parts.masks,
-        static_rows=rows_of(static.membership, static_rows),
-        dynamic_rows=dynamic_rows,
-        selected=parts.selected,
-    )
-    return CompressedTokens(kept, index, details)
+    return kept, index, rows_of(static.membership, static_rows), dynamic_rows

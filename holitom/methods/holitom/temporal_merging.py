@@ -1,14 +1,10 @@
 """Temporal merging of HoliTom: static tokens of a segment become few merged ones (HoliTom, Sec. 3.1)."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, segment_means
-from holitom.ops.token_ops import highest, packed_positions, upload
+from holitom.ops.token_ops import highest, upload
 
 
 def adjusted_ratio(retain_ratio: float, total: int, removable: int) -> float:
@@ -45,55 +41,19 @@ def static_masks(
     return runs.index_select(0, last) >= needed[:, None]
 
 
-def merge_static(
-    features: Float[Tensor, "frames tokens dim"],
-    segments: list[tuple[int, int]],
-    static: TokenGroups,
-    rule: ClusterRule,
-    extent: tuple[Tensor, Tensor] | None = None,
-) -> GroupClusters:
-    """Average every static token over its segment, then merge the averages of a segment into clusters.
-
-    Args:
-        features: token features in any floating dtype.
-        segments: first and last frame of every segment, inclusive.
-        static: static tokens of each segment.
-        rule: how they are clustered.
-        extent: see :func:`~holitom.ops.group_clustering.segment_means`.
-
-    Returns:
-        The clusters, segment by segment, in raster order of their centres.
-    """
-    return cluster_groups(static, segment_means(features, segments, extent), rule)
-
-
-def select_static(
-    features: Float[Tensor, "frames tokens dim"],
+def most_attended(
     received_attention: Float[Tensor, "frames tokens"],
     masks: Bool[Tensor, "segments tokens"],
     segments: list[tuple[int, int]],
-    kept: Sequence[int] | np.ndarray,
-) -> GroupClusters:
-    """Average every static token over its segment, then keep the averages that receive most attention (ablation).
-
-    The attention of a token is its mean over the segment's frames; ties go to the lower position.
+    kept: list[int],
+) -> Bool[Tensor, "segments tokens"]:
+    """The static tokens that receive most attention, on the mean over their segment's frames (ablation).
 
     Args:
-        features: token features in any floating dtype.
         received_attention: attention every token receives in the vision tower, finite.
         masks: static tokens of each segment.
         segments: first and last frame of every segment, inclusive.
-        kept: tokens to keep per segment, at most its static ones.
-
-    Returns:
-        Every kept token as a cluster of its own, segment by segment, in raster order.
+        kept: tokens to keep per segment, at most its static ones; ties go to the lower position.
     """
     attention = torch.stack([received_attention[first : last + 1].float().mean(0) for first, last in segments])
-    means = torch.stack([features[first : last + 1].mean(0, dtype=torch.float32) for first, last in segments])
-    chosen = highest(attention, masks, upload(features.device, kept)[0])
-    at = packed_positions(chosen.view(1, -1), int(sum(kept)))[0]
-    rows = torch.arange(len(at), device=at.device)
-    membership = torch.full_like(chosen, -1, dtype=torch.int64).view(-1).index_copy_(0, at, rows).view_as(chosen)
-    scores = attention.flatten().index_select(0, at).double()
-    averages = means.flatten(0, 1).index_select(0, at).to(features.dtype)
-    return GroupClusters(averages, at % masks.shape[1], membership, scores)
+    return highest(attention, masks, upload(attention.device, kept)[0])

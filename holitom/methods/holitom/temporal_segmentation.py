@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,16 +66,6 @@ class Segmentation:
     static_counts: list[int]
     removable: int
 
-    @cached_property
-    def extents(self) -> np.ndarray:
-        """First frame and last frame of every segment, (2, segments) int64."""
-        return np.array(self.segments, dtype=np.int64).T
-
-    def segment_of_frame(self) -> np.ndarray:
-        """Number of the segment each frame belongs to."""
-        first, last = self.extents
-        return np.repeat(np.arange(len(first)), last - first + 1)
-
 
 def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
     """Cut the video so that as many tokens as possible become redundant (HoliTom, Sec. 3.1, dynamic programming).
@@ -106,41 +95,38 @@ def optimal_segments(static_counts: Int[Tensor, "frames longest"], max_segment_f
     return walk_back(steps, counts)
 
 
-def walk_back(steps: np.ndarray, counts: np.ndarray) -> Segmentation:
-    """The cut whose last window has ``steps[last]`` + 1 frames, whichever frame is last; ``counts`` as below."""
-    segments, last, back = [], len(steps) - 1, steps.tolist()
-    while last >= 0:
-        segments.append((last - back[last], last))
-        last -= back[last] + 1
-    return segmentation(segments[::-1], counts)
-
-
 def greedy_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
     """Cut the video from its start, each time where the segment at hand saves most by itself (ablation of Sec. 3.1).
 
     Of equally good lengths the shortest is taken. What follows is not looked at, so fewer tokens become redundant than
     with :func:`optimal_segments`, which takes and returns the same, never more.
     """
-    counts = static_counts.numpy()
-    frames, longest = counts.shape[0], min(counts.shape[1], max_segment_frames)
-    segments, first = [], 0
-    while first < frames:
-        steps = np.arange(min(longest, frames - first))  # length - 1 of every window that begins here
-        last = first + int((counts[first + steps, steps] * steps).argmax())
-        segments.append((first, last))
-        first = last + 1
-    return segmentation(segments, counts)
+    counts, steps, first = static_counts.numpy(), np.zeros(len(static_counts), dtype=np.int64), 0
+    while first < len(counts):
+        lengths = np.arange(min(counts.shape[1], max_segment_frames, len(counts) - first))  # less 1, from here on
+        step = (counts[first + lengths, lengths] * lengths).argmax()
+        first += step + 1
+        steps[first - 1] = step
+    return walk_back(steps, counts)
 
 
 def fixed_segments(static_counts: Int[Tensor, "frames longest"], max_segment_frames: int) -> Segmentation:
     """Cut the video every ``max_segment_frames`` frames, whatever it shows (ablation of Sec. 3.1)."""
-    counts, frames = static_counts.numpy(), len(static_counts)
-    segments = [(first, min(first + max_segment_frames, frames) - 1) for first in range(0, frames, max_segment_frames)]
-    return segmentation(segments, counts)
+    return walk_back(np.arange(len(static_counts)) % max_segment_frames, static_counts.numpy())
 
 
-def segmentation(segments: list[tuple[int, int]], counts: np.ndarray) -> Segmentation:
-    """Segments with what they save; ``counts`` by last frame and length - 1."""
+def walk_back(steps: np.ndarray, counts: np.ndarray) -> Segmentation:
+    """Segments from the last frame on, each as long as ``steps`` says of the frame it ends with, and what they save.
+
+    Args:
+        steps: length - 1 of a window by its last frame; only where a segment ends it is looked at.
+        counts: static tokens by last frame and length - 1.
+    """
+    segments, last, back = [], len(steps) - 1, steps.tolist()
+    while last >= 0:
+        segments.append((last - back[last], last))
+        last -= back[last] + 1
+    segments.reverse()
     static = [int(counts[last, last - first]) if last > first else 0 for first, last in segments]
     removable = sum(count * (last - first) for count, (first, last) in zip(static, segments, strict=True))
     return Segmentation(segments, static, removable)
@@ -158,8 +144,8 @@ def fetch_cut(
 ) -> tuple[list[list[int]], Segmentation]:
     """Cut a video in one transfer; where there is a kernel for it, the device itself finds the best cut.
 
-    The tensors are those of :func:`~holitom.methods.holitom.plan.make_plan`; no segment is longer than ``longest``
-    frames, at most the video's.
+    The tensors are those of :func:`~holitom.methods.holitom.spatial_merging.make_plan`; no segment is longer than
+    ``longest`` frames, at most the video's.
 
     Returns:
         Per frame 1 if all norms are finite, and 1 if all attention is; and what ``SEGMENTERS[rule]`` finds.

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from holitom.checks import require_finite
 from holitom.encoded_video import FrameMerges
-from holitom.methods.holitom.config import TowerConfig
 from holitom.methods.holitom.temporal_merging import static_masks
 from holitom.methods.holitom.temporal_segmentation import static_counts, static_run_lengths
+from holitom.methods.holitom.tower_config import TowerConfig
+from holitom.ops.selection import PlainDetails
 from holitom.ops.similarity import similarity_and_norms
 from holitom.ops.token_ops import to_host, upload
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, TokenKind
 
 Group = tuple[int, int]
 

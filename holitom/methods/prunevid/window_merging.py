@@ -14,8 +14,9 @@ from torch import Tensor
 
 from holitom.ops.clustering import rows_of
 from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, frame_tokens, segment_means
+from holitom.ops.selection import PlainDetails
 from holitom.ops.token_ops import upload
-from holitom.tokens import CompressedTokens, Order, PlainDetails, TokenKind
+from holitom.tokens import CompressedTokens, Order, TokenKind
 
 ClusterOrder = Literal["raster", "score"]
 
@@ -139,12 +140,14 @@ def merge_windows(
     windows = len(sizes.windows)
     rule = ClusterRule(neighbors, None, clusters_limit_neighbors=False, scored=order != "raster")
     repeated = [np.repeat(column, clusters) for column in (sizes.numbers(), sizes.first_frames(), np.array(ranked))]
-    group, frame, by_score, window = upload(features.device, *repeated, sizes.window_of_frame())
+    first, last = np.array(sizes.windows).T
+    columns = *repeated, sizes.window_of_frame(), last, last - first + 1
+    group, frame, by_score, window, *extent = upload(features.device, *columns)
     dynamic = ~static.index_select(0, window)
-    over_time = cluster_groups(
-        TokenGroups(static, sizes.static, clusters[:windows]), segment_means(features, sizes.windows), rule
-    )
-    in_frames = cluster_groups(TokenGroups(dynamic, sizes.dynamic, clusters[windows:]), frame_tokens(features), rule)
+    still = TokenGroups(static, sizes.static, clusters[:windows])
+    over_time = cluster_groups(features, still, segment_means(sizes.windows, (extent[0], extent[1])), rule)
+    moving = TokenGroups(dynamic, sizes.dynamic, clusters[windows:])
+    in_frames = cluster_groups(features, moving, frame_tokens, rule)
     index = frame * tokens + torch.cat([over_time.centers, in_frames.centers])
     if order == "raster":
         rows = index.argsort()

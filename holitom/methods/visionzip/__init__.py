@@ -24,8 +24,8 @@ from holitom.compressor import Compressor
 from holitom.encoded_video import EncodedVideo
 from holitom.methods import MethodFacts, register
 from holitom.methods.visionzip.dominant_contextual import dominant_and_contextual, split_budget
-from holitom.ops.selection import check_finite
-from holitom.tokens import CompressedTokens, PlainDetails, TokenKind
+from holitom.ops.selection import PlainDetails, check_finite
+from holitom.tokens import CompressedTokens, TokenKind
 
 ROWS = {50: 0.25, 40: 0.2, 30: 0.15, 20: 0.1}  # tokens of 196 per frame -> the row of the table
 

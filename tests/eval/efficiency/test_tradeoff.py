@@ -12,7 +12,8 @@ from eval.instruments.kinds import stamped
 from eval.report.figures import tradeoff as figure
 from eval.synthetic.answers.evaluate import Answer, Encoded, SharedVideo
 from holitom.methods.holitom import HolitomConfig
-from holitom.methods.holitom.config import OuterConfig, TowerConfig
+from holitom.methods.holitom.config import OuterConfig
+from holitom.methods.holitom.tower_config import TowerConfig
 from llava.model.visual_inputs import VisualEncoder
 from tests.tiny_models import video
 

@@ -18,7 +18,7 @@ from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import InnerConfig
 from holitom.methods.prunevid import PruneVidConfig, PruneVidInnerConfig
-from holitom.ops.clustering import mean_of_sources
+from holitom.ops.merging_again import mean_of_sources
 from holitom.record.saving import saved_copy
 from llava.errors import InputError
 from tests.holitom.families.test_hf_qwen2_5_vl import (

@@ -47,6 +47,6 @@ def test_the_net_catches_a_stage_that_is_the_machinery(line: str, name: str) -> 
     assert found == "holitom.methods.new.NewInner"
     assert base == line.split(" as ")[0].replace("from ", "").replace(" import ", ".")
     assert (
-        inherited("holitom.methods.new", "from holitom.tokens import PlainDetails\nclass New(PlainDetails): ...")
+        inherited("holitom.methods.new", "from holitom.ops.selection import PlainDetails\nclass New(PlainDetails): ...")
         == set()
     )

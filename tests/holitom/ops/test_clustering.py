@@ -17,7 +17,7 @@ from holitom.ops.clustering import (
     merge_clusters,
     squared_distances,
 )
-from holitom.ops.group_clustering import ClusterRule, Points, TokenGroups, cluster_groups
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups
 from holitom.ops.token_ops import highest
 from tests.references import outer as reference
 
@@ -128,14 +128,14 @@ def test_ragged_groups_match_the_loop(seed, groups, tokens, data):
     weight = data.draw(st.sampled_from([0.0, 0.6, 1.0, None]))
     table = torch.as_tensor(features)
 
-    def load(hosts, chosen, positions):
+    def load(features, hosts, chosen, positions):
         assert chosen.tolist() == hosts
-        return table[chosen[:, None], positions]
+        return features[chosen[:, None], positions]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group_clustering, "BATCH_ELEMENTS", data.draw(st.sampled_from([1, 150, 2**20])))
-        groups, points = TokenGroups(torch.as_tensor(mask), sizes, clusters), Points(load, 5, torch.float32)
-        found = cluster_groups(groups, points, ClusterRule(neighbors, weight))
+        ragged = TokenGroups(torch.as_tensor(mask), sizes, clusters)
+        found = cluster_groups(table, ragged, load, ClusterRule(neighbors, weight))
     vectors, centers, start = [], [], 0
     for group in range(len(sizes)):
         positions = np.flatnonzero(mask[group])

@@ -69,8 +69,9 @@ def test_groups_that_keep_all_their_points_are_not_clustered(budget: int, monkey
     monkeypatch.setattr(group_clustering, "BATCH_ELEMENTS", budget)
     features = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[1, 1, 0, 1, 0, 0], [1] * 6, [0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 1, 0]]).bool()
-    groups, points = TokenGroups(mask, [3, 6, 4, 1], [3, 2, 4, 1]), frame_tokens(features)
-    plain, scored = (cluster_groups(groups, points, ClusterRule(3, 0.6, scored=asked)) for asked in (False, True))
+    groups = TokenGroups(mask, [3, 6, 4, 1], [3, 2, 4, 1])
+    rules = [ClusterRule(3, 0.6, scored=asked) for asked in (False, True)]
+    plain, scored = (cluster_groups(features, groups, frame_tokens, rule) for rule in rules)
     assert torch.equal(plain.features, scored.features)
     assert torch.equal(plain.centers, scored.centers)
     assert torch.equal(plain.membership, scored.membership)

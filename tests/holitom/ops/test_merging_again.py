@@ -14,7 +14,8 @@ from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.prunevid import PruneVidConfig
-from holitom.ops.clustering import clusters_again, mean_of_sources, merged_again
+from holitom.ops.clustering import clusters_again
+from holitom.ops.merging_again import mean_of_sources, merged_again
 from holitom.stages import OuterStage
 from holitom.tokens import CompressedTokens
 from tests.holitom.test_every_method import WITH_OUTER, without_inner

@@ -27,7 +27,7 @@ from eval.synthetic.answers.campaign import checkpoint_hash
 from eval.synthetic.answers.guard import ALWAYS, CHECKPOINT, CHECKS, FRAMES, Guard
 from holitom.encoded_video import EncodedVideo
 from holitom.methods.holitom import HolitomOuter
-from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, segmentation
+from holitom.methods.holitom.temporal_segmentation import SEGMENTERS, Segmentation, walk_back
 from holitom.tokens import CompressedTokens
 from llava.errors import InputError
 
@@ -55,9 +55,10 @@ def random_cuts() -> Iterator[None]:
     def wrong(static_counts: Tensor, max_segment_frames: int) -> Segmentation:
         frames = len(static_counts)
         cuts = np.flatnonzero(np.random.default_rng(int(static_counts.sum())).random(frames - 1) < 0.5) + 1
-        edges = [0, *map(int, cuts), frames]
-        pairs = [(first, after - 1) for first, after in pairwise(edges)]
-        return segmentation(pairs, static_counts.numpy().astype(np.int64))
+        steps = np.zeros(frames, dtype=np.int64)
+        for first, after in pairwise([0, *cuts, frames]):
+            steps[after - 1] = after - 1 - first
+        return walk_back(steps, static_counts.numpy())
 
     with mock.patch.dict(SEGMENTERS, {"global": wrong}):
         yield

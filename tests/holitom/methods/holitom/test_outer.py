@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from holitom.methods.holitom import outer, temporal_segmentation
+from holitom.methods.holitom import outer, temporal_merging, temporal_segmentation
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
 from holitom.ops import token_ops
@@ -315,8 +315,10 @@ def test_one_transfer_to_the_device(monkeypatch, contextual):
     details = compress(*video(), retain_ratio=0.4, contextual_ratio=contextual).details
     assert len(uploads) == 1
     assert max(details.static_kept) > 0, "no static tokens were clustered"
-    details.source_map()
-    assert len(uploads) == 2, "what is asked for later would be seen"
+    details.source_map(), details.token_kinds()
+    assert len(uploads) == 1, "what is asked for later is there already"
+    temporal_merging.upload(torch.device("cpu"), [1])
+    assert len(uploads) == 2, "another one would be seen"
 
 
 @pytest.mark.parametrize("tokens", [1, 3])

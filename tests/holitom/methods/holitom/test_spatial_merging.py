@@ -52,7 +52,7 @@ def test_contextual_clusters_stay_within_their_frame():
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])
     features = torch.stack([line, line + 10]).unsqueeze(-1)
     rest = torch.ones(2, 5, dtype=torch.bool)
-    found = cluster_groups(TokenGroups(rest, [5, 5], [3, 2]), frame_tokens(features), ClusterRule(3, 0.6))
+    found = cluster_groups(features, TokenGroups(rest, [5, 5], [3, 2]), frame_tokens, ClusterRule(3, 0.6))
     # k is 3 in the first frame and 2 in the second, where the pairs {0, 1} and {3, 4} lead.
     assert found.features[:3].flatten().tolist() == pytest.approx([0.06, 0.3, 1.06])
     assert found.centers.tolist() == [1, 2, 3, 0, 3]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from holitom.methods.holitom.temporal_merging import adjusted_ratio, merge_static, static_masks
+from holitom.methods.holitom.temporal_merging import adjusted_ratio, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
-from holitom.ops.group_clustering import ClusterRule, TokenGroups
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, segment_means
 
 
 def test_adjusted_ratio_of_the_worked_example():
@@ -44,7 +44,8 @@ def test_static_tokens_are_averaged_over_their_segment(dtype):
     features = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     masks = torch.tensor([[True, False, True, True], [False] * 4, [False, True, False, False]])
     segments = [(0, 1), (2, 2), (3, 4)]
-    found = merge_static(features, segments, TokenGroups(masks, [3, 0, 1], [3, 0, 1]), ClusterRule(7, 0.6))
+    groups = TokenGroups(masks, [3, 0, 1], [3, 0, 1])
+    found = cluster_groups(features, groups, segment_means(segments), ClusterRule(7, 0.6))
     wide = features.double()
     expected = torch.cat([wide[:2, [0, 2, 3]].mean(0), wide[3:, [1]].mean(0)])
     assert found.features.dtype == dtype
@@ -58,6 +59,6 @@ def test_the_worked_example_of_merging():
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
     features = torch.cat([line + 0.05, line - 0.05])
     whole = TokenGroups(torch.ones(1, 5, dtype=torch.bool), [5], [3])
-    found = merge_static(features, [(0, 1)], whole, ClusterRule(3, 0.6))
+    found = cluster_groups(features, whole, segment_means([(0, 1)]), ClusterRule(3, 0.6))
     assert found.features.flatten().tolist() == pytest.approx([0.06, 0.3, 1.06])
     assert found.centers.tolist() == [1, 2, 3]

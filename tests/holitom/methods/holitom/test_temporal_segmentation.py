@@ -12,7 +12,7 @@ from holitom.methods.holitom.temporal_segmentation import (
     static_counts,
     static_run_lengths,
 )
-from holitom.ops.similarity import adjacent_similarity, similarity_and_norms
+from holitom.ops.similarity import similarity_and_norms
 from tests.references import outer as reference
 
 
@@ -114,7 +114,7 @@ def test_a_window_much_longer_than_all_others_is_found():
 def test_similarity_matches_the_loop(frames, tokens, dim, dtype):
     features = torch.randn(frames, tokens, dim, generator=torch.Generator().manual_seed(frames)).to(dtype)
     expected = reference.similarities(features.double().numpy())
-    actual = adjacent_similarity(features)
+    actual, _ = similarity_and_norms(features)
     assert actual.dtype == torch.float32
     assert actual.shape == (frames - 1, tokens)
     np.testing.assert_allclose(actual.numpy(), expected, atol=1e-6)
@@ -125,18 +125,18 @@ def test_similarity_does_not_depend_on_the_block_size():
     features = torch.randn(2**9, 64, 256, generator=torch.Generator().manual_seed(0))
     whole = torch.nn.functional.cosine_similarity(features[:-1], features[1:], dim=-1)
     assert len(features) * 64 * 256 > 2**21
-    torch.testing.assert_close(adjacent_similarity(features), whole, atol=1e-6, rtol=0)
-    norms = similarity_and_norms(features)[1]
+    similarity, norms = similarity_and_norms(features)
+    torch.testing.assert_close(similarity, whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(norms, features.norm(dim=-1))
 
 
 def test_similarity_of_extreme_lengths():
     big = torch.full((2, 1, 4), 6e4, dtype=torch.float16)
-    assert adjacent_similarity(big).item() == pytest.approx(1)
-    assert adjacent_similarity(torch.full((2, 1, 4), 1e18)).item() == pytest.approx(1)
-    assert adjacent_similarity(torch.zeros(2, 1, 4)).item() == 0
+    assert similarity_and_norms(big)[0].item() == pytest.approx(1)
+    assert similarity_and_norms(torch.full((2, 1, 4), 1e18))[0].item() == pytest.approx(1)
+    assert similarity_and_norms(torch.zeros(2, 1, 4))[0].item() == 0
 
 
 def test_identical_frames_are_not_more_similar_than_one():
     features = torch.randn(1, 50, 37, generator=torch.Generator().manual_seed(1)).expand(3, 50, 37)
-    assert adjacent_similarity(features).max() <= 1
+    assert similarity_and_norms(features)[0].max() <= 1

@@ -35,7 +35,7 @@ def test_clusters_of_the_worked_example() -> None:
     """C = 2 and k = 3 on the line of the worked example: plain means with their centre."""
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
     mask = torch.ones(1, 5, dtype=torch.bool)
-    found = cluster_groups(TokenGroups(mask, [5], [2]), frame_tokens(line), ClusterRule(3, None, False))
+    found = cluster_groups(line, TokenGroups(mask, [5], [2]), frame_tokens, ClusterRule(3, None, False))
     assert found.features.flatten().tolist() == pytest.approx([0.4 / 3, 1.075])
     assert found.centers.tolist() == [1, 3]
     assert found.scores[1].exp().item() == pytest.approx(0.5901, abs=5e-5)
@@ -45,9 +45,9 @@ def test_the_number_of_clusters_does_not_limit_the_neighbours() -> None:
     """With one cluster and k limited by it, every density would be 1 and the first token the centre."""
     line = torch.tensor([0, 0.1, 0.3, 1.0, 1.15])[None, :, None]
     mask = torch.ones(1, 5, dtype=torch.bool)
-    one, points = TokenGroups(mask, [5], [1]), frame_tokens(line)
-    assert cluster_groups(one, points, ClusterRule(3, None, False)).centers.tolist() == [1]
-    assert cluster_groups(one, points, ClusterRule(3, None)).centers.tolist() == [0]
+    one = TokenGroups(mask, [5], [1])
+    assert cluster_groups(line, one, frame_tokens, ClusterRule(3, None, False)).centers.tolist() == [1]
+    assert cluster_groups(line, one, frame_tokens, ClusterRule(3, None)).centers.tolist() == [0]
 
 
 def test_rounding_of_the_cluster_counts() -> None:

@@ -5,10 +5,9 @@ import torch
 
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
-from holitom.methods.holitom.temporal_merging import merge_static
 from holitom.methods.holitom.temporal_segmentation import fetch_cut, static_run_lengths
 from holitom.ops import clustering, kernels, token_ops
-from holitom.ops.group_clustering import ClusterRule, TokenGroups
+from holitom.ops.group_clustering import ClusterRule, TokenGroups, cluster_groups, segment_means
 from holitom.ops.kernels import clusters, products, ranking, similarity
 from holitom.ops.similarity import similarity_and_norms
 from tests.drawn import HealthCheck, given, settings, st
@@ -177,9 +176,9 @@ def test_static_clusters(random, kernels_on, kernels_off, dtype, weight) -> None
     sizes = masks.sum(1).tolist()
     counts = [max(1, sizes[0] // 3), 1, 0, sizes[3]]
     segments, rule = [(0, 3), (4, 4), (5, 6), (7, 8)], ClusterRule(7, weight, scored=True)
-    found = merge_static(features, segments, TokenGroups(masks, sizes, counts), rule)
+    found = cluster_groups(features, TokenGroups(masks, sizes, counts), segment_means(segments), rule)
     kernels_off()
-    wanted = merge_static(features.cpu(), segments, TokenGroups(masks.cpu(), sizes, counts), rule)
+    wanted = cluster_groups(features.cpu(), TokenGroups(masks.cpu(), sizes, counts), segment_means(segments), rule)
     assert torch.equal(found.centers.cpu(), wanted.centers)
     assert torch.equal(found.membership.cpu(), wanted.membership)
     assert found.features.dtype == dtype
