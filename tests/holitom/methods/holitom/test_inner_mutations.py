@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers.masking_utils import create_causal_mask
 
+from holitom.hooks.call_names import causal_mask
 from holitom.hooks.decoder import decoder_layers, rules, staged, stages
 from holitom.hooks.decoder.decoder_state import ForwardCall
 from holitom.hooks.decoder.staged import StagedCompression
@@ -58,7 +59,7 @@ def padding_of_a_later_turn_is_ignored(patch):
 
 @mutation
 def mask_is_sized_by_layer_zero(patch):
-    patch.setattr(stages, "create_causal_mask", lambda layer_idx, **others: create_causal_mask(**others))
+    patch.setattr(stages, "causal_mask", lambda cache, layer_idx, **others: causal_mask(cache, **others))
 
 
 @mutation
