@@ -67,9 +67,10 @@ class CompressedTokens:
         details: how they came about, a :class:`TokenDetails`; methods add what is their own.
         every_row: grid newlines follow every row of the video, also one that holds no token any more.
         observed: for pictures; None unless somebody asked for it.
+        center_weight: weight of what stands at a token's own place against the mean of the others whose source it is;
+            None where every token is the plain mean of them all, as with methods that only select.
         merge_again: the same selection and merge, decisions and weights included, of other values of the original
-            tokens, (frames, tokens, channels) to (kept, channels); None where every token is the plain mean of those
-            whose source it is, as with methods that only select.
+            tokens, (frames, tokens, channels) to (kept, channels); None where ``center_weight`` says all of it.
     """
 
     features: Float[Tensor, "kept dim"]
@@ -77,4 +78,5 @@ class CompressedTokens:
     details: Any
     every_row: bool = False
     observed: Observed | None = None
+    center_weight: float | None = None
     merge_again: Callable[[Tensor], Tensor] | None = None

@@ -191,26 +191,6 @@ def merged_members(
     return merged[:-1].view(batch, width, dim)  # what is left out fills the last bag
 
 
-def clusters_again(
-    values: Float[Tensor, "groups tokens channels"],
-    membership: Int[Tensor, "groups tokens"],
-    heads: Int[Tensor, " clusters"],
-    center_weight: float | None,
-) -> Float[Tensor, "clusters channels"]:
-    """Clusters of other values, merged as :func:`merge_clusters` does; float64.
-
-    Args:
-        values: of the tokens that were clustered.
-        membership: cluster of every token, -1 for tokens in none.
-        heads: group * tokens + position of each cluster's centre.
-        center_weight: see there.
-    """
-    flat, count = values.flatten(0, 1).double(), len(heads)
-    owner = membership.flatten().index_copy(0, heads, torch.arange(count, device=heads.device))
-    centers = torch.zeros_like(owner, dtype=torch.bool).index_fill_(0, heads, True)
-    return merged_members(flat[None], owner[None], centers[None], count, center_weight)[0]
-
-
 def bags(owner: Int[Tensor, "batch n"], width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of all points, cluster after cluster, the bag of each and where the bags begin.
 

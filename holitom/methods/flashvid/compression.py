@@ -19,8 +19,8 @@ from holitom.methods.flashvid.segmentation import (
 )
 from holitom.methods.flashvid.selection import pick_tokens
 from holitom.methods.flashvid.trees import link_tokens, merge_trees, merged_tokens
-from holitom.ops.clustering import clusters_again
 from holitom.ops.group_clustering import ClusterRule, GroupClusters, TokenGroups, cluster_groups, frame_tokens
+from holitom.ops.merging_again import mean_of_sources
 from holitom.ops.selection import sound_frames
 from holitom.ops.token_ops import packed_positions, to_host
 
@@ -184,7 +184,7 @@ def _assemble(
     source = joined.flatten()[root.flatten()]
     source[own] = picked_rows
     cluster = torch.zeros_like(index, dtype=torch.bool).index_fill_(0, cluster_rows, True)
-    again = partial(_merge_again, trees=trees, own=own, membership=found.membership, heads=heads, order=order)
+    again = partial(_merge_again, trees=trees, own=own, membership=found.membership, order=order)
     return FlashVidTokens(
         kept, index[order], cluster, source.view(frames, tokens), picked, segments, candidates, clusters, again
     )
@@ -195,9 +195,8 @@ def _merge_again(
     trees: Callable[[Tensor], tuple[Tensor, Tensor]],
     own: Int[Tensor, " picked"],
     membership: Int[Tensor, "frames tokens"],
-    heads: Int[Tensor, " clusters"],
     order: Int[Tensor, " kept"],
 ) -> Float[Tensor, "kept channels"]:
     """Other values of the tokens, picked, merged along the same trees and averaged over the same clusters."""
-    clusters = clusters_again(trees(values)[0], membership, heads, None).to(values.dtype)
+    clusters = mean_of_sources(trees(values)[0], membership, len(order) - len(own)).to(values.dtype)
     return torch.cat([values.flatten(0, 1).index_select(0, own), clusters])[order]

@@ -10,7 +10,6 @@ Everything that decides a size is an integer count, which leaves the device in o
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +20,7 @@ from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.spatial_merging import OuterPlan, make_plan
 from holitom.methods.holitom.temporal_merging import most_attended, static_masks
 from holitom.methods.holitom.temporal_segmentation import static_run_lengths
-from holitom.ops.clustering import clusters_again, rows_of
+from holitom.ops.clustering import rows_of
 from holitom.ops.group_clustering import (
     ClusterRule,
     GroupClusters,
@@ -86,23 +85,6 @@ class OuterDetails:
         kinds = kinds.masked_fill(self.selected, TokenKind.DYNAMIC_KEPT).masked_fill(gone, TokenKind.DYNAMIC_DROPPED)
         merged = torch.where(center, TokenKind.STATIC_CENTER.value, TokenKind.STATIC_MERGED.value)
         return torch.where(static, merged.masked_fill(gone, TokenKind.STATIC_DROPPED), kinds)
-
-    def merge_again(
-        self, values: Float[Tensor, "frames tokens channels"], center_weight: float | None
-    ) -> Float[Tensor, "kept channels"]:
-        """Other values of the tokens, merged as the tokens were; see :class:`~holitom.tokens.CompressedTokens`.
-
-        Args:
-            values: of the original tokens.
-            center_weight: weight of a cluster's centre that the tokens were merged with, None for the plain mean.
-        """
-        means = torch.stack([values[first : last + 1].mean(0, dtype=torch.float32) for first, last in self.segments])
-        frame, position = self.index // self.tokens_per_frame, self.index % self.tokens_per_frame
-        segment = self.segment_of_frame[frame]
-        static = self.static_rows[segment, position] == torch.arange(len(self.index), device=self.index.device)
-        heads = torch.where(static, segment, frame + len(means)) * self.tokens_per_frame + position
-        groups, rows = torch.cat([means, values.to(means)]), torch.cat([self.static_rows, self.dynamic_rows])
-        return clusters_again(groups, rows, heads, center_weight).to(values.dtype)
 
 
 class OuterCompression:
@@ -171,8 +153,7 @@ class OuterCompression:
             dynamic_rows=dynamic_rows,
             selected=selected,
         )
-        again = partial(details.merge_again, center_weight=rule.center_weight)
-        return CompressedTokens(kept, index, details, merge_again=again)
+        return CompressedTokens(kept, index, details, center_weight=rule.center_weight)
 
     def most_kept(self, frames: int, tokens_per_frame: int) -> int:
         """Most tokens a video of this size can be compressed to, whatever it shows.

@@ -14,8 +14,8 @@ from holitom.methods.flashvid import FlashVidConfig
 from holitom.methods.holitom import HolitomConfig
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.prunevid import PruneVidConfig
-from holitom.ops.clustering import clusters_again
 from holitom.ops.merging_again import mean_of_sources, merged_again
+from holitom.ops.selection import PlainDetails
 from holitom.stages import OuterStage
 from holitom.tokens import CompressedTokens
 from tests.holitom.test_every_method import WITH_OUTER, without_inner
@@ -88,10 +88,13 @@ def test_holitom_equals_loops(config: OuterConfig) -> None:
     assert not torch.allclose(plain[static], want[static], atol=1e-2), "the weight of a centre matters"
 
 
-def test_clusters_by_loops() -> None:
+def test_means_by_hand() -> None:
     values = torch.arange(12, dtype=torch.float32).view(2, 3, 2)
-    membership = torch.tensor([[0, 0, -1], [1, 1, 1]])
-    heads = torch.tensor([1, 5])
-    got = clusters_again(values, membership, heads, None)
-    assert got.tolist() == [[1, 2], [8, 9]]
-    assert clusters_again(values, membership, heads, 0.5).tolist() == [[1, 2], [8.5, 9.5]]
+    source = torch.tensor([[0, 0, -1], [1, 1, 1]])
+    assert mean_of_sources(values, source, 3).tolist() == [[1, 2], [8, 9], [0, 0]]
+    details = PlainDetails(2, 3, [(0, 1)], source, torch.zeros_like(source))
+    kept = CompressedTokens(values[0, :2], torch.tensor([1, 5]), details, center_weight=0.5)
+    assert merged_again(kept, values).tolist() == [[1, 2], [8.5, 9.5]]
+    assert merged_again(replace(kept, center_weight=0.25), values).tolist() == [[0.5, 1.5], [7.75, 8.75]]
+    alone = replace(details, source=torch.tensor([[-1, 0, -1], [-1, -1, 1]]))
+    assert merged_again(replace(kept, details=alone), values).tolist() == [[2, 3], [10, 11]]
