@@ -15,6 +15,7 @@ measure bench_outer_long eval.efficiency.outer --dim 896 --growth 1024 --threads
 measure bench_kernels eval.efficiency.kernels --dtypes float32 --threads 1 --repetitions 3
 measure bench_methods eval.efficiency.methods --threads 1 --repetitions 5
 measure stages eval.efficiency.stages --repetitions 10
+measure reuse eval.benchmarks.reuse --videos 2 --tower-layers 2 --layers 3 --repetitions 3
 measure readers eval.efficiency.readers --seconds 10 --frames 8 32 128
 measure reading_memory eval.efficiency.reading_memory
 "$python" -m eval.report.readme

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from eval.claims.score_rule import RULE
+from eval.efficiency.sheets import flops_rows, steps_in_short
+from eval.instruments.kinds import read_record
 from holitom import available_methods, methods
 from holitom.shipped import CONFIGS, config_names
 from tests.clips import write_clip
@@ -25,6 +28,28 @@ PLUG_IN = {"holitom_eval": "eval"}  # an installed name -> that of the clone
 def test_there_are_snippets_and_commands() -> None:
     assert len(PYTHON) >= 3
     assert len(COMMANDS) > 10
+
+
+def test_the_headline_says_what_the_results_say() -> None:
+    """No number of the table of claims is typed from memory."""
+    cpu = ROOT / "results" / "cpu"
+    flops = read_record(cpu / "flops.json", "flops")["result"]
+    rows = [row for row in flops["real"] if row["geometry"] == "llava-onevision-7b"]
+    row = next(row for row in flops_rows(rows) if row["config"] == "holitom_r10")
+    shares = [f"{row['prefill'][part] / row['full'][part]:.1%}".replace("%", " %") for part in ("llm", "total")]
+    assert f"{shares[0]} of the LLM's and {shares[1]} of the whole prefill" in README
+    asked = ("LLaVA-OneVision-7B", "HoliTom", 10)
+    formula = next(row for row in flops["rows"] if (row["model"], row["method"], row["retained_percent"]) == asked)
+    assert f"{formula['percent']:.1f} % by the paper's formula" in README
+    latency = read_record(cpu / "latency_llava-onevision-0.5b.json", "latency")["result"]
+    ratio = latency["rows"][1]["against_vanilla"]["time_to_first_token"]
+    assert f"{ratio:.2f}x at the 0.5B geometry, {latency['frames']} frames" in README
+    steps = steps_in_short(read_record(cpu / "stages.json", "stages")["result"]["cells"])
+    assert steps in README
+
+
+def test_the_rule_stands_in_one_sentence() -> None:
+    assert RULE in " ".join(README.split())
 
 
 def test_the_snippets_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

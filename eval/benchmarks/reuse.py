@@ -32,10 +32,12 @@ from eval.benchmarks.lmms import worker
 from eval.benchmarks.lmms.results import SAMPLES
 from eval.benchmarks.run import make_job
 from eval.benchmarks.run import parser as run_parser
+from eval.benchmarks.sheets import REUSE, reuse_rows
 from eval.instruments.cli import Count, Parser, provenance, user_errors
 from eval.instruments.clips import encode
 from eval.instruments.kinds import stamped
 from eval.instruments.models.random_checkpoint import tiny_config, write_random_model
+from eval.instruments.sheets import terminal
 from llava.errors import InputError
 from llava.model.vision_tower import KNOWN_TOWERS
 from llava.video import load_video
@@ -145,9 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows[name] = {"seconds": seconds, "median": statistics.median(seconds), "tower_passes": passes.pop()}
         speed = rows["plain"]["median"] / rows[name]["median"]
         rows[name]["times_faster"] = round(speed, 2)
-        print(f"{name:20}{rows[name]['median']:>9.2f} s{rows[name]['tower_passes']:>5} passes{speed:>7.2f}x")
     sizes = {name: getattr(options, name) for name in ("videos", "frames", "tower_layers", "layers", "width")}
     record = {**provenance(), **sizes, "questions": questions, "equal": equal, "ways": rows}
+    print(terminal(REUSE, reuse_rows(record)))
     print(json.dumps(stamped("reuse", record)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eval.instruments.sheets import ABSENT, OnPage, TableColumn, factor, milliseconds, per
+from eval.instruments.sheets import ABSENT, OnPage, TableColumn, factor, milliseconds, per, tenths
 
 Row = Mapping[str, Any]
 OUTER_NAMES = {"holitom": "this project", "plain": "plain restatement of the release's steps"}
@@ -64,6 +64,49 @@ KERNELS = (
     TableColumn("launches", form="d"),
     TableColumn("syncs"),
 )
+
+
+_PLAIN = (OnPage(),)
+
+
+def _beside(*last: TableColumn) -> tuple[TableColumn, ...]:
+    return (
+        TableColumn("cell", page=_PLAIN),
+        TableColumn("type", "dtype", page=_PLAIN),
+        TableColumn("ours, CPU ms", "times.ours.cpu_ms", tenths, page=_PLAIN),
+        TableColumn("release's steps", "times.plain.cpu_ms", tenths, page=_PLAIN),
+        TableColumn("ratio", "cpu_ratio", ".2f", page=_PLAIN),
+        TableColumn("their page faults", "times.plain.page_faults.median", ".0f", short="faults", page=_PLAIN),
+        *last,
+    )
+
+
+# rows of eval.efficiency.stages by their stage
+STEPS = {
+    "outer": _beside(TableColumn("static tokens", "static_tokens", short="static", page=_PLAIN)),
+    "inner": _beside(
+        TableColumn("other choices than in float64", "other_choices.ours", short="other", page=_PLAIN),
+        TableColumn("theirs", "other_choices.plain", page=_PLAIN),
+        TableColumn("largest error", "largest_error.ours", ".1e", short="error"),
+        TableColumn("theirs", "largest_error.plain", ".1e"),
+    ),
+}
+# which rows speak for the others: not the kindest ones
+_SPEAKING: dict[str, Row] = {
+    "outer": {"dtype": "bfloat16", "real": True, "frames": 32},
+    "inner": {"dtype": "bfloat16"},
+}
+
+
+def steps_in_short(rows: Sequence[Row]) -> str:
+    """Least and largest ratio of each stage in bfloat16, the outer one's on real clips of 32 frames."""
+    texts = []
+    for stage, wanted in _SPEAKING.items():
+        found = [row for row in rows if row["stage"] == stage]
+        ratios = [row["cpu_ratio"] for row in found if all(row[key] == value for key, value in wanted.items())]
+        if ratios:
+            texts.append(f"{min(ratios):.1f} to {max(ratios):.1f} times as long in the {stage} stage")
+    return ", ".join(texts)
 
 
 def outer_rows(result: Row) -> list[Row]:

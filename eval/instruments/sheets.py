@@ -90,6 +90,11 @@ def milliseconds(value: Mapping[str, float]) -> str:
     return f"{median:.2f}" if median < 10 else f"{median:.1f}" if median < 1000 else f"{median:.0f}"
 
 
+def tenths(value: Mapping[str, float]) -> str:
+    """Median and range with one decimal."""
+    return f"{value['median']:.1f} ({value['min']:.1f} to {value['max']:.1f})"
+
+
 def factor(value: float | None) -> str:
     """A ratio."""
     return ABSENT if value is None else f"{value:.2f}x"

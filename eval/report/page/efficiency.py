@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.efficiency.sheets import METHODS, OUTER, STAGE_TIMES, STAGES, TOKENS, outer_rows
+from eval.efficiency.sheets import METHODS, OUTER, STAGE_TIMES, STAGES, STEPS, TOKENS, outer_rows
 from eval.report.page.blocks import Block, Notice, Section
 from eval.report.page.charts import stacked
 from eval.report.page.sheets import sheet_of
@@ -23,7 +23,7 @@ def efficiency_section(sources: Sources) -> Section:
             "results/<device>/latency_<geometry>.json."
         )
         blocks.append(Notice(text, "absent"))
-    for kind, make in (("latency", _latency), ("methods", _methods), ("outer", _outer), ("tokens", _tokens)):
+    for kind, make in _MAKERS.items():
         for record in sources.of(kind):
             for made in sources.tried(record.path, make, record):
                 blocks += made
@@ -85,3 +85,17 @@ def _tokens(record: ResultFile) -> list[Block]:
     title = f"Tokens that each row really keeps: {result['frames']} x {result['tokens_per_frame']} of {result['video']}"
     note = f"A tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. {source_note(record)}"
     return [sheet_of(record.slug, title, TOKENS, result["rows"], (note,))]
+
+
+def _stages(record: ResultFile) -> list[Block]:
+    cells = record.result["cells"]
+    blocks: list[Block] = []
+    note = f"In turn, every cell in a process of its own, one thread. {source_note(record)}"
+    for stage, columns in STEPS.items():
+        if rows := [row for row in cells if row["stage"] == stage]:
+            title = f"The {stage} stage beside a restatement of the release's steps, {record.data['device']}"
+            blocks.append(sheet_of(f"{record.slug}-{stage}", title, columns, rows, (note,)))
+    return blocks
+
+
+_MAKERS = {"latency": _latency, "methods": _methods, "stages": _stages, "outer": _outer, "tokens": _tokens}

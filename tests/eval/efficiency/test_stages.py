@@ -1,7 +1,9 @@
 """The benchmark of both stages: a run at small sizes, and its plain steps against the library."""
 
 import json
+from importlib import metadata
 
+import pytest
 import torch
 
 from eval.efficiency import stages
@@ -11,7 +13,7 @@ from holitom.methods.holitom.inner_merging import merge_into_nearest
 def test_quick_run_gives_every_cell(capsys):
     stages.main(["--quick", "--repetitions", "1", "--dtypes", "float32", "bfloat16"])
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]
-    assert len(rows) == 4 + 8
+    assert len(rows) == 4 + 16
     inner = [row for row in rows if row["stage"] == "inner"]
     assert all(row["other_choices"]["ours"] == 0 for row in inner)
     assert all(row["largest_error"]["ours"] < 0.05 for row in inner)
@@ -19,6 +21,22 @@ def test_quick_run_gives_every_cell(capsys):
     still = [row for row in rows if "static scene" in row["cell"]]
     assert still
     assert all(row["static_tokens"] > 0 for row in still)
+    real = [row["cell"].split()[-1] for row in rows if row.get("real")]
+    assert real == ["carphone_pristine.mp4"] * 4 + ["bikes.mp4"] * 4
+
+
+def test_one_stage_without_clips(capsys, monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    quick = ["--quick", "--repetitions", "1", "--dtypes", "float32"]
+    for more, cells in ((["--only", "inner"], 2), (["--only", "outer", "--videos"], 4)):
+        stages.main([*quick, *more])
+        assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]) == cells
+    with pytest.raises(SystemExit):
+        stages.main(quick)
+    assert "pass --videos FILE ..., or --videos alone for none" in capsys.readouterr().err
 
 
 def test_plain_inner_is_the_sequential_merge():

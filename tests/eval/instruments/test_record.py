@@ -95,9 +95,47 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
     text = measured(tmp_path)
     assert "| this project, 1024 frames | 80 (70 to 90) | 81 |" in text
     assert "from 32 to 1024 frames 1.07 times linear" in text
+    ways = {
+        "plain": {"seconds": [52.0, 50.0], "median": 51.0, "tower_passes": 6, "times_faster": 1.0},
+        "reuse": {"seconds": [20.0, 20.8], "median": 20.4, "tower_passes": 2, "times_faster": 2.5},
+    }
+    sizes = {"questions": 6, "videos": 2, "frames": 8, "tower_layers": 2, "layers": 3, "width": 1280}
+    reuse = {**sizes, "equal": "4 runs, byte for byte", "ways": ways}
+    (folder / "reuse.json").write_text(json.dumps(stamped("reuse", {**FACTS, "result": reuse})))
+    text = measured(tmp_path)
+    assert "**6 questions on 2 videos**, 8 frames" in text
+    assert "| reuse | 20.4 (20.0 to 20.8) | 2 | 2.50x |" in text
     (folder / "parity.json").write_text('{"result": {}}')
     with pytest.raises(InputError, match=r"parity\.json"):
         measured(tmp_path)
+
+
+def test_both_stages_beside_the_release(tmp_path: Path) -> None:
+    def cell(stage: str, ratio: float, **facts: object) -> dict[str, object]:
+        times = {"cpu_ms": {"median": 2.04, "min": 1, "max": 3}, "page_faults": {"median": 7.0, "min": 0, "max": 9}}
+        row = {"stage": stage, "cell": "some", "dtype": "bfloat16", "cpu_ratio": ratio}
+        return {**row, "times": {"ours": times, "plain": times}, **facts}
+
+    both = {"other_choices": {"ours": 0, "plain": 3}, "largest_error": {"ours": 0.001, "plain": 2.5}}
+    clip = {"static_tokens": 5, "frames": 32, "real": True}
+    cells = [
+        cell("inner", 1.25, **both),
+        cell("inner", 9.0, **both, **{"dtype": "float32"}),
+        cell("outer", 4.04, **clip),
+        cell("outer", 5.0, **clip),
+        cell("outer", 1.5, **{**clip, "frames": 8}),
+        cell("outer", 8.0, **{**clip, "real": False}),
+        cell("outer", 9.0, **clip, **{"dtype": "float16"}),
+    ]
+    (tmp_path / "cpu").mkdir()
+    path = tmp_path / "cpu" / "stages.json"
+    path.write_text(json.dumps(stamped("stages", {**FACTS, "result": {"cells": cells}})))
+    text = measured(tmp_path)
+    assert "take 4.0 to 5.0 times as long in the outer stage, 1.2 to 1.2 times as long in the inner stage." in text
+    assert "| some | bfloat16 | 2.0 (1.0 to 3.0) | 2.0 (1.0 to 3.0) | 4.04 | 7 | 5 |" in text
+    assert "| 1.25 | 7 | 0 | 3 | 1.0e-03 | 2.5e+00 |" in text
+    path.write_text(json.dumps(stamped("stages", {**FACTS, "result": {"cells": cells[:1]}})))
+    assert "take 1.2 to 1.2 times as long in the inner stage." in measured(tmp_path)
 
 
 def test_the_readme_says_what_the_results_say() -> None:

@@ -177,7 +177,7 @@ def full_folder(root: Path) -> Path:
     write_json(root / "tiny" / "main.json", record(tiny(TINY)))
     write_json(root / "tiny" / "ablations.json", record(ablations()))
     write_json(root / "h200" / "latency_llava-onevision-7b.json", latency())
-    for name in ("bench_methods", "bench_outer", "parity", "token_counts"):
+    for name in ("bench_methods", "bench_outer", "parity", "stages", "token_counts"):
         write_json(root / "cpu" / f"{name}.json", json.loads((ROOT / "results" / "cpu" / f"{name}.json").read_text()))
     for config in ("vanilla", "holitom_r15"):
         write_run(root / "rehearsal" / config, f"{MODEL}/{config}", {"videomme": share(12, 9 - len(config) // 4)},

@@ -96,7 +96,10 @@ def test_a_damaged_table_is_left_out_and_named(tmp_path: Path, spoil: Any) -> No
 
 @pytest.mark.parametrize(
     "kind",
-    ["h200/latency_llava-onevision-7b", "cpu/bench_methods", "cpu/bench_outer", "cpu/parity", "cpu/token_counts"],
+    [
+        "h200/latency_llava-onevision-7b",
+        *(f"cpu/{name}" for name in ("bench_methods", "bench_outer", "parity", "stages", "token_counts")),
+    ],
 )
 def test_other_damaged_records_are_named(tmp_path: Path, kind: str) -> None:
     full_folder(tmp_path)
