@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measure everything that needs no GPU and no checkpoint, into results/cpu/, and write results/README.md anew. About
-# fifteen minutes on 2 cores; nothing else should run on the machine.
+# sixteen minutes on 2 cores; nothing else should run on the machine.
 #
 #   bash scripts/measure_cpu.sh
 set -euo pipefail
