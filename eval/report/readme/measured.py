@@ -74,7 +74,8 @@ def counts_section(record: dict[str, Any]) -> list[str]:
     text = (
         f"**Visual tokens of every row**, {result['frames']} x {result['tokens_per_frame']} of {result['video']}, "
         "a tiny random model with 28 layers; FLOPs by the paper's formula at the 7B sizes. Methods whose count depends "
-        "on the clip end under budget where little moves:"
+        "on the clip end under budget where little moves; to a tower of random weights all frames are alike, so "
+        "`holitom_tower`, which merges them there, keeps one:"
     )
     return section(text, TOKENS, result["rows"], f"From {source(record)}.")
 
