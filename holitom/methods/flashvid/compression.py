@@ -13,6 +13,7 @@ from holitom.checks import require_finite
 from holitom.methods.flashvid.segmentation import (
     FrameSegments,
     cut_frames,
+    frame_means,
     frame_similarity,
     mean_of_segments,
     segments_of,
@@ -122,13 +123,14 @@ def compress_frames(
     Raises:
         InputError: if features or attention are not finite.
     """
-    similarity = frame_similarity(features)
+    means = frame_means(features)
+    similarity = frame_similarity(means)
     if rules.segment:
         cuts = cut_frames(similarity, rules.segment_threshold, rules.min_segments, rules.complementary)
     else:
         cuts = torch.zeros_like(similarity, dtype=torch.bool)
     parts = segments_of(cuts)
-    picked = pick_tokens(features, received_attention, mean_of_segments(features, parts), budget.picked)
+    picked = pick_tokens(features, received_attention, mean_of_segments(means, parts), budget.picked)
     links = link_tokens(features, picked, parts)
     merged = merged_tokens(links, picked, parts, rules.link_threshold, budget.total)
     values, root = merge_trees(features, links, merged, rules.tree_mean)

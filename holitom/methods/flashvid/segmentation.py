@@ -6,12 +6,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from holitom.ops.exact_similarity import exact_cosine
+from holitom.ops.cpu_memory import work_buffer
+from holitom.ops.exact_similarity import exact_cosine, frames_at_once
 
 
-def frame_similarity(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, " pairs"]:
-    """Cosine similarity of each frame's mean token to the next one's, float64; not finite where a feature is not."""
-    means = features.mean(1, dtype=torch.float64)
+def frame_means(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames dim"]:
+    """Mean token of every frame, float64."""
+    means = torch.empty(len(features), features.shape[-1], dtype=torch.float64, device=features.device)
+    step = frames_at_once(features)
+    for some, mean in zip(features.split(step), means.split(step), strict=True):
+        torch.mean(work_buffer(some.shape, mean.dtype, mean.device).copy_(some), 1, out=mean)
+    return means
+
+
+def frame_similarity(means: Float[Tensor, "frames dim"]) -> Float[Tensor, " pairs"]:
+    """Cosine similarity of each frame's mean token to the next one's; not finite where a feature is not."""
     return exact_cosine(means[1:], means[:-1])
 
 
@@ -60,9 +69,7 @@ def segments_of(cuts: Bool[Tensor, " pairs"]) -> FrameSegments:
     return FrameSegments(number, first, (number[:, None] == number).sum(1))
 
 
-def mean_of_segments(
-    features: Float[Tensor, "frames tokens dim"], segments: FrameSegments
-) -> Float[Tensor, "frames dim"]:
-    """Mean of all tokens of every frame's segment, float64."""
+def mean_of_segments(means: Float[Tensor, "frames dim"], segments: FrameSegments) -> Float[Tensor, "frames dim"]:
+    """Mean of all tokens of every frame's segment, from the frames' :func:`frame_means`."""
     same = (segments.number[:, None] == segments.number).double()
-    return same @ features.mean(1, dtype=torch.float64) / segments.lengths[:, None]
+    return same @ means / segments.lengths[:, None]

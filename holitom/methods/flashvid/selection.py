@@ -3,15 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
-# Largest table of distances, and largest copy of features, worked on at one time, in elements (float64).
-PASS_ELEMENTS = 2**25
-
-
-def frames_at_once(tokens: int, dim: int) -> int:
-    """Frames whose features and distances fit one pass."""
-    return max(1, PASS_ELEMENTS // (tokens * max(tokens, dim)))
+from holitom.ops.clustering import gram_matrix
+from holitom.ops.cpu_memory import work_buffer
+from holitom.ops.exact_similarity import SMALLEST_LENGTH, frames_at_once
 
 
 def pick_tokens(
@@ -36,15 +31,15 @@ def pick_tokens(
     Returns:
         Mask with ``count`` True entries per frame.
     """
-    frames, tokens, dim = features.shape
-    parts = []
-    for begin in range(0, frames, frames_at_once(tokens, dim)):
-        chosen = slice(begin, begin + frames_at_once(tokens, dim))
-        wide = features[chosen].double()
-        weight = received_attention[chosen].double() * (wide @ means[chosen].double()[:, :, None])[..., 0]
-        units = normalize(wide, dim=-1, eps=1e-300)
-        distances = (1 - units @ units.mT) * weight[:, None, :]
-        parts.append(_farthest(distances, count))
+    parts, step = [], frames_at_once(features)
+    passes = (of_all.split(step) for of_all in (features, received_attention, means))
+    for some, attention, mean in zip(*passes, strict=True):
+        wide = work_buffer(some.shape, torch.float64, some.device).copy_(some)
+        weight = attention.double() * (wide @ mean.double()[:, :, None])[..., 0]
+        gram = gram_matrix(some)
+        lengths = gram.diagonal(dim1=1, dim2=2).sqrt().clamp_min(SMALLEST_LENGTH)
+        cosine = gram.div_(lengths[:, :, None]).div_(lengths[:, None, :])
+        parts.append(_farthest(cosine.neg_().add_(1).mul_(weight[:, None, :]), count))
     return torch.cat(parts)
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from holitom.methods.flashvid.segmentation import FrameSegments
-from holitom.methods.flashvid.selection import frames_at_once
+from holitom.ops.exact_similarity import cosine_table, frames_at_once
 
 # The lowest threshold of a link: no token without a link (-1) is ever merged.
 LEAST_LINK = -1 + 1e-6
@@ -40,15 +39,12 @@ def link_tokens(
         picked: tokens that are not free.
         segments: of the frames.
     """
-    frames, tokens, dim = features.shape
+    tokens, step = features.shape[1], frames_at_once(features)
     parents = [torch.zeros(1, tokens, dtype=torch.int64, device=features.device)]
     reached = [torch.full((1, tokens), -torch.inf, dtype=torch.float32, device=features.device)]
-    step = frames_at_once(tokens, dim)
-    for begin in range(1, frames, step):
-        end = min(frames, begin + step)
-        units = normalize(features[begin - 1 : end].double(), dim=-1, eps=1e-300)
-        table = (units[1:] @ units[:-1].mT).masked_fill(picked[begin - 1 : end - 1, None, :], -torch.inf)
-        best = table.max(-1)
+    passes = (of_all.split(step) for of_all in (features[1:], features[:-1], picked[:-1]))
+    for some, before, taken in zip(*passes, strict=True):
+        best = cosine_table(some, before).masked_fill_(taken[:, None, :], -torch.inf).max(-1)
         reached.append(best.values.float())
         parents.append(best.indices)
     similarity, parent = torch.cat(reached), torch.cat(parents)
@@ -126,4 +122,4 @@ def merge_trees(
     root = own.clone()
     for frame in range(1, frames):
         root[frame] = torch.where(merged[frame], root[frame - 1].gather(0, links.parent[frame]), own[frame])
-    return sums / (size if tree_mean else children)[..., None], root
+    return sums.div_((size if tree_mean else children)[..., None]), root

@@ -2,7 +2,13 @@
 
 import torch
 
-from holitom.methods.flashvid.segmentation import cut_frames, frame_similarity, mean_of_segments, segments_of
+from holitom.methods.flashvid.segmentation import (
+    cut_frames,
+    frame_means,
+    frame_similarity,
+    mean_of_segments,
+    segments_of,
+)
 
 
 def cuts(similarity: list[float], threshold: float = 0.9, least: int = 8, complementary: bool = True) -> list[int]:
@@ -35,7 +41,7 @@ def test_cuts_beyond_the_natural_ones() -> None:
 def test_means_are_those_of_the_segments() -> None:
     features = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
     parts = segments_of(torch.tensor([False, True, False, False]))
-    means = mean_of_segments(features, parts)
+    means = mean_of_segments(frame_means(features), parts)
     torch.testing.assert_close(means[0], features[:2].double().mean((0, 1)))
     torch.testing.assert_close(means[4], features[2:].double().mean((0, 1)))
     assert torch.equal(means[0], means[1])
@@ -43,5 +49,5 @@ def test_means_are_those_of_the_segments() -> None:
 
 def test_similarity_is_that_of_mean_tokens() -> None:
     features = torch.tensor([[[2.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, -1.0]], [[0.0, 3.0], [0.0, 1.0]]])
-    assert frame_similarity(features).tolist() == [1.0, 0.0]
-    assert frame_similarity(features[:1]).tolist() == []
+    assert frame_similarity(frame_means(features)).tolist() == [1.0, 0.0]
+    assert frame_similarity(frame_means(features[:1])).tolist() == []

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from holitom.methods.flashvid import selection
 from holitom.methods.flashvid.selection import pick_order, pick_tokens
+from holitom.ops import exact_similarity
 from tests.references.flashvid import pick
 
 EXAMPLE = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
@@ -42,7 +42,7 @@ def test_equals_the_loops(centred: bool, monkeypatch) -> None:
     features = torch.randn(6, 11, 5, generator=generator) + (0 if centred else 1)
     attention = torch.rand(6, 11, generator=generator)
     means = features.double().mean((0, 1)).expand(6, -1)
-    monkeypatch.setattr(selection, "PASS_ELEMENTS", 11 * 11 * 4)  # two passes
+    monkeypatch.setattr(exact_similarity, "PASS_ELEMENTS", 11 * 11 * 4)  # two passes
     for count in (1, 4, 11):
         got = pick_tokens(features, attention, means, count)
         for frame in range(6):

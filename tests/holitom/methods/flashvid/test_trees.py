@@ -96,7 +96,7 @@ def test_several_passes_are_one(monkeypatch) -> None:
     features = torch.randn(9, 7, 5, generator=torch.Generator().manual_seed(0))
     picked = pick_tokens(features, torch.rand(9, 7), features.double().mean(1), 2)
     whole = link_tokens(features, picked, one_segment(9))
-    monkeypatch.setattr(trees, "frames_at_once", lambda tokens, dim: 2)
+    monkeypatch.setattr(trees, "frames_at_once", lambda features: 2)
     parts = link_tokens(features, picked, one_segment(9))
     assert torch.equal(whole.parent, parts.parent)
     assert torch.equal(whole.similarity, parts.similarity)
