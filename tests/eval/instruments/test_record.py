@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,12 @@ def test_both_stages_beside_the_release(tmp_path: Path) -> None:
     assert "| 1.25 | 7 | 0 | 3 | 1.0e-03 | 2.5e+00 |" in text
     path.write_text(json.dumps(stamped("stages", {**FACTS, "result": {"cells": cells[:1]}})))
     assert "take 1.2 to 1.2 times as long in the inner stage." in measured(tmp_path)
+
+
+def test_no_result_names_a_folder_of_a_machine() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in Path("results").rglob("*.json")}
+    assert len(texts) > 30
+    assert not [path for path, text in texts.items() if re.search(r'"(?:/[\w.-]+){2,}', text)]
 
 
 def test_the_readme_says_what_the_results_say() -> None:
