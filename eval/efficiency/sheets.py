@@ -76,7 +76,8 @@ def _beside(*last: TableColumn) -> tuple[TableColumn, ...]:
         TableColumn("ours, CPU ms", "times.ours.cpu_ms", tenths, page=_PLAIN),
         TableColumn("release's steps", "times.plain.cpu_ms", tenths, page=_PLAIN),
         TableColumn("ratio", "cpu_ratio", ".2f", page=_PLAIN),
-        TableColumn("their page faults", "times.plain.page_faults.median", ".0f", short="faults", page=_PLAIN),
+        TableColumn("page faults of these", "times.plain.page_faults.median", ".0f", short="faults", page=_PLAIN),
+        TableColumn("ratio, freed memory kept", "kept.cpu_ratio", ".2f", short="kept", page=(OnPage(optional=True),)),
         *last,
     )
 
@@ -86,27 +87,27 @@ STEPS = {
     "outer": _beside(TableColumn("static tokens", "static_tokens", short="static", page=_PLAIN)),
     "inner": _beside(
         TableColumn("other choices than in float64", "other_choices.ours", short="other", page=_PLAIN),
-        TableColumn("theirs", "other_choices.plain", page=_PLAIN),
+        TableColumn("the release's", "other_choices.plain", short="theirs", page=_PLAIN),
         TableColumn("largest error", "largest_error.ours", ".1e", short="error"),
-        TableColumn("theirs", "largest_error.plain", ".1e"),
+        TableColumn("the release's", "largest_error.plain", ".1e", short="theirs"),
     ),
-}
-# which rows speak for the others: not the kindest ones
-_SPEAKING: dict[str, Row] = {
-    "outer": {"dtype": "bfloat16", "real": True, "frames": 32},
-    "inner": {"dtype": "bfloat16"},
 }
 
 
 def steps_in_short(rows: Sequence[Row]) -> str:
-    """Least and largest ratio of each stage in bfloat16, the outer one's on real clips of 32 frames."""
-    texts = []
-    for stage, wanted in _SPEAKING.items():
-        found = [row for row in rows if row["stage"] == stage]
-        ratios = [row["cpu_ratio"] for row in found if all(row[key] == value for key, value in wanted.items())]
-        if ratios:
-            texts.append(f"{min(ratios):.1f} to {max(ratios):.1f} times as long in the {stage} stage")
-    return ", ".join(texts)
+    """Least and largest ratios in bfloat16, on real clips where there are clips; none of other rows."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["dtype"] == "bfloat16" and row.get("real", True):
+            frames = f", {row['frames']} frames of real clips" if "frames" in row else ""
+            groups.setdefault(f"{row['stage']} stage{frames}", []).append(row)
+    return "; ".join(f"{name}: {_ratios(some)}" for name, some in groups.items())
+
+
+def _ratios(rows: Sequence[Row]) -> str:
+    found = [[row["cpu_ratio"] for row in rows], [row["kept"]["cpu_ratio"] for row in rows if row["kept"]]]
+    first, kept = (f"{min(ratios):.1f} to {max(ratios):.1f}" if ratios else "" for ratios in found)
+    return f"{first} ({kept})" if kept else first
 
 
 def outer_rows(result: Row) -> list[Row]:

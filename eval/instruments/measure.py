@@ -129,6 +129,18 @@ def _return_free_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def keep_free_memory() -> bool:
+    """Let the C library keep, from here on, all memory that this process frees; whether it can be asked to.
+
+    By default glibc returns larger pieces and takes them anew, page by page, and that is most of the time of some work.
+    """
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        # M_MMAP_MAX: no mapping of its own for a larger piece; M_TRIM_THRESHOLD, M_TOP_PAD: see mallopt(3)
+        return all(mallopt(option, value) for option, value in ((-4, 0), (-1, 2**30), (-2, 2**26)))
+    return False
+
+
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
     """Measure the peak memory of a ``with`` block."""

@@ -91,6 +91,10 @@ def main() -> None:
     kind = result.pop("kind", "other") if isinstance(result, dict) else "other"
     if kind not in KINDS or (isinstance(result, dict) and result.pop("version", VERSION) != VERSION):
         raise InputError(f"{' '.join(command)!r} ends in another kind or version ({kind!r}): nothing was written")
+    own = result.get("commit", facts["commit"]) if isinstance(result, dict) else facts["commit"]
+    if own != facts["commit"]:
+        print(f"the working tree changed meanwhile: recorded as commit {own}", file=sys.stderr)
+        facts["commit"] = own
     record = stamped(kind, {"command": shlex.join(command), "date": when, **facts, "result": result})
     write_whole(options.path, json.dumps(record, indent=1) + "\n")
 

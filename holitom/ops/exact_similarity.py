@@ -1,4 +1,4 @@
-"""Cosine similarity that is exactly 1 for equal vectors, of any tokens and of those at the same place of two frames."""
+"""Cosine similarity that hardly hangs on the order of summation: exactly 1 for equal vectors, or a float64 table."""
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ def frames_at_once(features: Float[Tensor, "frames tokens dim"]) -> int:
     return max(1, (GPU_PASS_ELEMENTS if features.is_cuda else PASS_ELEMENTS) // (tokens * max(tokens, dim)))
 
 
+@torch.no_grad()
 def cosine_table(
     first: Float[Tensor, "frames tokens dim"], second: Float[Tensor, "frames others dim"]
 ) -> Float[Tensor, "frames tokens others"]:

@@ -16,14 +16,14 @@ def merged_again(
     if tokens.merge_again is not None:
         return tokens.merge_again(values)
     source, rows, weight = tokens.details.source_map(), len(tokens.index), tokens.center_weight
-    if weight is None:
+    if weight is None or not rows:
         return mean_of_sources(values, source, rows)
     # All frames of a segment share a static token's place, so the mean over them is that of the segment's averages.
     place = torch.arange(values.shape[1], device=source.device)
     central = tokens.index.to(source.device)[source] % values.shape[1] == place
     wide = values.double()
     center, others = (mean_of_sources(wide, source.masked_fill(~some, -1), rows) for some in (central, ~central))
-    joined = torch.bincount(source[~central & (source >= 0)], minlength=rows)[:, None].to(wide.device) > 0
+    joined = mean_of_sources((~central)[..., None].to(wide), source, rows) > 0
     return torch.where(joined, weight * center + (1 - weight) * others, center).to(values.dtype)
 
 

@@ -90,7 +90,7 @@ def _tokens(record: ResultFile) -> list[Block]:
 def _stages(record: ResultFile) -> list[Block]:
     cells = record.result["cells"]
     blocks: list[Block] = []
-    note = f"In turn, every cell in a process of its own, one thread. {source_note(record)}"
+    note = f"In turn, every cell in a process of its own, {record.result['threads']} thread(s). {source_note(record)}"
     for stage, columns in STEPS.items():
         if rows := [row for row in cells if row["stage"] == stage]:
             title = f"The {stage} stage beside a restatement of the release's steps, {record.data['device']}"

@@ -92,13 +92,18 @@ def methods_section(record: dict[str, Any]) -> list[str]:
     return section(text, METHODS, result["rows"], f"From {source(record)}.")
 
 
+_KEPT = "in brackets with freed memory kept"
+
+
 def stages_section(record: dict[str, Any]) -> list[str]:
     """Both stages beside the release's steps, cell by cell."""
     cells = record["result"]["cells"]
+    short = steps_in_short(cells)
     lines = [
-        "**Both stages beside a plain restatement of the release's steps**, in turn in a process of their own, medians "
-        "(range) of a CPU's ms; what new memory costs a process is in the time, and depends on what it freed before. "
-        f"In bfloat16, on real clips of 32 frames, the release's steps take {steps_in_short(cells)}.",
+        "**Both stages beside a plain restatement of the release's steps**, each cell in a process of its own, the two "
+        "in turn; CPU ms, median (range). New memory costs a process page faults, which depend on what it freed "
+        "before; so the ratio is given once more with all freed memory kept. Pictures of clips go through one random "
+        "projection." + (f" In bfloat16 the release's steps take, times as long ({_KEPT}), {short}." if short else ""),
     ]
     for stage, columns in STEPS.items():
         if rows := [row for row in cells if row["stage"] == stage]:
@@ -110,9 +115,9 @@ def reuse_section(record: dict[str, Any]) -> list[str]:
     """What encoding a video once for all its questions saves."""
     result = record["result"]
     text = (
-        f"**{result['questions']} questions on {result['videos']} videos**, {result['frames']} frames, random weights, "
-        f"{result['tower_layers']} layers of the tower and {result['layers']} of a decoder {result['width']} wide; "
-        f"answers equal: {result['equal']}:"
+        f"**{result['questions']} questions on {result['videos']} videos** of {result['width']} pixels' width, "
+        f"{result['frames']} frames, random weights, {result['tower_layers']} layers of the tower and "
+        f"{result['layers']} of the 0.5B decoder; answers equal: {result['equal']}:"
     )
     return section(text, REUSE, reuse_rows(result), f"From {source(record)}.")
 

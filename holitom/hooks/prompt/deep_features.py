@@ -1,7 +1,7 @@
 """Visual features that a prompt brings for early decoder layers (DeepStack), contracted like its tokens.
 
 Qwen3-VL's tower gives, beside the tokens, one set of features for each of the first decoder layers. What compression
-did to the tokens of a video is done to them: kept with a kept token, averaged with equal weights where tokens were
+did to the tokens of a video is done to them: kept with a kept token, merged with the same weights where tokens were
 merged, dropped with a dropped one. Images and their features stay.
 """
 

@@ -10,6 +10,7 @@ from holitom.ops.cpu_memory import work_buffer
 from holitom.ops.exact_similarity import exact_cosine, frames_at_once
 
 
+@torch.no_grad()
 def frame_means(features: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames dim"]:
     """Mean token of every frame, float64."""
     means = torch.empty(len(features), features.shape[-1], dtype=torch.float64, device=features.device)

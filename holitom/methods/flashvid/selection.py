@@ -9,6 +9,7 @@ from holitom.ops.cpu_memory import work_buffer
 from holitom.ops.exact_similarity import SMALLEST_LENGTH, frames_at_once
 
 
+@torch.no_grad()
 def pick_tokens(
     features: Float[Tensor, "frames tokens dim"],
     received_attention: Float[Tensor, "frames tokens"],
@@ -25,7 +26,7 @@ def pick_tokens(
     Args:
         features: token features in any floating dtype; distances are float64.
         received_attention: attention each token receives.
-        means: mean token of every frame's segment, see :func:`~holitom.methods.flashvid.segmentation.segment_means`.
+        means: mean token of every frame's segment, see :func:`~holitom.methods.flashvid.segmentation.mean_of_segments`.
         count: tokens to pick per frame, at most its tokens.
 
     Returns:

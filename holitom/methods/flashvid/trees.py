@@ -11,6 +11,7 @@ from holitom.ops.exact_similarity import cosine_table, frames_at_once
 
 # The lowest threshold of a link: no token without a link (-1) is ever merged.
 LEAST_LINK = -1 + 1e-6
+TIE = 1e-12  # similarities of equal tokens differ by less, after the order of summation
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ def link_tokens(
     reached = [torch.full((1, tokens), -torch.inf, dtype=torch.float32, device=features.device)]
     passes = (of_all.split(step) for of_all in (features[1:], features[:-1], picked[:-1]))
     for some, before, taken in zip(*passes, strict=True):
-        best = cosine_table(some, before).masked_fill_(taken[:, None, :], -torch.inf).max(-1)
-        reached.append(best.values.float())
-        parents.append(best.indices)
+        table = cosine_table(some, before).masked_fill_(taken[:, None, :], -torch.inf)
+        best = table.amax(-1)
+        reached.append(best.float())
+        parents.append((table >= best[..., None] - TIE).byte().argmax(-1))
     similarity, parent = torch.cat(reached), torch.cat(parents)
     none = picked | segments.first[:, None] | similarity.isneginf()
     return Links(parent.masked_fill(none, 0), similarity.masked_fill(none, -1))

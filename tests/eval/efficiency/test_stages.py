@@ -35,6 +35,9 @@ def test_one_stage_without_clips(capsys, monkeypatch):
         stages.main([*quick, *more])
         assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]) == cells
     with pytest.raises(SystemExit):
+        stages.main([*quick, "--only", "inner", "--videos", "a.mp4"])
+    assert "leave out --only inner" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         stages.main(quick)
     assert "pass --videos FILE ..., or --videos alone for none" in capsys.readouterr().err
 

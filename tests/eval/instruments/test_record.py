@@ -104,7 +104,7 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
     reuse = {**sizes, "equal": "4 runs, byte for byte", "ways": ways}
     (folder / "reuse.json").write_text(json.dumps(stamped("reuse", {**FACTS, "result": reuse})))
     text = measured(tmp_path)
-    assert "**6 questions on 2 videos**, 8 frames" in text
+    assert "**6 questions on 2 videos** of 1280 pixels' width, 8 frames, random weights, 2 layers of the tower" in text
     assert "| reuse | 20.4 (20.0 to 20.8) | 2 | 2.50x |" in text
     (folder / "parity.json").write_text('{"result": {}}')
     with pytest.raises(InputError, match=r"parity\.json"):
@@ -112,37 +112,49 @@ def test_the_section_holds_the_numbers_of_the_results(tmp_path: Path) -> None:
 
 
 def test_both_stages_beside_the_release(tmp_path: Path) -> None:
-    def cell(stage: str, ratio: float, **facts: object) -> dict[str, object]:
+    def cell(stage: str, ratio: float, kept: float, **facts: object) -> dict[str, object]:
         times = {"cpu_ms": {"median": 2.04, "min": 1, "max": 3}, "page_faults": {"median": 7.0, "min": 0, "max": 9}}
-        row = {"stage": stage, "cell": "some", "dtype": "bfloat16", "cpu_ratio": ratio}
+        row = {"stage": stage, "cell": "some", "dtype": "bfloat16", "cpu_ratio": ratio, "kept": {"cpu_ratio": kept}}
         return {**row, "times": {"ours": times, "plain": times}, **facts}
 
     both = {"other_choices": {"ours": 0, "plain": 3}, "largest_error": {"ours": 0.001, "plain": 2.5}}
     clip = {"static_tokens": 5, "frames": 32, "real": True}
     cells = [
-        cell("inner", 1.25, **both),
-        cell("inner", 9.0, **both, **{"dtype": "float32"}),
-        cell("outer", 4.04, **clip),
-        cell("outer", 5.0, **clip),
-        cell("outer", 1.5, **{**clip, "frames": 8}),
-        cell("outer", 8.0, **{**clip, "real": False}),
-        cell("outer", 9.0, **clip, **{"dtype": "float16"}),
+        cell("inner", 1.25, 1.31, **both),
+        cell("inner", 9.0, 9.0, **both, **{"dtype": "float32"}),
+        cell("outer", 4.04, 2.0, **clip),
+        cell("outer", 5.0, 1.5, **clip),
+        cell("outer", 1.5, 1.4, **{**clip, "frames": 8}),
+        cell("outer", 8.0, 8.0, **{**clip, "real": False}),
+        cell("outer", 9.0, 9.0, **clip, **{"dtype": "float16"}),
     ]
     (tmp_path / "cpu").mkdir()
     path = tmp_path / "cpu" / "stages.json"
-    path.write_text(json.dumps(stamped("stages", {**FACTS, "result": {"cells": cells}})))
-    text = measured(tmp_path)
-    assert "take 4.0 to 5.0 times as long in the outer stage, 1.2 to 1.2 times as long in the inner stage." in text
-    assert "| some | bfloat16 | 2.0 (1.0 to 3.0) | 2.0 (1.0 to 3.0) | 4.04 | 7 | 5 |" in text
-    assert "| 1.25 | 7 | 0 | 3 | 1.0e-03 | 2.5e+00 |" in text
-    path.write_text(json.dumps(stamped("stages", {**FACTS, "result": {"cells": cells[:1]}})))
-    assert "take 1.2 to 1.2 times as long in the inner stage." in measured(tmp_path)
+
+    def text(cells: list[dict[str, object]]) -> str:
+        path.write_text(json.dumps(stamped("stages", {**FACTS, "result": {"cells": cells}})))
+        return measured(tmp_path)
+
+    assert (
+        "inner stage: 1.2 to 1.2 (1.3 to 1.3); outer stage, 32 frames of real clips: 4.0 to 5.0 (1.5 to 2.0); "
+        "outer stage, 8 frames of real clips: 1.5 to 1.5 (1.4 to 1.4)."
+    ) in text(cells)
+    assert "| some | bfloat16 | 2.0 (1.0 to 3.0) | 2.0 (1.0 to 3.0) | 4.04 | 7 | 2.00 | 5 |" in text(cells)
+    assert "| 1.25 | 7 | 1.31 | 0 | 3 | 1.0e-03 | 2.5e+00 |" in text(cells)
+    assert "inner stage: 1.2 to 1.2." in text([{**cells[0], "kept": None}])
+    assert "times as long" not in text(cells[1:2])
 
 
 def test_no_result_names_a_folder_of_a_machine() -> None:
-    texts = {path: path.read_text(encoding="utf-8") for path in Path("results").rglob("*.json")}
-    assert len(texts) > 30
-    assert not [path for path, text in texts.items() if re.search(r'"(?:/[\w.-]+){2,}', text)]
+    """Nor a tree that was not committed."""
+    paths = [path for path in Path("results").rglob("*") if path.suffix in (".json", ".md")]
+    assert len(paths) > 30
+    private = re.compile(
+        r"""(?:^|[\s"'=:(`])/(?:tmp|home|root|work|usr|opt|mnt|var)/|file://|[0-9a-f]-dirty""", re.MULTILINE
+    )
+    assert not [path for path in paths if private.search(path.read_text(encoding="utf-8"))]
+    for named in ('"/tmp/a"', "--data /root/b", "`/home/c`", '"file:///d"', "0ab-dirty"):
+        assert private.search(named)
 
 
 def test_the_readme_says_what_the_results_say() -> None:

@@ -88,6 +88,15 @@ def test_holitom_equals_loops(config: OuterConfig) -> None:
     assert not torch.allclose(plain[static], want[static], atol=1e-2), "the weight of a centre matters"
 
 
+def test_nothing_kept_is_nothing_again() -> None:
+    features = torch.ones(4, 9, 8) + 0.01 * torch.randn(4, 9, 8, generator=torch.Generator().manual_seed(0))
+    stage = HolitomConfig(OuterConfig(retain_ratio=1e-3), None).build().outer
+    assert stage is not None
+    kept = stage(EncodedVideo(features, {"received_attention": torch.ones(4, 9)}))
+    assert len(kept.index) == 0
+    assert merged_again(kept, torch.ones(4, 9, 5)).shape == (0, 5)
+
+
 def test_means_by_hand() -> None:
     values = torch.arange(12, dtype=torch.float32).view(2, 3, 2)
     source = torch.tensor([[0, 0, -1], [1, 1, 1]])

@@ -36,13 +36,14 @@ def test_no_token_twice() -> None:
     assert pick_tokens(features[:, :1], torch.ones(1, 1), features[:, 0].double(), 1).all()
 
 
+@pytest.mark.parametrize("tokens", [11, 60])  # of 60 one triangle of the table is computed, in strips
 @pytest.mark.parametrize("centred", [False, True])
-def test_equals_the_loops(centred: bool, monkeypatch) -> None:
+def test_equals_the_loops(centred: bool, tokens: int, monkeypatch) -> None:
     generator = torch.Generator().manual_seed(3)
-    features = torch.randn(6, 11, 5, generator=generator) + (0 if centred else 1)
-    attention = torch.rand(6, 11, generator=generator)
+    features = torch.randn(6, tokens, 5, generator=generator) + (0 if centred else 1)
+    attention = torch.rand(6, tokens, generator=generator)
     means = features.double().mean((0, 1)).expand(6, -1)
-    monkeypatch.setattr(exact_similarity, "PASS_ELEMENTS", 11 * 11 * 4)  # two passes
+    monkeypatch.setattr(exact_similarity, "PASS_ELEMENTS", tokens * tokens * 4)  # two passes
     for count in (1, 4, 11):
         got = pick_tokens(features, attention, means, count)
         for frame in range(6):

@@ -92,6 +92,16 @@ def test_equal_links_at_the_raised_threshold_stay() -> None:
     assert not merged_tokens(links, nothing(2, 3), one_segment(2), 0.8, 2).any()
 
 
+def test_of_equal_tokens_the_first_is_linked_to() -> None:
+    """Whatever order their products are added in."""
+    for seed in range(5):
+        features = torch.randn(6, 40, 896, generator=torch.Generator().manual_seed(seed))
+        features[:, 20:] = features[:, :20]  # each token twice
+        links = link_tokens(features, nothing(6, 40), one_segment(6))
+        assert int(links.parent.max()) < 20
+        assert torch.equal(links.parent[:, :20], links.parent[:, 20:])
+
+
 def test_several_passes_are_one(monkeypatch) -> None:
     features = torch.randn(9, 7, 5, generator=torch.Generator().manual_seed(0))
     picked = pick_tokens(features, torch.rand(9, 7), features.double().mean(1), 2)
