@@ -103,7 +103,8 @@ def stages_section(record: dict[str, Any]) -> list[str]:
         "**Both stages beside a plain restatement of the release's steps**, each cell in a process of its own, the two "
         "in turn; CPU ms, median (range). New memory costs a process page faults, which depend on what it freed "
         "before; so the ratio is given once more with all freed memory kept. Pictures of clips go through one random "
-        "projection." + (f" In bfloat16 the release's steps take, times as long ({_KEPT}), {short}." if short else ""),
+        "projection."
+        + (f" In bfloat16 the release's steps take so many times as long ({_KEPT}): {short}." if short else ""),
     ]
     for stage, columns in STEPS.items():
         if rows := [row for row in cells if row["stage"] == stage]:
