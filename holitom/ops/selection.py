@@ -51,6 +51,8 @@ def kept_per_frame(tokens: int, retain_ratio: float) -> int:
 def sound_frames(values: Float[Tensor, "frames tokens ..."]) -> Bool[Tensor, " frames"]:
     """Whether the length of every token of a frame is finite in float32: no value is NaN, infinite or huge."""
     wide = values[..., None] if values.dim() == 2 else values
+    if wide.dtype == torch.float64:  # which vector_norm does not narrow
+        wide = wide.float()
     return torch.linalg.vector_norm(wide, dim=-1, dtype=torch.float32).isfinite().all(1)
 
 

@@ -61,7 +61,14 @@ def test_large_features_are_not_called_nan(model, name: str) -> None:
     compress(model, name, lambda output: output * 1e8)  # large, and every length is finite
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", METHODS)
+def test_features_in_double_precision(model, name: str) -> None:
+    compress(model, name, lambda output: output.double())
+    with pytest.raises(InputError, match=r"features has values too large to compare in 1 of 6 frames"):
+        compress(model, name, lambda output: spoiled(1e200)(output.double()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_frames_against_a_count(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(40, 5, 33, generator=generator).to(dtype)
