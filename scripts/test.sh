@@ -12,7 +12,5 @@ if [ $# -eq 0 ]; then
   set -- -n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1
-# else glibc returns the memory of every larger tensor and takes it anew, page by page
-export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=134217728 MALLOC_TOP_PAD_=8388608
 unset PYTHONDONTWRITEBYTECODE # else each of a hundred commands that the tests start compiles this project anew
 exec "$python" -m pytest "$@"
