@@ -105,9 +105,7 @@ def features_of(source: str | Path, frames: int, grid: int, dim: int) -> Tensor:
     return patch_features(video, dim)
 
 
-def timed(
-    ours: Callable[[], object], plain: Callable[[], object], options: argparse.Namespace
-) -> dict[str, dict[str, Any]]:
+def timed(ours: Callable[[], object], plain: Callable[[], object], options: argparse.Namespace) -> dict[str, Any]:
     """Times of both in turn and the ratios of their medians: as the process starts, and with freed memory kept."""
 
     def once() -> dict[str, Any]:

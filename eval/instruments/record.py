@@ -88,11 +88,11 @@ def main() -> None:
     except (IndexError, json.JSONDecodeError):
         raise InputError(f"the last line of {' '.join(command)!r} is not JSON: nothing was written") from None
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
-    kind = result.pop("kind", "other") if isinstance(result, dict) else "other"
-    if kind not in KINDS or (isinstance(result, dict) and result.pop("version", VERSION) != VERSION):
+    stated = result if isinstance(result, dict) else {}
+    kind = stated.pop("kind", "other")
+    if kind not in KINDS or stated.pop("version", VERSION) != VERSION:
         raise InputError(f"{' '.join(command)!r} ends in another kind or version ({kind!r}): nothing was written")
-    own = result.get("commit", facts["commit"]) if isinstance(result, dict) else facts["commit"]
-    if own != facts["commit"]:
+    if (own := stated.get("commit", facts["commit"])) != facts["commit"]:
         print(f"the working tree changed meanwhile: recorded as commit {own}", file=sys.stderr)
         facts["commit"] = own
     record = stamped(kind, {"command": shlex.join(command), "date": when, **facts, "result": result})

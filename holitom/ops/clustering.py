@@ -13,15 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from holitom.ops.cpu_memory import work_buffer
+from holitom.ops.cpu_memory import CHANNELS, work_buffer
 from holitom.ops.token_ops import packed_positions
 
 # Squared distances below this share of the squared lengths are beyond float32 features and count as zero.
 SAME_POINT = 1e-13
 
-# A gram matrix of more points is computed in strips of so many rows of one triangle, so many channels at a time: what
-# fills a processor's product of matrices and leaves the widened points in its cache.
-STRIP, CHANNELS = 48, 1792
+STRIP = 48  # a gram matrix of more points is computed in strips of so many rows of one triangle
 
 
 def gram_matrix(points: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n n"]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 LARGEST_KEPT = 2**23  # bytes of the memory that a thread keeps
 CACHED_ELEMENTS = 2**19  # float32 numbers that go through a CPU's cache together
+CHANNELS = 1792  # of some hundred points in float64: they fill a processor's product of matrices and stay in its cache
 _kept = local()
 
 

@@ -4,12 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from holitom.ops.cpu_memory import work_buffer
+from holitom.ops.cpu_memory import CHANNELS, work_buffer
 
 SMALLEST_LENGTH = 1e-300  # of a float64 vector that is divided by its length
 # Largest table or float64 copy of features worked on at one time, in elements; a CPU's stays in its caches.
 PASS_ELEMENTS, GPU_PASS_ELEMENTS = 2**20, 2**25
-CHANNELS = 1792  # widened at one time on a CPU
 
 
 def frames_at_once(features: Float[Tensor, "frames tokens dim"]) -> int:

@@ -92,9 +92,6 @@ def methods_section(record: dict[str, Any]) -> list[str]:
     return section(text, METHODS, result["rows"], f"From {source(record)}.")
 
 
-_KEPT = "in brackets with freed memory kept"
-
-
 def stages_section(record: dict[str, Any]) -> list[str]:
     """Both stages beside the release's steps, cell by cell."""
     cells = record["result"]["cells"]
@@ -103,9 +100,11 @@ def stages_section(record: dict[str, Any]) -> list[str]:
         "**Both stages beside a plain restatement of the release's steps**, each cell in a process of its own, the two "
         "in turn; CPU ms, median (range). New memory costs a process page faults, which depend on what it freed "
         "before; so the ratio is given once more with all freed memory kept. Pictures of clips go through one random "
-        "projection."
-        + (f" In bfloat16 the release's steps take so many times as long ({_KEPT}): {short}." if short else ""),
+        "projection.",
     ]
+    if short:
+        how = "in brackets with freed memory kept"
+        lines[0] += f" In bfloat16 the release's steps take so many times as long ({how}): {short}."
     for stage, columns in STEPS.items():
         if rows := [row for row in cells if row["stage"] == stage]:
             lines += ["", f"The {stage} stage:", "", *markdown(columns, rows)]

@@ -12,12 +12,12 @@ from eval.efficiency.reading_memory import main, read, write_large
 def test_rows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_memory, "LONG_SECONDS", 1)
     monkeypatch.setattr(reading_memory, "read_apart", read)  # a process of its own takes seconds to start
-    main(["--large", "4096", "--frames", "4", "--long", "8"])
+    main(["--large", "2048", "--frames", "4", "--long", "8"])
     large, long = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     assert (large["frames"], large["refused"]) == (4, None)
-    assert large["returned_mb"] == 4 * 4096 * 4096 * 3 / 1e6
+    assert large["returned_mb"] == 4 * 2048 * 2048 * 3 / 1e6
     assert long["returned_mb"] == 8 * 640 * 360 * 3 / 1e6
-    assert large["peak_mb"] >= 0.8 * large["returned_mb"]  # an array too large for memory that is there already
+    assert large["peak_mb"] >= 0.9 * large["returned_mb"]  # an array too large for memory that is there already
 
 
 def test_a_picture_beyond_the_bound_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,15 @@ def test_a_result_is_written_with_its_command_and_commit(tmp_path: Path) -> None
     assert "table" in done.stdout
 
 
+def test_a_tree_that_changed_meanwhile_is_told(tmp_path: Path) -> None:
+    """A clean commit must not stand over what was measured with other files."""
+    path = tmp_path / "x.json"
+    done = record(str(path), "--allow-dirty", "--", "python", "-c", 'print(\'{"commit": "0ab-dirty"}\')')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(path.read_text())["commit"] == "0ab-dirty"
+    assert "recorded as commit 0ab-dirty" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -153,8 +162,10 @@ def test_no_result_names_a_folder_of_a_machine() -> None:
         r"""(?:^|[\s"'=:(`])/(?:tmp|home|root|work|usr|opt|mnt|var)/|file://|[0-9a-f]-dirty""", re.MULTILINE
     )
     assert not [path for path in paths if private.search(path.read_text(encoding="utf-8"))]
-    for named in ('"/tmp/a"', "--data /root/b", "`/home/c`", '"file:///d"', "0ab-dirty"):
-        assert private.search(named)
+    for folder in ("tmp", "root", "home"):
+        assert all(private.search(text) for text in (f'"/{folder}/a"', f"--data /{folder}/b", f"`/{folder}/c`"))
+    assert private.search('"file:///d"')
+    assert private.search("0ab-dirty")
 
 
 def test_the_readme_says_what_the_results_say() -> None:
