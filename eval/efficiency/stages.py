@@ -230,6 +230,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print a table and one line of JSON."""
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
+    for path in options.videos:
+        clip_frames(path, 1, PATCH)  # what cannot be read is told before minutes of work
     cells = all_cells(options)
     rows = []
     for row in progress(map(run, cells) if options.quick else run_apart(cells), "Cells", len(cells)):

@@ -38,6 +38,11 @@ def test_one_stage_without_clips(capsys, monkeypatch):
         stages.main([*quick, "--only", "inner", "--videos", "a.mp4"])
     assert "leave out --only inner" in capsys.readouterr().err
     with pytest.raises(SystemExit):
+        stages.main([*quick, "--videos", "absent.mp4"])
+    said = capsys.readouterr()
+    assert said.out == "", "no cell was measured before"
+    assert "absent.mp4: no such file" in said.err
+    with pytest.raises(SystemExit):
         stages.main(quick)
     assert "pass --videos FILE ..., or --videos alone for none" in capsys.readouterr().err
 
